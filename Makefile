@@ -1,0 +1,55 @@
+# The two commands: `make reproduce` runs the main job, `make test` the tests. Both set up .venv on first use.
+PYTHON ?= python3
+PRESET ?= laptop
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# What each preset of the main job overrides in configs/width.yaml.
+OVERRIDES_laptop :=
+OVERRIDES_smoke := name=smoke sweep=[{grid: {network.width: [16, 32, 64, 128]}, seeds: 3}] training.steps=50
+
+.PHONY: help setup reproduce figures test test-slow lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make reproduce   run the main job (PRESET=smoke|laptop, default laptop) and draw its figures into results/"
+	@echo "make test        run the tests            make test-slow   run the long ones"
+	@echo "make lint        ruff and mypy            make bench       print the benchmarks' tables"
+	@echo "make figures     draw the figures again from the stored tables"
+	@echo "make clean       remove .venv and caches; results stay"
+
+setup: $(READY)
+
+# A file target, so that a second call installs nothing. The pins come from constraints.txt.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ntkrun needs CPython 3.11 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+reproduce: $(READY)
+	@case "$(PRESET)" in laptop|smoke) ;; *) echo "PRESET=$(PRESET): choose laptop or smoke" >&2; exit 2;; esac
+	$(BIN)/ntkrun sweep configs/width.yaml $(foreach o,$(OVERRIDES_$(PRESET)),'$(o)')
+
+figures: $(READY)
+	@for run in results/*/sweep.yaml; do $(BIN)/ntkrun plot "$$(dirname "$$run")" || exit; done
+
+test: $(READY)
+	$(BIN)/python -m pytest -n auto
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+"""ntkrun puts the Neural Tangent Kernel theory to the test.
+
+Axes, wherever shapes are given: S stacked seeds, N inputs, M second inputs, O outputs, n width, L weight layers, K
+steps, P parameters. Symbols: F the network's function, K its kernel, W all parameters, σ the nonlinearity, β the bias
+scale, σ_w the weight scale, η the step size, t = η·step the time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ntkrun.engine.kernel import empirical_ntk as empirical_ntk
+    from ntkrun.engine.network import DenseNetwork as DenseNetwork
+    from ntkrun.engine.network import Parameters as Parameters
+    from ntkrun.errors import ConfigError as ConfigError
+    from ntkrun.errors import UserError as UserError
+    from ntkrun.lab.config import Sweep as Sweep
+    from ntkrun.lab.config import load_config as load_config
+    from ntkrun.lab.execute import run_sweep as run_sweep
+    from ntkrun.lab.store import Results as Results
+    from ntkrun.lab.store import read_results as read_results
+    from ntkrun.theory.limit import limit_kernels as limit_kernels
+
+# Where each public name lives. They are imported when first used, so that reading results or asking for help loads no
+# torch.
+_HOMES = {
+    "DenseNetwork": "ntkrun.engine.network",
+    "Parameters": "ntkrun.engine.network",
+    "empirical_ntk": "ntkrun.engine.kernel",
+    "limit_kernels": "ntkrun.theory.limit",
+    "Sweep": "ntkrun.lab.config",
+    "load_config": "ntkrun.lab.config",
+    "run_sweep": "ntkrun.lab.execute",
+    "Results": "ntkrun.lab.store",
+    "read_results": "ntkrun.lab.store",
+    "UserError": "ntkrun.errors",
+    "ConfigError": "ntkrun.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ntkrun' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,214 @@
+"""The door: thin commands. Each imports what it needs when it runs, so that help answers at once and plots need no
+torch."""
+
+import json as json_module
+import math
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import ntkrun
+from ntkrun.errors import UserError
+
+if TYPE_CHECKING:
+    from ntkrun.lab.store import Results
+
+DIVERGED = 1  # exit code when some runs diverged
+
+app = typer.Typer(
+    name="ntkrun",
+    help="Put the Neural Tangent Kernel theory to the test: train dense networks of every width and measure the kernel "
+    "at every step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/width.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as network.depth=3 or sweep.seeds=5"),
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A sweep's results, such as results/width")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
+
+
+def main() -> None:
+    """The `ntkrun` command. A user's mistake is a sentence on standard error and an exit code, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ntkrun {ntkrun.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def sweep(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    results: Annotated[Path, typer.Option(help="Where results go, in a folder of the sweep's name")] = Path("results"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")] = False,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")] = False,
+) -> None:
+    """Run what is missing of a sweep, store it, draw it, and print what came out.
+
+    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished.
+
+    Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
+    """
+    from rich.console import Console
+
+    from ntkrun.lab.config import load_config
+    from ntkrun.lab.execute import Nobody, data_notes, outlook, resolve_device, run_sweep
+    from ntkrun.lab.plan import plan
+    from ntkrun.terminal import SweepProgress, plan_lines
+
+    the_sweep = load_config(config, overrides or [])
+    if dry_run:
+        resolve_device(device)
+        ahead = outlook(the_sweep, results)
+        _print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
+        return
+    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False))
+    if not quiet:
+        for note in data_notes(plan(the_sweep)):
+            console.print(f"note: {note}")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        found = run_sweep(the_sweep, results, device, progress)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; finished runs are kept in {results / the_sweep.name}. The same command goes on.",
+            file=sys.stderr,
+        )
+        raise
+    finally:
+        progress.close()
+    if not no_plots and not found.figures_are_current():
+        _draw(found)
+    _close(found, json, quiet)
+
+
+@app.command()
+def validate(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check a config: every error at once, each with its line."""
+    from ntkrun.lab.config import load_config
+    from ntkrun.lab.plan import plan
+
+    checked = load_config(config, overrides or [])
+    print(f"{config}: fine; {len(plan(checked))} runs at {len(checked.points)} grid points")
+
+
+@app.command()
+def status(run_dir: RunDirectory, json: Json = False) -> None:
+    """Planned, done, diverged, missing runs, and where the time went."""
+    from ntkrun.evidence.tables import status_document, status_table
+    from ntkrun.lab.store import Store
+
+    store = Store(run_dir)
+    document = status_document(store.plan(), store.read().runs, store.busy())
+    _print_json(document) if json else _print_table(status_table(document))
+
+
+@app.command()
+def plot(run_dir: RunDirectory) -> None:
+    """Draw the figures again from the stored tables alone."""
+    from ntkrun.lab.store import read_results
+
+    for path in _draw(read_results(run_dir)):
+        print(path)
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses", help="What to list")]) -> None:
+    """What a config may name, a line each."""
+    if what == "activations":
+        from ntkrun.theory.activations import ACTIVATIONS
+
+        rows = [(a.name, a.statement) for a in ACTIVATIONS.values()]
+    elif what == "data":
+        from ntkrun.engine.data import describe
+
+        rows = describe()
+    elif what == "losses":
+        rows = [("squared", "(1/N) Σ_i ½ Σ_o (F_o(x_i) - y_io)²")]
+    else:
+        raise UserError(f"list {what}: choose activations, data or losses")
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
+
+
+@app.command()
+def schema() -> None:
+    """The config's JSON Schema, for editors."""
+    from ntkrun.lab.sections import Config
+
+    _print_json(Config.model_json_schema())
+
+
+def _draw(results: "Results") -> list[Path]:
+    """Every figure of the results, as PNG and SVG, with their captions."""
+    from ntkrun.evidence.figures import draw_all, saver
+
+    paths, captions = [], {}
+    for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
+        captions[stem] = caption
+        paths += [results.write_figure(stem, saver(figure), ending) for ending in ("png", "svg")]
+    results.write_captions(captions)
+    return paths
+
+
+def _close(results: "Results", json: bool, quiet: bool) -> None:
+    """The closing table, and the exit code."""
+    from ntkrun.evidence.summary import groups
+    from ntkrun.evidence.tables import closing_document, closing_tables
+
+    found = groups(results.runs, results.steps, results.layers)
+    if json:
+        _print_json({"results": str(results.path), "groups": closing_document(found)})
+    elif not quiet:
+        _print_table(*closing_tables(found))
+        print(f"results in {results.path}")
+    if (results.runs["status"] != "done").any():
+        raise typer.Exit(DIVERGED)
+
+
+def _print_table(*tables: Any) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def _print_json(document: Any) -> None:
+    """Strict JSON: what is not a number is null."""
+    print(json_module.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""What one stack of networks does: tensors in, numbers out. Knows no sweep and no results directory."""

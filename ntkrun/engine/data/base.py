@@ -1,0 +1,140 @@
+"""What every data set gives, and what every data set's section of a config has."""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ntkrun.errors import FieldError
+from ntkrun.strict import Strict
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training inputs x (N, n_0) and targets y (N, O), test ones likewise (M rows); float64, read-only.
+
+    `notes` are sentences that a person should read before the numbers: repeated inputs, and whether their targets
+    conflict.
+    """
+
+    x: Array
+    y: Array
+    x_test: Array
+    y_test: Array
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """n_0, the dimension of an input."""
+        return int(self.x.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """O = n_L, the number of targets of an input."""
+        return int(self.y.shape[1])
+
+
+class DataSet(Strict):
+    """The keys that every data set takes. A subclass adds `name`, its own keys, and `make`."""
+
+    statement: ClassVar[str]  # one line for `ntkrun list data`
+    remote: ClassVar[bool] = False  # whether loading may fetch from the network, which nothing but a run should do
+
+    samples: int = Field(64, ge=1)
+    test_samples: int = Field(64, ge=0)
+    seed: int = Field(0, ge=0)
+
+    def load(self) -> Data:
+        """The data: the same keys (and the same bytes on disk) give the same arrays. Raises FieldError where they
+        cannot."""
+        return _load(self)
+
+    def problems(self) -> list[FieldError]:
+        """Whatever is wrong and can be told without fetching anything."""
+        try:
+            self.load()
+        except FieldError as error:
+            return [error]
+        return []
+
+    @abstractmethod
+    def make(self) -> tuple[Array, Array, Array, Array]:
+        """x, y, x_test, y_test."""
+
+    def generator(self, *role: int) -> np.random.Generator:
+        """A generator of this data set's seed and a role of its own."""
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=role)))
+
+    def split(self, available: int, what: str) -> tuple[Array, Array]:
+        """Which of the available examples are for training and which for testing: disjoint, chosen by the seed.
+
+        One permutation, training from its front and test from its back: asking for more of either keeps what was there.
+        """
+        wanted = self.samples + self.test_samples
+        if wanted > available:
+            field = "samples" if self.samples > available or not self.test_samples else "test_samples"
+            raise FieldError(
+                field, f"{self.samples} + {self.test_samples} test samples asked for, but {what} has {available}"
+            )
+        order = self.generator().permutation(available)
+        return order[: self.samples], order[available - self.test_samples :]
+
+
+@lru_cache(maxsize=16)
+def _load(data_set: DataSet) -> Data:
+    arrays = [np.array(part, dtype=np.float64, order="C") for part in data_set.make()]
+    for array in arrays:
+        array.flags.writeable = False
+    x, y, x_test, y_test = arrays
+    return Data(x, y, x_test, y_test, tuple(_notes(x, y, x_test)))
+
+
+def centred(x: Array, x_test: Array) -> tuple[Array, Array]:
+    """Inputs minus the mean training input, each scaled to norm sqrt(n_0); the test inputs by the same mean."""
+    mean = x.mean(axis=0)
+    return _scaled(x - mean, "training"), _scaled(x_test - mean, "test")
+
+
+def _scaled(x: Array, which: str) -> Array:
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    # Centring leaves rounding of the order of 1e-16 of the inputs' size behind; what is that small has no direction.
+    vanished = np.flatnonzero(norms[:, 0] <= 1e-12 * (1 + np.abs(x).max(initial=0)))
+    if len(vanished):
+        raise FieldError(
+            "samples",
+            f"{which} input {vanished[0]} equals the mean training input and cannot be scaled; choose other samples",
+        )
+    return x / norms * math.sqrt(x.shape[1])
+
+
+def _notes(x: Array, y: Array, x_test: Array) -> list[str]:
+    notes = []
+    groups = _equal_rows(x)
+    if groups:
+        repeated = sum(map(len, groups))
+        notes.append(
+            f"{repeated} of {len(x)} training inputs are repeated (inputs {groups[0][0]} and {groups[0][1]} are equal)"
+        )
+    conflicts = [group for group in groups if np.ptp(y[group], axis=0).any()]
+    if conflicts:
+        first = conflicts[0]
+        notes.append(f"inputs {first[0]} and {first[1]} are equal, with different targets: the loss cannot reach zero")
+    seen = {row.tobytes() for row in x}
+    shared = sum(row.tobytes() in seen for row in x_test)
+    if shared:
+        notes.append(f"{shared} of {len(x_test)} test inputs are training inputs as well")
+    return notes
+
+
+def _equal_rows(x: Array) -> list[list[int]]:
+    """The groups of equal rows, two or more in each, in the order of their first."""
+    groups: dict[bytes, list[int]] = {}
+    for k, row in enumerate(x + 0.0):  # -0 and 0 are one number
+        groups.setdefault(row.tobytes(), []).append(k)
+    return [group for group in groups.values() if len(group) > 1]

@@ -1,0 +1,109 @@
+"""Inputs from a formula: circle, sphere, gaussian; targets from signs, a product, a teacher network, or as given."""
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Discriminator, Field, Tag
+
+from ntkrun.engine.data.base import Array, DataSet
+from ntkrun.errors import FieldError
+
+INPUTS, SIGNS, TEACHER = 1, 2, 3  # roles of the random generators
+TRAINING, TEST = 0, 1
+TEACHER_WIDTH = 64
+
+
+def _form(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<list>"
+
+
+class Synthetic(DataSet):
+    """Inputs x with targets y (one output):
+
+    * `random_signs`: ±1, independent of the inputs; * `product`: x_1·x_2;
+    * `teacher`: (1/√m) Σ_k v_k tanh(w_k·x/√n_0) with m = 64 and all v, w from N(0, 1);
+    * a list of numbers: the targets of the training inputs and then of the test inputs.
+    """
+
+    targets: Annotated[
+        Annotated[Literal["random_signs", "product", "teacher"], Tag("<text>")]
+        | Annotated[tuple[float, ...], Tag("<list>")],
+        Discriminator(_form),
+    ] = "random_signs"
+
+    def points(self) -> tuple[Array, Array]:
+        """Training and test inputs."""
+        raise NotImplementedError
+
+    def make(self) -> tuple[Array, Array, Array, Array]:
+        x, x_test = self.points()
+        if isinstance(self.targets, tuple):
+            y, y_test = self._given()
+        else:
+            y, y_test = (self._targets(part, which) for part, which in ((x, TRAINING), (x_test, TEST)))
+        return x, y[:, None], x_test, y_test[:, None]
+
+    def _given(self) -> tuple[Array, Array]:
+        values, wanted = np.array(self.targets), self.samples + self.test_samples
+        if len(values) != wanted:
+            what = (
+                f"{len(values)} values for {self.samples} training and {self.test_samples} test inputs; give {wanted}"
+            )
+            raise FieldError("targets", what)
+        return values[: self.samples], values[self.samples :]
+
+    def _targets(self, x: Array, which: int) -> Array:
+        if self.targets == "random_signs":
+            return self.generator(SIGNS, which).choice([-1.0, 1.0], len(x))
+        if self.targets == "product":
+            if x.shape[1] < 2:
+                raise FieldError("targets", "product is x_1·x_2 and needs a dimension of at least 2")
+            return x[:, 0] * x[:, 1]
+        draw = self.generator(TEACHER)
+        w, v = draw.standard_normal((TEACHER_WIDTH, x.shape[1])), draw.standard_normal(TEACHER_WIDTH)
+        return np.tanh(x @ w.T / math.sqrt(x.shape[1])) @ v / math.sqrt(TEACHER_WIDTH)
+
+
+class Circle(Synthetic):
+    """Evenly spaced points of a circle in the plane, the first at angle 0; test points evenly spaced too, half a step
+    of theirs on."""
+
+    statement: ClassVar[str] = "evenly spaced points of a circle in the plane (radius 1 by default)"
+    name: Literal["circle"]
+    dimension: Literal[2] = 2
+    radius: float = Field(1.0, gt=0)
+
+    def points(self) -> tuple[Array, Array]:
+        return self._around(self.samples, 0.0), self._around(self.test_samples, 0.5)
+
+    def _around(self, count: int, shift: float) -> Array:
+        angles = 2 * np.pi * (np.arange(count) + shift) / max(count, 1)
+        return self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+class Gaussian(Synthetic):
+    """Independent N(0, 1) coordinates."""
+
+    statement: ClassVar[str] = "inputs with independent N(0, 1) coordinates"
+    name: Literal["gaussian"]
+    dimension: int = Field(10, ge=1)
+
+    def points(self) -> tuple[Array, Array]:
+        return self._normal(self.samples, TRAINING), self._normal(self.test_samples, TEST)
+
+    def _normal(self, count: int, which: int) -> Array:
+        return self.generator(INPUTS, which).standard_normal((count, self.dimension))
+
+
+class Sphere(Gaussian):
+    """Uniform on the sphere of this radius, sqrt(n_0) if not given."""
+
+    statement: ClassVar[str] = "inputs uniform on a sphere, of norm sqrt(n_0) by default"
+    name: Literal["sphere"]  # type: ignore[assignment]
+    radius: float | None = Field(None, gt=0)
+
+    def _normal(self, count: int, which: int) -> Array:
+        x = super()._normal(count, which)
+        radius = math.sqrt(self.dimension) if self.radius is None else self.radius
+        return x / np.linalg.norm(x, axis=1, keepdims=True) * radius

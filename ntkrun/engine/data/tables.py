@@ -1,0 +1,111 @@
+"""`file`: a user's own data, as csv, npz or parquet."""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ntkrun.engine.data.base import Array, DataSet, centred
+from ntkrun.errors import FieldError
+
+
+class TableFile(DataSet):
+    """A table of examples: the columns `inputs` and `targets` of a csv or parquet file, or the arrays of those names in
+    an npz.
+
+    Rows are chosen by the seed, training and test disjoint. `scale: true` centres and scales the inputs as for digits;
+    otherwise they are taken as they stand. The path is relative to the directory that the command runs in.
+    """
+
+    statement: ClassVar[str] = "your own table: path (csv, npz, parquet), inputs and targets (column or array names)"
+    name: Literal["file"]
+    path: str = Field(min_length=1)
+    inputs: tuple[str, ...] = Field(min_length=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    scale: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """The contents of the file in place of its path."""
+        return super().identity() | {"path": content_hash("path", self.path)}
+
+    def make(self) -> tuple[Array, Array, Array, Array]:
+        ending = Path(self.path).suffix.lower()
+        if ending not in (".csv", ".npz", ".parquet"):
+            raise FieldError("path", f"{self.path}: the ending says the format; use .csv, .npz or .parquet")
+        raw = io.BytesIO(contents("path", self.path))
+        columns = _npz(raw, self.path) if ending == ".npz" else _table(raw, self.path, ending)
+        x = np.concatenate([self._column(columns, "inputs", name) for name in self.inputs], axis=1)
+        y = np.concatenate([self._column(columns, "targets", name) for name in self.targets], axis=1)
+        train, test = self.split(len(x), self.path)
+        x_train, x_test = (x[train], x[test]) if not self.scale else centred(x[train], x[test])
+        return x_train, y[train], x_test, y[test]
+
+    def _column(self, columns: dict[str, Array], field: str, name: str) -> Array:
+        if name not in columns:
+            raise FieldError(
+                field, f"{self.path} has no column {name!r}; it has {', '.join(map(repr, list(columns)[:20]))}"
+            )
+        values, rows = columns[name], {len(column) for column in columns.values() if column.ndim}
+        if values.ndim not in (1, 2) or len(rows) != 1:
+            raise FieldError(
+                field, f"{self.path}: {name!r} must be a list of numbers, or of rows of numbers, one a sample"
+            )
+        return _numbers(values, f"{self.path}, column {name!r}", field).reshape(len(values), -1)
+
+
+def contents(field: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FieldError(field, f"{path} cannot be read ({error.strerror})") from None
+
+
+def content_hash(field: str, path: str) -> str:
+    return hashlib.sha256(contents(field, path)).hexdigest()
+
+
+def _table(raw: io.BytesIO, path: str, ending: str) -> dict[str, Array]:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_csv(raw) if ending == ".csv" else pd.read_parquet(raw)
+    except (ValueError, OSError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
+        raise FieldError("path", f"{path} is not a {ending[1:]} table ({str(error).splitlines()[0]})") from None
+    return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+
+def _npz(raw: io.BytesIO, path: str) -> dict[str, Array]:
+    """Arrays alone: an entry that would have to be unpickled is refused."""
+    try:
+        with np.load(raw, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise FieldError("path", f"{path} is not an npz of plain arrays ({error})") from None
+
+
+def _numbers(values: Array, where: str, field: str) -> Array:
+    """Finite float64, or the row that is not."""
+    try:
+        numbers = values.astype(np.float64)
+    except (TypeError, ValueError):
+        row = next(k for k, value in enumerate(values) if not _is_number(value))
+        raise FieldError(field, f"{where}, row {row}: {str(values[row])[:40]!r} is not a number") from None
+    bad = np.argwhere(~np.isfinite(numbers))
+    if len(bad):
+        raise FieldError(
+            field, f"{where}, row {bad[0][0]}: {numbers[tuple(bad[0])]} is not finite; mend it or leave the row out"
+        )
+    return numbers
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        np.asarray(value).astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""The closing table of a sweep as plain data: levels at every width, exponents over the widths."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ntkrun.evidence.estimates import WIDTH, Exponent, Level, fit_exponent, level, per_run
+
+NOT_CONFIG = ("run_id", "seed")
+LEVELS = ("loss", "loss_ratio", "kernel_drift", "weight_drift")
+
+
+@dataclass(frozen=True)
+class WidthRow:
+    """One width of a group: how many runs ended how, and the level of each quantity over those that are done."""
+
+    width: Any
+    done: int
+    diverged: int
+    levels: dict[str, Level]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in width and seed alone. `settings` are the values of what else the sweep varies."""
+
+    settings: dict[str, Any]
+    runs: pd.DataFrame  # the group's rows of runs.parquet, whatever their status
+    statistics: pd.DataFrame  # estimates.per_run of them
+    rows: list[WidthRow]
+    exponents: dict[str, Exponent]  # of kernel_drift, weight_drift and weight_drift.<layer>
+
+    @property
+    def label(self) -> str:
+        """'activation relu, depth 4', or '' when the sweep varies nothing but the width."""
+        return ", ".join(f"{key.split('.', 1)[-1].replace('_', ' ')} {value}" for key, value in self.settings.items())
+
+    @property
+    def has_widths(self) -> bool:
+        """Whether there is a width to plot against: at least two, each a number."""
+        return bool(pd.api.types.is_numeric_dtype(self.runs[WIDTH]) and self.runs[WIDTH].nunique() > 1)
+
+
+def groups(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> list[Group]:
+    """The groups of a sweep, in the order of its plan."""
+    if runs.empty:
+        return []
+    statistics = per_run(runs, steps, layers)
+    return [_group(settings, part, statistics) for settings, part in _split(runs)]
+
+
+def _split(runs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    config = [name for name in runs.columns if "." in name and name != WIDTH]
+    varied = [name for name in config if runs[name].nunique(dropna=False) > 1]
+    if not varied:
+        yield {}, runs
+        return
+    for values, part in runs.groupby(varied, sort=False, dropna=False):
+        yield {name: value for name, value in zip(varied, values, strict=True) if not pd.isna(value)}, part
+
+
+def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFrame) -> Group:
+    of_group = statistics[statistics["run_id"].isin(runs["run_id"])]
+    rows = []
+    for width, part in runs.groupby(WIDTH, sort=True):
+        done = of_group[of_group[WIDTH] == width]
+        levels = {name: level(done[name]) for name in LEVELS}
+        rows.append(WidthRow(width, len(done), int((part["status"] == "diverged").sum()), levels))
+    return Group(settings, runs, of_group, rows, _exponents(runs, of_group))
+
+
+def _exponents(runs: pd.DataFrame, statistics: pd.DataFrame) -> dict[str, Exponent]:
+    if not pd.api.types.is_numeric_dtype(runs[WIDTH]):
+        return {}
+    depth = int(runs["network.depth"].iloc[0])
+    drifts = [name for name in statistics.columns if name == "kernel_drift" or name.startswith("weight_drift")]
+    # A column of layers that only deeper networks of the sweep have is empty here.
+    return {
+        name: fit_exponent(statistics[WIDTH], statistics[name], depth)
+        for name in drifts
+        if statistics[name].notna().any()
+    }

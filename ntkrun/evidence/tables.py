@@ -1,0 +1,165 @@
+"""The closing table and the status table: as documents for machines, as rich tables for people (80 columns)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from ntkrun.evidence.estimates import WIDTH, Exponent, Level
+from ntkrun.evidence.summary import Group
+
+TITLES = {
+    "loss": "loss",
+    "loss_ratio": "loss / first",
+    "kernel_drift": "sup kernel drift",
+    "weight_drift": "sup weight drift",
+}
+
+
+def closing_tables(groups: Sequence[Group]) -> list[Table | str]:
+    """A table of levels a width and one of exponents, for each group."""
+    if not groups:
+        return ["no finished runs"]
+    shown: list[Table | str] = []
+    for group in groups:
+        shown.append(_levels_table(group))
+        if group.has_widths:
+            shown.append(_exponents_table(group))
+    return shown
+
+
+def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    return [
+        {
+            "settings": {key: _plain(value) for key, value in group.settings.items()},
+            "widths": [
+                {
+                    "width": _plain(row.width),
+                    "done": row.done,
+                    "diverged": row.diverged,
+                    **{name: _level_document(level) for name, level in row.levels.items()},
+                }
+                for row in group.rows
+            ],
+            "exponents": {name: _exponent_document(exponent) for name, exponent in group.exponents.items()},
+        }
+        for group in groups
+    ]
+
+
+def status_document(plan: pd.DataFrame, runs: pd.DataFrame, busy: bool) -> dict[str, Any]:
+    """Counts in all and by width, with the seconds spent."""
+    merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
+    widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
+    return {**_counts(merged), "running": busy, "widths": widths}
+
+
+def status_table(document: dict[str, Any]) -> Table:
+    state = "a process is writing here now" if document["running"] else "nothing is running here"
+    table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
+    for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
+        table.add_column(name, justify="right")
+    for row in [*document["widths"], {"width": "all", **document}]:
+        counts = (str(row[name]) for name in ("planned", "done", "diverged", "failed", "missing"))
+        table.add_row(str(row["width"]), *counts, f"{row['seconds']:.1f}")
+    return table
+
+
+_NO_RUNS = pd.DataFrame(
+    {"run_id": pd.Series(dtype=str), "status": pd.Series(dtype=str), "seconds": pd.Series(dtype=float)}
+)
+
+
+def _counts(part: pd.DataFrame) -> dict[str, Any]:
+    by_status = {status: int((part["status"] == status).sum()) for status in ("done", "diverged", "failed")}
+    missing = int(part["status"].isna().sum())
+    return {"planned": len(part), **by_status, "missing": missing, "seconds": float(part["seconds"].sum())}
+
+
+def _levels_table(group: Group) -> Table:
+    title = "mean ± standard error over seeds" + (f"; {group.label}" if group.label else "")
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    table.add_column("width", justify="right")
+    table.add_column("runs", justify="right")
+    for name in TITLES.values():
+        table.add_column(name, justify="right")
+    for row in group.rows:
+        runs = f"{row.done}" + (f" (+{row.diverged} diverged)" if row.diverged else "")
+        table.add_row(str(row.width), runs, *(_shown(row.levels[name]) for name in TITLES))
+    return table
+
+
+def _exponents_table(group: Group) -> Table:
+    table = Table(
+        title="\nexponents in the width (95 % interval)", title_justify="left", title_style="", box=None, pad_edge=False
+    )
+    for name in ("quantity", "exponent", "interval", "widths", ""):
+        table.add_column(name, justify="left" if name in ("quantity", "") else "right")
+    for name, exponent in group.exponents.items():
+        table.add_row(quantity(name, group), *_exponent_cells(exponent))
+    return table
+
+
+def quantity(name: str, group: Group) -> str:
+    """'kernel drift', 'weight drift, w⁰ (first)'."""
+    if "." not in name:
+        return "kernel drift" if name == "kernel_drift" else "weight drift, all"
+    layer, depth = int(name.split(".")[1]), int(group.runs["network.depth"].iloc[0])
+    place = " (first)" if layer == 0 else " (last)" if layer == depth - 1 else ""
+    return f"weight drift, w{superscript(layer)}{place}"
+
+
+def superscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _exponent_cells(exponent: Exponent) -> tuple[str, str, str, str]:
+    if exponent.why:
+        return "", "", "", exponent.why
+    lo, hi = exponent.interval
+    remark = "" if exponent.asymptotic else "not yet asymptotic"
+    widths = f"{exponent.fit_range[0]:g}..{exponent.fit_range[1]:g}"
+    return f"{exponent.slope:+.3f}", f"[{lo:+.3f}, {hi:+.3f}]", widths, remark
+
+
+def _shown(level: Level) -> str:
+    """'0.314 ± 0.012', with two digits of the error."""
+    if level.count == 0:
+        return "-"
+    if math.isnan(level.standard_error) or level.standard_error == 0:
+        return f"{level.mean:.3g}"
+    size = max(abs(level.mean), level.standard_error)
+    power = math.floor(math.log10(size))
+    digits = power - math.floor(math.log10(level.standard_error)) + 1
+    if -3 <= power < 4:
+        places = max(0, digits - power)
+        return f"{level.mean:.{places}f} ± {level.standard_error:.{places}f}"
+    scale = 10.0**power
+    return f"({level.mean / scale:.{digits}f} ± {level.standard_error / scale:.{digits}f})e{power:d}"
+
+
+def _level_document(level: Level) -> dict[str, Any]:
+    return {
+        "mean": level.mean,
+        "standard_error": level.standard_error,
+        "interval": list(level.interval),
+        "count": level.count,
+    }
+
+
+def _exponent_document(exponent: Exponent) -> dict[str, Any]:
+    return {
+        "exponent": exponent.slope,
+        "interval": list(exponent.interval),
+        "fit_range": list(exponent.fit_range),
+        "curvature_p": exponent.curvature_p,
+        "asymptotic": exponent.asymptotic,
+        "why": exponent.why,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,1 @@
+"""Sweeps: from YAML to committed tables."""

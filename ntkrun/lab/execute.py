@@ -1,0 +1,189 @@
+"""Plan minus store -> engine -> store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+
+import ntkrun
+from ntkrun.engine.probes import Measurement
+from ntkrun.engine.stack import StackResult, StackTask, run_stack
+from ntkrun.engine.training import State
+from ntkrun.errors import UserError
+from ntkrun.lab.config import Sweep
+from ntkrun.lab.plan import Run, Stack, columns, plan, probed_steps, stacks
+from ntkrun.lab.points import network, step_size
+from ntkrun.lab.provenance import provenance
+from ntkrun.lab.store import Results, Store
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Watch(Protocol):
+    """Who follows a sweep as it goes: a progress bar, or nobody."""
+
+    def begins(self, missing: Sequence[Stack], finished: int) -> None: ...
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
+    def committed(self, stack: Stack, result: StackResult) -> None: ...
+    def close(self) -> None: ...
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def begins(self, missing: Sequence[Stack], finished: int) -> None: ...
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
+    def committed(self, stack: Stack, result: StackResult) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a sweep would do: its runs, those of them that are still missing, and what the data have to say."""
+
+    runs: tuple[Run, ...]
+    missing: tuple[Run, ...]
+    notes: tuple[str, ...]
+    path: Path
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "results": str(self.path),
+            "runs": len(self.runs),
+            "missing": [columns(run) for run in self.missing],
+            "data_notes": list(self.notes),
+        }
+
+
+def run_sweep(
+    sweep: Sweep, results: str | Path = "results", device: str = "auto", watch: Watch | None = None
+) -> Results:
+    """Run what is missing of a sweep into `results`/<name>, and return its tables.
+
+    Runs that are finished there are never run again. An interrupt keeps every finished stack. Raises UserError for a
+    device that is not there, a directory that cannot be written or is in use, and data that cannot be had.
+    """
+    watch = watch or Nobody()
+    where = resolve_device(device)
+    store = Store(Path(results) / sweep.name)
+    runs = plan(sweep)
+    with store.writing():
+        finished = store.finished()
+        missing = stacks(run for run in runs if run.run_id not in finished)
+        made_by = provenance(where)
+        store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
+        watch.begins(missing, sum(run.run_id in finished for run in runs))
+        try:
+            for stack in missing:
+                result = run_stack(_task(stack), where, lambda state, m, stack=stack: watch.state(stack, state, m))  # type: ignore[misc]
+                store.commit(*_rows(stack, result, made_by))
+                watch.committed(stack, result)
+        finally:
+            store.write_tables()
+    return store.read()
+
+
+def outlook(sweep: Sweep, results: str | Path = "results") -> Outlook:
+    """What `run_sweep` would do, without doing it."""
+    runs = plan(sweep)
+    path = Path(results) / sweep.name
+    finished = Store(path).finished()
+    return Outlook(runs, tuple(run for run in runs if run.run_id not in finished), data_notes(runs), path)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` takes CUDA when there is one. float32 matrix products keep full precision (no tf32) on every device."""
+    torch.set_float32_matmul_precision("highest")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise UserError(f"--device {name}: choose auto, cpu, cuda or cuda:K")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: no such CUDA device here; choose auto or cpu")
+    return torch.device(name)
+
+
+def data_notes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What the data sets report of themselves, such as repeated inputs."""
+    return tuple(
+        dict.fromkeys(note for data in dict.fromkeys(run.point.data for run in runs) for note in data.load().notes)
+    )
+
+
+def _task(stack: Stack) -> StackTask:
+    point, data = stack.point, stack.point.data.load()
+    steps, kept = point.training.steps, point.probes.kernels
+    keep = {0 if step == "first" else step for step in kept if step != "last"}
+    return StackTask(
+        network=network(point),
+        seeds=stack.seeds,
+        x=data.x,
+        y=data.y,
+        x_test=data.x_test,
+        y_test=data.y_test,
+        step_size=step_size(point),
+        steps=steps,
+        probed=probed_steps(point.probes, steps) | keep,
+        keep_kernels=frozenset(keep),
+        keep_last_kernel="last" in kept,
+        dtype=DTYPES[point.training.dtype],
+    )
+
+
+def _rows(
+    stack: Stack, result: StackResult, made_by: dict[str, Any]
+) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
+    """A stack's result as rows of the three tables, and its kernels by run."""
+    ids = [run.run_id for run in stack.runs]
+    departed = {run.position: run for run in result.departed}
+    runs = pd.DataFrame(
+        {
+            "run_id": ids,
+            "status": ["diverged" if k in departed else "done" for k in range(len(ids))],
+            "reason": [departed[k].reason if k in departed else "" for k in range(len(ids))],
+            "last_step": [departed[k].step if k in departed else stack.point.training.steps for k in range(len(ids))],
+            "step_size": step_size(stack.point),
+            "parameters": network(stack.point).parameter_count,
+            "seconds": result.seconds / len(ids),
+            "device": made_by["device"],
+            "torch": made_by["versions"]["torch"],
+            "ntkrun": ntkrun.__version__,
+            "commit": made_by["commit"] or "",
+        }
+    )
+    frames = {"runs": runs, "steps": _table(result.steps, ids), "layers": _table(result.layers, ids)}
+    return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
+
+
+def _table(columns: dict[str, list[float]], ids: list[str]) -> pd.DataFrame:
+    """Positions in the stack to run ids, runs one after the other, each in the order of its steps."""
+    frame = pd.DataFrame(columns if columns else {"position": [], "step": []})
+    frame = frame.sort_values("position", kind="stable", ignore_index=True)
+    frame.insert(0, "run_id", [ids[int(position)] for position in frame["position"]])
+    return frame.drop(columns="position")
+
+
+def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "config": dict(sweep.resolved),
+        "config_hash": sweep.hash,
+        "runs": len(runs),
+        "data_notes": list(data_notes(runs)),
+        "made_by": made_by,
+    }
+
+
+def work(stack: Stack) -> float:
+    """The cost of a stack in multiplications, roughly: the share of the time that it will take.
+
+    A step of one run passes its P parameters forward and back (6N), over the test inputs (2M) and through memory (about
+    60 multiplications' worth each); eigenvalues take 10(NO)³; whatever the stack, a step costs about 1e8 in overhead.
+    """
+    net, data, steps = network(stack.point), stack.point.data.load(), stack.point.training.steps
+    a_run = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60) + 10 * (len(data.x) * data.outputs) ** 3
+    return (steps + 1) * (len(stack.runs) * a_run + 1e8)

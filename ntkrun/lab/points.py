@@ -1,0 +1,33 @@
+"""A grid point as the engine takes it: its network, sized for its data, and its step size as a number."""
+
+from functools import lru_cache
+
+from ntkrun.engine.network import DenseNetwork
+from ntkrun.errors import FieldError, UserError
+from ntkrun.lab.sections import Point, Relative
+from ntkrun.theory.limit import relative_step_size
+
+
+def network(point: Point) -> DenseNetwork:
+    """The network of a grid point."""
+    data, net = point.data.load(), point.network
+    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, net.beta, net.weight_scale)
+
+
+def step_size(point: Point) -> float:
+    """η of a grid point. Raises FieldError where the limit kernel that a relative step needs cannot be had."""
+    if not isinstance(point.training.step_size, Relative):
+        return point.training.step_size
+    # The limit kernel knows no width and no length of training: one computation serves all of a sweep's widths.
+    return _relative(point.model_copy(update={"network": point.network.model_copy(update={"width": 1})}))
+
+
+@lru_cache(maxsize=256)
+def _relative(point: Point) -> float:
+    assert isinstance(point.training.step_size, Relative)
+    try:
+        return relative_step_size(network(point), point.data.load().x, point.training.step_size.relative)
+    except UserError as error:
+        raise FieldError(
+            "step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"
+        ) from None

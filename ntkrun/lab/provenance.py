@@ -1,0 +1,55 @@
+"""What made a run: versions, commit, hardware. Reported beside the numbers, never part of a run's identity."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = ("ntkrun", "torch", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn")
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Versions, commit and dirty flag of the code, the machine and how much of it is used."""
+    commit, dirty = commit_of_code()
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "commit": commit,
+        "dirty": dirty,
+        "system": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    }
+
+
+def commit_of_code() -> tuple[str | None, bool | None]:
+    """The commit of the checkout that ntkrun runs from, and whether it has changes; None, None when it is no
+    checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie inside some other project's checkout: only count files that git knows.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,131 @@
+"""The sections of a config: every key, its type, its default and what it must satisfy on its own."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from ntkrun.engine.data import DataConfig
+from ntkrun.errors import UserError
+from ntkrun.strict import Strict
+from ntkrun.theory.activations import activation
+
+Size = Annotated[int, Field(ge=1)]
+
+
+def _kind(value: Any) -> str:
+    """Which form of a key that takes several forms was meant, so that the error speaks of that form alone."""
+    if isinstance(value, dict | Strict):
+        return "<mapping>"
+    return "<list>" if isinstance(value, tuple | list) else "<number>"
+
+
+def _word_or_number(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<number>"
+
+
+class Network(Strict):
+    """The dense network (NTK parametrisation): L = depth weight layers, hidden widths n, σ, β, σ_w."""
+
+    depth: Size = 4
+    width: Annotated[
+        Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_kind)
+    ] = 256
+    activation: str = "relu"
+    beta: float = Field(0.1, ge=0)
+    weight_scale: float = Field(1.0, gt=0)
+    parametrization: Literal["ntk"] = "ntk"
+
+    @field_validator("width")
+    @classmethod
+    def _one_width_a_hidden_layer(cls, width: int | tuple[int, ...], info: ValidationInfo) -> int | tuple[int, ...]:
+        depth = info.data.get("depth")
+        if isinstance(width, tuple) and depth is not None and len(width) != depth - 1:
+            raise ValueError(f"{len(width)} widths for the {depth - 1} hidden layers that depth {depth} has")
+        return width
+
+    @field_validator("activation")
+    @classmethod
+    def _known_activation(cls, name: str) -> str:
+        try:
+            activation(name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    def identity(self) -> dict[str, Any]:
+        """One width for all layers and the same width for each are one network."""
+        widths = self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
+        return super().identity() | {"width": list(widths)}
+
+
+class Relative(Strict):
+    """A step η = relative / λ_max(K_inf/N)."""
+
+    relative: float = Field(gt=0)
+
+
+class Training(Strict):
+    """Full-batch gradient descent."""
+
+    loss: Literal["squared"] = "squared"
+    step_size: Annotated[
+        Annotated[float, Field(gt=0), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")], Discriminator(_kind)
+    ] = Relative(relative=1.0)
+    steps: int = Field(500, ge=0)
+    batch: Literal["full"] = "full"
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class LogSpaced(Strict):
+    """About this many probed steps, evenly spaced in log(step), with step 0 and the last."""
+
+    log_spaced: int = Field(ge=2)
+
+
+Kept = Annotated[
+    Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0), Tag("<number>")],
+    Discriminator(_word_or_number),
+]
+
+
+class Probes(Strict):
+    """When to measure, and which whole kernels to keep."""
+
+    every: Annotated[
+        Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(_kind)
+    ] = 1
+    kernels: tuple[Kept, ...] = ("first", "last")
+
+
+class SweepBlock(Strict):
+    """Grid points (every combination of `grid`, with the aligned lists of `zip`), each with these seeds."""
+
+    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    zip: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    seeds: Annotated[
+        Annotated[Size, Tag("<number>")]
+        | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("<list>")],
+        Discriminator(_kind),
+    ] = 10
+
+
+class Point(Strict):
+    """A grid point: everything that a run's numbers depend on, but for its seed."""
+
+    network: Network = Network()
+    data: DataConfig
+    training: Training = Training()
+    probes: Probes = Probes()
+
+    def identity(self) -> dict[str, Any]:
+        return {name: getattr(self, name).identity() for name in type(self).model_fields}
+
+
+class Config(Point):
+    """A whole config file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    sweep: Annotated[
+        Annotated[SweepBlock, Tag("<mapping>")] | Annotated[tuple[SweepBlock, ...], Field(min_length=1), Tag("<list>")],
+        Discriminator(_kind),
+    ] = SweepBlock()

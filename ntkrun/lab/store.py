@@ -1,0 +1,308 @@
+"""The only owner of a sweep's paths and files.
+
+    sweep.yaml          the resolved config and what made it
+    plan.parquet        one row a planned run: its id, every config value, its seed
+    stacks/<name>/      one folder a finished stack: its runs, steps and layers; the truth that the tables are made from
+    kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
+    runs, steps, layers .parquet    the stacks of the present plan, joined with it
+    figures/            PNG and SVG, with the captions
+
+Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
+complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+import ntkrun
+from ntkrun.errors import StoreBusy, UserError
+
+TABLES = ("runs", "steps", "layers")
+_FINGERPRINT = b"ntkrun.made_from"
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a sweep's present plan (interface: one row a run; a run and step; a run, step and layer) and where
+    they lie."""
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    layers: pd.DataFrame
+    path: Path
+    made_from: str  # changes whenever the plan or the finished runs do
+
+    def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
+        """Whole kernels kept of a run: `steps` (K,) and `ntk` (K, N, N, O, O); None if none were."""
+        return Store(self.path).kernels(run_id)
+
+    def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
+        """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
+        path = self.path / "figures" / f"{stem}.{ending}"
+        _write(path, save)
+        return path
+
+    def write_captions(self, captions: dict[str, str]) -> None:
+        """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
+        text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
+        _write(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def figures_are_current(self) -> bool:
+        """Whether every figure was drawn from these very tables."""
+        try:
+            drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+
+
+def read_results(path: str | Path) -> Results:
+    """The results in a sweep's directory, as in `read_results("results/width")`. Reads only; safe while a sweep is
+    running."""
+    return Store(Path(path)).read()
+
+
+class Store:
+    """The results directory of one sweep."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    # ---------------------------------------------------------------- writing
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the directory for writing. Raises StoreBusy if another process does, UserError if it cannot be
+        written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.root / ".lock")
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreBusy(
+                f"{self.root}: another ntkrun process is writing here; wait for it or choose --results"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
+            ) from None
+        try:
+            self._sweep_temporaries()
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or self.root}: cannot be written ({error.strerror}); finished runs are kept"
+            ) from error
+        finally:
+            lock.release()
+
+    def busy(self) -> bool:
+        """Whether a process is writing here at this moment."""
+        if not (self.root / ".lock").exists():
+            return False
+        lock = filelock.FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
+    def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
+        """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
+        _write(self.root / "plan.parquet", lambda path: _to_parquet(_plan_frame(planned), path))
+        text = "# Written by ntkrun: the config with every default, and what ran it.\n" + yaml.safe_dump(
+            description, sort_keys=False, allow_unicode=True, width=120
+        )
+        _write(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
+        """Make a stack's runs finished, all at once: `frames` holds its runs, steps and layers, `kernels` maps run_id
+        to step to K."""
+        for run_id, of_run in kernels.items():
+            _write(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
+        stacks = self.root / "stacks"
+        name = hashlib.sha256(" ".join(frames["runs"]["run_id"]).encode()).hexdigest()[:16]
+        folder = stacks / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        for table in TABLES:
+            _to_parquet(frames[table], folder / f"{table}.parquet")
+            _flush(folder / f"{table}.parquet")
+        _flush(folder)
+        folder.rename(stacks / name)
+        _flush(stacks)
+
+    def write_tables(self) -> None:
+        """Make the three tables from the stacks, for people and for other tools."""
+        made_from = self._made_from()
+        if self._tables_made_from() == made_from:
+            return
+        results = self._assemble()
+        for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all three
+            frame = getattr(results, table)
+            _write(self._table(table), lambda path, frame=frame: _to_parquet(frame, path, made_from))  # type: ignore[misc]
+
+    # ---------------------------------------------------------------- reading
+
+    def finished(self) -> set[str]:
+        """The ids of all runs that need not run again, of this plan or another."""
+        return {
+            run_id
+            for folder in self._stack_folders()
+            for run_id in _read(folder / "runs.parquet", ["run_id"])["run_id"]
+        }
+
+    def plan(self) -> pd.DataFrame:
+        """One row a planned run. Raises UserError if the directory holds no sweep."""
+        path = self.root / "plan.parquet"
+        if not path.exists():
+            raise UserError(f"{self.root}: no sweep here; name a directory such as results/width")
+        return _read(path)
+
+    def description(self) -> dict[str, Any]:
+        """What sweep.yaml says."""
+        try:
+            return dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
+            raise UserError(
+                f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
+            ) from None
+
+    def read(self) -> Results:
+        """The tables, from their files if these are up to date with the stacks, else from the stacks."""
+        self.plan()
+        if self._tables_made_from() == self._made_from():
+            runs, steps, layers = (_read(self._table(table)) for table in TABLES)
+            return Results(runs, steps, layers, self.root, self._made_from().decode())
+        return self._assemble()
+
+    def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
+        path = self._kernel_file(run_id)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in ("steps", "ntk")}
+
+    # ---------------------------------------------------------------- within
+
+    def _table(self, name: str) -> Path:
+        return self.root / f"{name}.parquet"
+
+    def _kernel_file(self, run_id: str) -> Path:
+        return self.root / "kernels" / f"{run_id}.npz"
+
+    def _stack_folders(self) -> list[Path]:
+        stacks = self.root / "stacks"
+        if not stacks.is_dir():
+            return []
+        return sorted(folder for folder in stacks.iterdir() if not folder.name.startswith("."))
+
+    def _sweep_temporaries(self) -> None:
+        """Remove what a killed process left under temporary names; nobody else writes while we hold the lock."""
+        for folder in (self.root, self.root / "stacks", self.root / "kernels", self.root / "figures"):
+            for stray in folder.glob(f"{_TEMPORARY}*"):
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+
+    def _made_from(self) -> bytes:
+        """What the tables depend on: the plan and which stacks there are."""
+        plan = self.root / "plan.parquet"
+        digest = hashlib.sha256(ntkrun.__version__.encode() + (plan.read_bytes() if plan.exists() else b""))
+        digest.update("\n".join(folder.name for folder in self._stack_folders()).encode())
+        return digest.hexdigest().encode()
+
+    def _tables_made_from(self) -> bytes | None:
+        if not all(self._table(table).exists() for table in TABLES):
+            return None
+        found = {(pq.read_schema(self._table(table)).metadata or {}).get(_FINGERPRINT) for table in TABLES}
+        return found.pop() if len(found) == 1 else None
+
+    def _assemble(self) -> Results:
+        plan = self.plan()
+        folders = self._stack_folders()
+        tables = {table: _concatenated([_read(folder / f"{table}.parquet") for folder in folders]) for table in TABLES}
+        runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
+        order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
+        steps, layers = (_in_order(tables[table], order) for table in ("steps", "layers"))
+        return Results(runs, steps, layers, self.root, self._made_from().decode())
+
+
+def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A column that holds text for some runs and numbers for others becomes text: a table's column has one type."""
+    frame = pd.DataFrame(planned)
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name].dropna()}
+        if str in kinds and len(kinds) > 1:
+            frame[name] = [
+                value if value is None or isinstance(value, str) else json.dumps(value) for value in frame[name]
+            ]
+    return frame
+
+
+def _concatenated(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"run_id": pd.Series(dtype=str)})
+
+
+def _in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
+    """The rows of planned runs, in the plan's order; within a run they are in order already."""
+    rank = frame["run_id"].map(order)
+    return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
+        ) from None
+
+
+def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    if made_from is not None:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _FINGERPRINT: made_from})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _to_npz(kernels: dict[int, np.ndarray], path: Path) -> None:
+    steps = sorted(kernels)
+    with path.open("wb") as file:
+        np.savez(file, steps=np.array(steps), ntk=np.stack([kernels[step] for step in steps]))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Whole or not at all: write beside, flush, rename over, flush the folder. The temporary name keeps the ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}{path.suffix}"
+    try:
+        write(temporary)
+        _flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file, or a folder's list of names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""What a person sees of a sweep on the terminal: progress while it runs, tables when it has run."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from ntkrun.engine.probes import Measurement
+from ntkrun.engine.stack import StackResult
+from ntkrun.engine.training import State
+from ntkrun.lab.execute import Outlook, work
+from ntkrun.lab.plan import Stack, columns, stacks
+from ntkrun.lab.points import network, step_size
+
+REFRESH = 0.25  # seconds between two looks at a running stack
+
+
+class SweepProgress:
+    """Follows a sweep: a live bar on a terminal, a plain line a stack elsewhere. Implements execute.Watch."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar: Progress | None = None
+        self.runs = self.finished = 0
+        self.done_work = self.total_work = 0.0
+        self.started = self.looked = 0.0
+        self.numbers = ""
+        self.labels: dict[str, str] = {}
+
+    def begins(self, missing: Sequence[Stack], finished: int) -> None:
+        self.finished, self.runs = finished, finished + sum(len(stack.runs) for stack in missing)
+        self.total_work = sum(work(stack) for stack in missing)
+        self.labels = _labels(missing)
+        self.started = time.monotonic()
+        count = f"{self.runs - finished} runs to do, {finished} of {self.runs} done already"
+        if not missing:
+            self._say(f"nothing to run: all {self.runs} runs are done")
+        elif self.console.is_terminal:
+            self.bar = _bar(self.console)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=self.total_work, numbers=count)
+        else:
+            self._say(count)
+
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
+        if self.bar is None or measurement is None or not state.positions:
+            return
+        now = time.monotonic()
+        if now - self.looked < REFRESH:
+            return
+        self.looked = now
+        current = self.done_work + work(stack) * state.step / max(1, stack.point.training.steps)
+        loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
+        numbers = f"{self.labels[stack.runs[0].run_id]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
+        self.bar.update(self.task, completed=current, numbers=numbers + self._counts(current, now))
+
+    def committed(self, stack: Stack, result: StackResult) -> None:
+        self.done_work += work(stack)
+        self.finished += len(stack.runs)
+        now = time.monotonic()
+        label = self.labels[stack.runs[0].run_id]
+        for run in result.departed:
+            self._say(f"{label}, seed {stack.seeds[run.position]}: diverged; {run.reason}")
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done_work, numbers=label + self._counts(self.done_work, now))
+        else:
+            took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{_last(result)}"
+            self._say(took + self._counts(self.done_work, now))
+
+    def _say(self, line: str) -> None:
+        """A line as it stands, unwrapped, so that a log can be searched."""
+        self.console.print(line, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _counts(self, done: float, now: float) -> str:
+        left = (now - self.started) * (self.total_work / done - 1) if done else 0.0
+        return f"  {self.finished}/{self.runs} runs" + (f"  {_duration(left)} left" if left else "")
+
+
+def plan_lines(ahead: Outlook) -> list[str]:
+    """What a sweep would do, a line a stack."""
+    missing = stacks(ahead.missing)
+    labels = _labels(missing)
+    lines = [f"{len(ahead.runs)} runs, {len(ahead.missing)} of them missing in {ahead.path}"]
+    for stack in missing:
+        seeds = f"{len(stack.runs)} seeds" if len(stack.runs) > 1 else "1 seed"
+        parameters, steps = network(stack.point).parameter_count, stack.point.training.steps
+        step = f"step size {step_size(stack.point):.4g}"
+        lines.append(f"  {labels[stack.runs[0].run_id]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+    return lines + [f"note: {note}" for note in ahead.notes]
+
+
+def _bar(console: Console) -> Progress:
+    """One line for the numbers, one for the bar: both fit 80 columns."""
+    return Progress(
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[numbers]}", markup=False),
+        console=console,
+        refresh_per_second=4,
+        transient=True,
+    )
+
+
+def _labels(missing: Sequence[Stack]) -> dict[str, str]:
+    """Each stack by what is varied in the sweep, as in 'width 256', under its first run's id."""
+    rows = [columns(stack.runs[0]) for stack in missing]
+    keys = dict.fromkeys(key for row in rows for key in row if key not in ("run_id", "seed"))
+    varied = [key for key in keys if len({str(row.get(key)) for row in rows}) > 1] or ["network.width"]
+
+    def label(row: dict[str, Any]) -> str:
+        return ", ".join(f"{key.split('.', 1)[1].replace('_', ' ')} {row[key]}" for key in varied if key in row)
+
+    return {row["run_id"]: label(row) for row in rows}
+
+
+def _last(result: StackResult) -> str:
+    """The mean loss and kernel drift of the rows of the last step."""
+    if not result.steps:
+        return ""
+    last = [k for k, step in enumerate(result.steps["step"]) if step == max(result.steps["step"])]
+    loss, drift = (sum(result.steps[name][k] for k in last) / len(last) for name in ("loss", "kernel_drift"))
+    return f", loss {loss:.2e}, kernel drift {drift:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

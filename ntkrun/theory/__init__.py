@@ -1,0 +1,1 @@
+"""What infinite width predicts. Pure functions: no files, no training."""
