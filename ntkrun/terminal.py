@@ -1,11 +1,12 @@
 """What a person sees of a sweep on the terminal: progress while it runs, tables when it has run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.stack import StackResult
@@ -40,7 +41,7 @@ class SweepProgress:
         elif self.console.is_terminal:
             self.bar = _bar(self.console)
             self.bar.start()
-            self.task = self.bar.add_task("", total=self.total_work, numbers=count)
+            self.task = self.bar.add_task("", total=self.total_work, numbers=count, counts="")
         else:
             self._say(count)
 
@@ -54,7 +55,7 @@ class SweepProgress:
         current = self.done_work + work(stack) * state.step / max(1, stack.point.training.steps)
         loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
         numbers = f"{self.labels[stack.runs[0].run_id]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
-        self.bar.update(self.task, completed=current, numbers=numbers + self._counts(current, now))
+        self.bar.update(self.task, completed=current, numbers=numbers, counts=self._counts(current, now))
 
     def committed(self, stack: Stack, result: StackResult) -> None:
         self.done_work += work(stack)
@@ -64,10 +65,10 @@ class SweepProgress:
         for run in result.departed:
             self._say(f"{label}, seed {stack.seeds[run.position]}: diverged; {run.reason}")
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done_work, numbers=label + self._counts(self.done_work, now))
+            self.bar.update(self.task, completed=self.done_work, counts=self._counts(self.done_work, now))
         else:
             took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{_last(result)}"
-            self._say(took + self._counts(self.done_work, now))
+            self._say(f"{took}; {self._counts(self.done_work, now)}")
 
     def _say(self, line: str) -> None:
         """A line as it stands, unwrapped, so that a log can be searched."""
@@ -79,7 +80,7 @@ class SweepProgress:
 
     def _counts(self, done: float, now: float) -> str:
         left = (now - self.started) * (self.total_work / done - 1) if done else 0.0
-        return f"  {self.finished}/{self.runs} runs" + (f"  {_duration(left)} left" if left else "")
+        return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
 
 
 def plan_lines(ahead: Outlook) -> list[str]:
@@ -95,16 +96,18 @@ def plan_lines(ahead: Outlook) -> list[str]:
     return lines + [f"note: {note}" for note in ahead.notes]
 
 
+class _Bar(Progress):
+    """A line of numbers over a line with the bar, the runs done and the time left: each fits 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            yield Text(task.fields["numbers"], no_wrap=True, overflow="ellipsis")
+            yield self.make_tasks_table([task])
+
+
 def _bar(console: Console) -> Progress:
-    """One line for the numbers, one for the bar: both fit 80 columns."""
-    return Progress(
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[numbers]}", markup=False),
-        console=console,
-        refresh_per_second=4,
-        transient=True,
-    )
+    counts = TextColumn("{task.fields[counts]}", markup=False)
+    return _Bar(BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=4, transient=True)
 
 
 def _labels(missing: Sequence[Stack]) -> dict[str, str]:

@@ -152,7 +152,7 @@ def over_time(group: Group, steps: pd.DataFrame, column: str, label: str, colour
     """One quantity over time, a line a width."""
     figure, axes = _panels(group, 1, COLUMN, 2.7)
     _lines(axes[0], steps, column, colours)
-    axes[0].set_yscale("log", nonpositive="mask")
+    _log_scale(axes[0])
     axes[0].set_ylabel(label)
     _width_legend(figure, colours, steps)
     return figure
@@ -165,7 +165,7 @@ def losses_over_time(group: Group, steps: pd.DataFrame, colours: Mapping[Any, An
     figure, axes = _panels(group, len(shown), COLUMN if len(shown) == 1 else PAGE, 2.7)
     for ax, (column, label) in zip(axes, shown, strict=True):
         _lines(ax, steps, column, colours)
-        ax.set_yscale("log", nonpositive="mask")
+        _log_scale(ax)
         ax.set_ylabel(label)
     _width_legend(figure, colours, steps)
     return figure
@@ -181,7 +181,7 @@ def layers_over_time(group: Group, layers: pd.DataFrame, steps: pd.DataFrame, co
     for layer, ax in enumerate(axes):
         of_layer = layers[layers["layer"] == layer].merge(times, on=["run_id", "step"])
         _lines(ax, of_layer, "weight_drift", colours)
-        ax.set_yscale("log", nonpositive="mask")
+        _log_scale(ax)
         ax.set_title(f"$w^{{({layer})}}$" + _place(layer, depth))
         ax.set_ylabel(WEIGHTS if layer % across == 0 else "")
     _width_legend(figure, colours, layers)
@@ -269,7 +269,7 @@ def _against_width(
         span = np.array(exponent.fit_range)
         ax.plot(span, math.exp(exponent.log_constant) * span**exponent.slope, "-", color=colour, linewidth=1)
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log", nonpositive="mask")
+    _log_scale(ax)
     ax.xaxis.set_major_locator(FixedLocator(_few(sorted(group.runs[WIDTH].unique()))))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
@@ -292,6 +292,12 @@ def _lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any
         mean = part.groupby("step")[["time", column]].mean()
         ax.plot(mean["time"], mean[column], color=colours[width])
     ax.set_xlabel(TIME)
+
+
+def _log_scale(ax: Axes) -> None:
+    """A logarithmic axis, if anything positive is drawn: a drift of exactly 0 has no place on one."""
+    if any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines):
+        ax.set_yscale("log", nonpositive="mask")
 
 
 def _width_legend(figure: Figure, colours: Mapping[Any, Any], table: pd.DataFrame) -> None:

@@ -10,9 +10,8 @@ from rich.table import Table
 from ntkrun.evidence.estimates import WIDTH, Exponent, Level
 from ntkrun.evidence.summary import Group
 
-TITLES = {
-    "loss": "loss",
-    "loss_ratio": "loss / first",
+TITLES = {  # what the closing table shows at each width
+    "loss": "final loss",
     "kernel_drift": "sup kernel drift",
     "weight_drift": "sup weight drift",
 }
@@ -80,14 +79,23 @@ def _counts(part: pd.DataFrame) -> dict[str, Any]:
 
 def _levels_table(group: Group) -> Table:
     title = "mean ± standard error over seeds" + (f"; {group.label}" if group.label else "")
-    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    diverged = ", ".join(f"{row.diverged} of width {row.width}" for row in group.rows if row.diverged)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        caption=f"diverged: {diverged}" if diverged else None,
+        caption_justify="left",
+        caption_style="",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("width", justify="right")
     table.add_column("runs", justify="right")
     for name in TITLES.values():
         table.add_column(name, justify="right")
     for row in group.rows:
-        runs = f"{row.done}" + (f" (+{row.diverged} diverged)" if row.diverged else "")
-        table.add_row(str(row.width), runs, *(_shown(row.levels[name]) for name in TITLES))
+        table.add_row(str(row.width), str(row.done), *(shown(row.levels[name]) for name in TITLES))
     return table
 
 
@@ -124,7 +132,7 @@ def _exponent_cells(exponent: Exponent) -> tuple[str, str, str, str]:
     return f"{exponent.slope:+.3f}", f"[{lo:+.3f}, {hi:+.3f}]", widths, remark
 
 
-def _shown(level: Level) -> str:
+def shown(level: Level) -> str:
     """'0.314 ± 0.012', with two digits of the error."""
     if level.count == 0:
         return "-"

@@ -260,6 +260,8 @@ def _model(model: type[Point], raw: _Raw, sections: tuple[str, ...] | None, prob
         return model.model_validate(value)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
+            if detail["type"] == "too_short" and detail["input"]:
+                continue  # pydantic counts the good entries alone; the bad ones have their own errors
             path = _path_in(value, detail["loc"])
             if detail["type"] == "union_tag_invalid":
                 path = (*path, "name")

@@ -182,8 +182,9 @@ def work(stack: Stack) -> float:
     """The cost of a stack in multiplications, roughly: the share of the time that it will take.
 
     A step of one run passes its P parameters forward and back (6N), over the test inputs (2M) and through memory (about
-    60 multiplications' worth each); eigenvalues take 10(NO)³; whatever the stack, a step costs about 1e8 in overhead.
+    60 multiplications' worth each); eigenvalues take about 150(NO)³; whatever the stack, a step costs some 2e8.
     """
     net, data, steps = network(stack.point), stack.point.data.load(), stack.point.training.steps
-    a_run = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60) + 10 * (len(data.x) * data.outputs) ** 3
-    return (steps + 1) * (len(stack.runs) * a_run + 1e8)
+    outputs = len(data.x) * data.outputs
+    a_run = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60) + 150 * outputs**3
+    return (steps + 1) * (len(stack.runs) * a_run + 2e8)

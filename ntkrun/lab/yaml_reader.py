@@ -17,6 +17,8 @@ Path = tuple[Hashable, ...]  # keys and list positions from the top, as ("sweep"
 NODE_LIMIT = 100_000  # aliases that multiply beyond this are a bomb, not a config
 LONGEST_NUMBER = 100  # characters; Python itself refuses integers of more than 4300
 
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = ("map", "seq", "str", "null", "bool", "int", "float")
 _SCALARS = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|"),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE"),
@@ -69,6 +71,8 @@ class Document:
         if self._nodes > NODE_LIMIT:
             raise yaml.YAMLError(f"more than {NODE_LIMIT} values, aliases expanded")
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag.removeprefix(_TAG) not in _PLAIN:
+            return self._complain(node, path, f"the tag {node.tag} is not supported; write a plain value")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, (*above, node))
         if isinstance(node, yaml.SequenceNode):
@@ -110,16 +114,17 @@ class Document:
             del self.lines[known]
 
     def _scalar(self, node: yaml.Node, path: Path) -> Any:
-        kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
-        if kind in ("str", "null"):
-            return text if kind == "str" else None
+        kind, text = node.tag.removeprefix(_TAG), node.value
+        if kind == "null":
+            return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind in ("int", "float") and len(text) <= LONGEST_NUMBER:
-            return _number(kind, text)
         if kind in ("int", "float"):
-            return self._complain(node, path, f"a number of {len(text)} characters")
-        return self._complain(node, path, f"the tag {node.tag} is not supported; write a plain value")
+            try:
+                return _number(kind, text)
+            except ValueError as error:
+                return self._complain(node, path, str(error))
+        return text
 
     def _complain(self, node: yaml.Node, path: Path, what: str) -> None:
         self.problems.append(Problem(f"{self.where}:{node.start_mark.line + 1}", dotted(path), what))
@@ -139,6 +144,8 @@ def dotted(path: Path) -> str:
 
 
 def _number(kind: str, text: str) -> int | float:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} characters")
     if kind == "int":
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     word = text.lower().lstrip("+-")

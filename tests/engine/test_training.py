@@ -1,0 +1,217 @@
+"""Training and its probes, against plain torch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ntkrun.engine.kernel import jacobian_ntk
+from ntkrun.engine.network import DenseNetwork, Parameters
+from ntkrun.engine.probes import frobenius
+from ntkrun.engine.stack import StackResult, StackTask, run_stack
+from ntkrun.engine.training import train
+
+CPU = torch.device("cpu")
+
+
+def _data(count: int = 6, dimension: int = 3, outputs: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    return draw.standard_normal((count, dimension)), draw.standard_normal((count, outputs))
+
+
+def _task(net: DenseNetwork, **changes: object) -> StackTask:
+    x, y = _data(outputs=net.outputs)
+    arguments = {
+        "network": net,
+        "seeds": [0, 1, 2],
+        "x": x,
+        "y": y,
+        "x_test": x[:2] + 0.1,
+        "y_test": y[:2],
+        "step_size": 0.3,
+        "steps": 12,
+        "probed": frozenset(range(13)),
+        "keep_kernels": frozenset({0}),
+        "keep_last_kernel": True,
+        "dtype": torch.float64,
+    }
+    return StackTask(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def _run(net: DenseNetwork, **changes: object) -> StackResult:
+    return run_stack(_task(net, **changes), CPU)
+
+
+def _columns(result: StackResult, position: int) -> dict[str, np.ndarray]:
+    rows = [k for k, p in enumerate(result.steps["position"]) if p == position]
+    return {name: np.array(values)[rows] for name, values in result.steps.items()}
+
+
+@pytest.mark.parametrize("probed", [frozenset({0, 20}), frozenset(range(21))], ids=["few probes", "every step"])
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("name", ["relu", "erf", "silu"])
+def test_weights_equal_torch_sgd(name: str, outputs: int, probed: frozenset[int]) -> None:
+    """20 steps of autograd and torch.optim.SGD on the same weights: 1e-10 in float64."""
+    net = DenseNetwork(3, outputs, 4, (7, 5, 6), name, 0.2, 1.2)
+    x, y = (torch.tensor(a) for a in _data(outputs=outputs))
+    params = net.init([3], torch.float64)
+    plain = [nn.Parameter(p[0].clone()) for p in params]
+    optimiser = torch.optim.SGD(plain, lr=0.4)
+    for _ in range(20):
+        a = x
+        for layer in range(4):
+            z = a @ plain[layer].T * (1.2 / math.sqrt(net.widths[layer])) + 0.2 * plain[4 + layer]
+            a = getattr(torch.nn.functional, name)(z) if name != "erf" else torch.erf(z)
+        optimiser.zero_grad()
+        (0.5 * nn.functional.mse_loss(z, y, reduction="sum") / len(x)).backward()
+        optimiser.step()
+    for _ in train(net, params, x, y, 0.4, 20, probed):
+        pass
+    for ours, theirs in zip(params, plain, strict=True):
+        assert (ours[0] - theirs).norm() <= 1e-10 * theirs.norm()
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_probes_equal_their_definitions(outputs: int) -> None:
+    net = DenseNetwork(3, outputs, 3, (5, 4), "tanh", 0.3)
+    task = _task(net)
+    result = run_stack(task, CPU)
+    x, y = torch.tensor(task.x), torch.tensor(task.y)
+    params = net.init([1], torch.float64)
+    start = params.clone()
+    rows, layer_rows = _columns(result, 1), result.layers
+    first_kernel, first_outputs = jacobian_ntk(net, start, x)[0], net.apply(start, x)[0]
+    for state in train(net, params, x, y, task.step_size, task.steps, range(13)):
+        k = state.step
+        outputs_now = net.apply(params, x)[0]
+        kernel = jacobian_ntk(net, params, x)[0]
+        spectrum = torch.linalg.eigvalsh(kernel.permute(0, 2, 1, 3).reshape(6 * outputs, -1)) / 6
+        moved = [now - then for now, then in zip(params, start, strict=True)]
+        expected = {
+            "step": k,
+            "time": k * task.step_size,
+            "loss": ((outputs_now - y) ** 2).sum() / 12,
+            "test_loss": ((net.apply(params, torch.tensor(task.x_test))[0] - torch.tensor(task.y_test)) ** 2).sum() / 4,
+            "kernel_norm": kernel.norm(),
+            "kernel_drift_absolute": (kernel - first_kernel).norm(),
+            "kernel_drift": (kernel - first_kernel).norm() / first_kernel.norm(),
+            "weight_drift": torch.cat([m.flatten() for m in moved]).norm()
+            / torch.cat([p.flatten() for p in start]).norm(),
+            "output_drift": ((outputs_now - first_outputs) ** 2).sum(dim=1).mean().sqrt(),
+            "lambda_min": spectrum[0],
+            "lambda_max": spectrum[-1],
+        }
+        assert set(expected) | {"position"} == set(rows)
+        for name, value in expected.items():
+            # eigenvalues are good to 1e-15 of the largest one
+            assert rows[name][k] == pytest.approx(float(value), rel=1e-10, abs=1e-13), (name, k)
+        of_layer = [
+            v
+            for p, s, v in zip(layer_rows["position"], layer_rows["step"], layer_rows["weight_drift"], strict=True)
+            if (p, s) == (1, k)
+        ]
+        drifts = [float(m.norm() / w.norm()) for m, w in zip(moved[:3], start.weights, strict=True)]
+        assert of_layer == pytest.approx(drifts, rel=1e-10, abs=1e-15)
+
+
+def test_kept_kernels_are_those_of_their_steps() -> None:
+    net = DenseNetwork(3, 2, 3, 4, "erf")
+    result = _run(net, keep_kernels=frozenset({0, 5}))
+    x, y = (torch.tensor(a) for a in _data(outputs=2))
+    params = net.init([2], torch.float64)
+    expected = {s.step: jacobian_ntk(net, params, x)[0].numpy() for s in train(net, params, x, y, 0.3, 12, {0})}
+    assert sorted(result.kernels[2]) == [0, 5, 12]
+    for step, kernel in result.kernels[2].items():
+        assert np.allclose(kernel, expected[step], rtol=1e-10, atol=1e-13)
+
+
+def test_a_stack_gives_each_run_what_it_gets_alone() -> None:
+    net = DenseNetwork(3, 1, 3, 16, "relu")
+    together = _run(net)
+    for position, seed in enumerate([0, 1, 2]):
+        alone = _columns(_run(net, seeds=[seed]), 0)
+        for name, values in _columns(together, position).items():
+            if name != "position":
+                assert values == pytest.approx(alone[name], rel=1e-10, abs=1e-13, nan_ok=True)
+
+
+def test_equal_stacks_are_bitwise_equal() -> None:
+    net = DenseNetwork(3, 1, 3, 32, "relu")
+    first, second = _run(net, dtype=torch.float32), _run(net, dtype=torch.float32)
+    assert first.steps == second.steps
+    assert first.layers == second.layers
+
+
+def test_sparse_probes_change_no_number() -> None:
+    net = DenseNetwork(3, 2, 3, 8, "erf")
+    every, few = _columns(_run(net), 0), _columns(_run(net, probed=frozenset({0, 6, 12})), 0)
+    assert few["step"].tolist() == [0, 6, 12]
+    assert few["loss"] == pytest.approx(every["loss"][[0, 6, 12]], rel=1e-12)
+
+
+def test_a_diverging_run_leaves_and_the_others_go_on() -> None:
+    """Seed 1 has weights a hundred times too large, so that its step is unstable; the others must not notice."""
+    net = DenseNetwork(3, 1, 3, 16, "relu")
+
+    class OneWild(DenseNetwork):
+        def init(self, seeds, dtype=torch.float32, device="cpu"):  # type: ignore[no-untyped-def]
+            params = super().init(seeds, dtype, device)
+            params.weights[1][list(seeds).index(1)] *= 100
+            return params
+
+    wild = OneWild(3, 1, 3, 16, "relu")
+    calm, mixed = _run(net), _run(wild)
+    (departure,) = mixed.departed
+    assert departure.position == 1
+    assert 0 < departure.step <= 12
+    assert str(departure.step) in departure.reason
+    assert _columns(mixed, 1)["step"].tolist() == list(range(departure.step))
+    assert max(mixed.kernels[1]) == departure.step - 1
+    for position in (0, 2):
+        for name, values in _columns(mixed, position).items():
+            assert values == pytest.approx(_columns(calm, position)[name], rel=1e-10, abs=1e-13, nan_ok=True)
+
+
+def test_a_stack_that_diverges_whole_ends() -> None:
+    result = _run(DenseNetwork(3, 1, 3, 16, "relu"), step_size=1e4, steps=500, probed=frozenset(range(501)))
+    assert sorted(run.position for run in result.departed) == [0, 1, 2]
+    assert all(run.step < 50 for run in result.departed)
+    assert np.isfinite(result.steps["loss"]).all()
+
+
+def test_data_that_start_infinite_diverge_at_step_0() -> None:
+    result = _run(DenseNetwork(3, 1, 3, 16, "relu"), y=np.full((6, 1), 1e200))
+    assert {run.step for run in result.departed} == {0}
+    assert result.steps == {}
+
+
+def test_no_test_inputs_gives_nan_test_loss() -> None:
+    result = _run(DenseNetwork(3, 1, 2, 8), x_test=np.ones((0, 3)), y_test=np.ones((0, 1)))
+    assert np.isnan(result.steps["test_loss"]).all()
+    assert np.isfinite(result.steps["loss"]).all()
+
+
+def test_zero_steps_measures_the_start() -> None:
+    result = _run(DenseNetwork(3, 1, 2, 8), steps=0, probed=frozenset({0}))
+    assert result.steps["step"] == [0, 0, 0]
+    assert result.steps["kernel_drift"] == [0.0, 0.0, 0.0]
+
+
+def test_frobenius_in_float32_is_good_to_1e_6() -> None:
+    """A plain float32 norm of this matrix is off by 1e-4; summing rows first keeps it below the rounding of one row."""
+    w = torch.randn(1, 2048, 2048, generator=torch.Generator().manual_seed(0))
+    start = w + 1e-3 * torch.randn(1, 2048, 2048, generator=torch.Generator().manual_seed(1))
+    exact = (w - start).double().norm()
+    assert float(frobenius(w, start)[0]) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_parameters_can_be_selected_and_cloned() -> None:
+    params = DenseNetwork(2, 1, 2, 3).init([0, 1, 2])
+    chosen = params.select([2, 0])
+    assert isinstance(chosen, Parameters)
+    assert torch.equal(chosen.weights[0][1], params.weights[0][0])
+    copy = params.clone()
+    copy.weights[0].zero_()
+    assert params.weights[0].abs().sum() > 0

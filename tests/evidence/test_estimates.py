@@ -1,0 +1,152 @@
+"""Exponents and levels against calculations done another way, and intervals against what they promise."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ntkrun.evidence.estimates import fit_exponent, level, per_run
+from tests.evidence.synthetic import tables
+
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+def _sample(
+    draw: np.random.Generator, seeds: int | list[int], slope: float = -0.9, scatter: tuple[float, ...] = (0.1,) * 5
+) -> tuple[np.ndarray, np.ndarray]:
+    counts = [seeds] * len(WIDTHS) if isinstance(seeds, int) else seeds
+    widths = np.repeat(WIDTHS, counts).astype(float)
+    noise = np.repeat(scatter, counts) * draw.standard_normal(len(widths))
+    return widths, 3 * widths**slope * np.exp(noise)
+
+
+def test_slope_is_that_of_ordinary_least_squares_over_all_runs() -> None:
+    """Weighting the widths' means by their seeds is the line through all runs."""
+    widths, values = _sample(np.random.default_rng(0), [5, 3, 4, 2, 6])
+    found = fit_exponent(widths, values)
+    line = stats.linregress(np.log(widths), np.log(values))
+    assert found.slope == pytest.approx(line.slope, rel=1e-12)
+    assert found.log_constant == pytest.approx(line.intercept, rel=1e-12)
+    assert found.fit_range == (64, 1024)
+    assert found.counts == dict(zip(WIDTHS, [5, 3, 4, 2, 6], strict=True))
+
+
+def test_a_slope_between_two_widths_is_welchs_interval() -> None:
+    """With two widths the slope is the difference of two means over log 2: Welch's t interval, as scipy has it."""
+    draw = np.random.default_rng(1)
+    widths = np.repeat([64.0, 128.0], [4, 7])
+    values = np.exp(np.concatenate([draw.normal(0, 0.3, 4), draw.normal(-1, 0.05, 7)]))
+    found = fit_exponent(widths, values)
+    welch = stats.ttest_ind(np.log(values[4:]), np.log(values[:4]), equal_var=False).confidence_interval(0.95)
+    assert found.interval == pytest.approx((welch.low / math.log(2), welch.high / math.log(2)), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "scatter"),
+    [
+        (3, (0.1,) * 5),
+        (5, (0.3, 0.2, 0.1, 0.05, 0.02)),
+        ([10, 10, 10, 10, 4], (0.3, 0.2, 0.1, 0.05, 0.02)),
+    ],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(seeds: int | list[int], scatter: tuple[float, ...]) -> None:
+    """600 repetitions: 95 % within four binomial standard errors, 3.6 points."""
+    draw = np.random.default_rng(2)
+    hits = []
+    for _ in range(600):
+        low, high = fit_exponent(*_sample(draw, seeds, scatter=scatter)).interval
+        hits.append(low <= -0.9 <= high)
+    assert abs(np.mean(hits) - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 600)
+
+
+def test_single_seeds_are_judged_by_their_scatter_about_the_line() -> None:
+    widths, values = _sample(np.random.default_rng(3), 1)
+    found = fit_exponent(widths, values)
+    line = stats.linregress(np.log(widths), np.log(values))
+    half = stats.t.ppf(0.975, 3) * line.stderr
+    assert found.interval == pytest.approx((line.slope - half, line.slope + half), rel=1e-10)
+
+
+def test_narrow_widths_that_bend_the_line_are_dropped() -> None:
+    """y = 1/n + 40/n² is a power law only where n is well beyond 40."""
+    draw = np.random.default_rng(4)
+    widths = np.repeat([16.0, 32, 64, 128, 256, 512, 1024, 2048, 4096], 10)
+    values = (1 / widths + 40 / widths**2) * np.exp(0.01 * draw.standard_normal(len(widths)))
+    found = fit_exponent(widths, values)
+    assert found.fit_range[0] > 64
+    assert found.fit_range[1] == 4096
+    assert found.asymptotic or len(found.counts) == 3
+
+
+def test_a_curve_to_its_end_is_called_not_asymptotic() -> None:
+    widths = np.repeat([64.0, 128, 256, 512], 10)
+    values = np.exp(-0.2 * np.log(widths) ** 2 + 1e-3 * np.random.default_rng(5).standard_normal(len(widths)))
+    found = fit_exponent(widths, values)
+    assert found
+    assert not found.asymptotic
+    assert found.fit_range == (128, 512)
+
+
+def test_widths_below_sixteen_a_layer_are_left_out() -> None:
+    widths, values = _sample(np.random.default_rng(6), 5)
+    assert fit_exponent(widths, values, depth=8).fit_range[0] == 128
+
+
+@pytest.mark.parametrize(
+    ("widths", "values", "why"),
+    [
+        ([64, 64], [1, 2], "1 usable widths"),
+        ([64, 128], [0, 1], "1 usable widths"),
+        ([64, 128], [math.nan, 1], "1 usable widths"),
+        ([4, 8], [1, 2], "0 usable widths"),
+        ([64, 128], [1, 2], "two widths with a seed each"),
+        ([], [], "0 usable widths"),
+    ],
+)
+def test_no_slope_has_a_reason(widths: list[float], values: list[float], why: str) -> None:
+    found = fit_exponent(widths, values)
+    assert not found
+    assert why in found.why
+    assert math.isnan(found.slope)
+
+
+def test_noiseless_power_law_is_exact() -> None:
+    widths = np.repeat([64.0, 128, 256], 2)
+    found = fit_exponent(widths, 5 * widths**-0.75)
+    assert found.slope == pytest.approx(-0.75, rel=1e-12)
+    assert found.interval == pytest.approx((-0.75, -0.75), rel=1e-9)
+    assert found.asymptotic
+
+
+def test_level_is_the_t_interval_of_a_mean() -> None:
+    values = [1.0, 2.0, 4.0]
+    found = level(values)
+    reference = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.standard_error == pytest.approx(stats.sem(values))
+    assert found.interval == pytest.approx(reference)
+    assert level([3.0]).mean == 3.0
+    assert math.isnan(level([3.0]).standard_error)
+    assert level([]).count == 0
+
+
+def test_per_run_takes_sups_and_ends_of_finished_runs() -> None:
+    runs, steps, layers = tables({8: 2, 16: 1})
+    steps.loc[(steps["run_id"] == "w8s0") & (steps["step"] == 10), "kernel_drift"] = 9.0  # the sup lies inside
+    runs.loc[runs["run_id"] == "w16s0", "status"] = "diverged"
+    shuffled = steps.sample(frac=1, random_state=0)
+    found = per_run(runs, shuffled, layers).set_index("run_id")
+    assert found.index.tolist() == ["w8s0", "w8s1"]
+    assert found.loc["w8s0", "kernel_drift"] == 9.0
+    assert found["loss"].to_numpy() == pytest.approx(0.5 * math.exp(-10))
+    assert found["loss_ratio"].to_numpy() == pytest.approx(math.exp(-10))
+    by_layer = layers[layers["run_id"] == "w8s1"].groupby("layer")["weight_drift"].max()
+    assert found.loc["w8s1", ["weight_drift.0", "weight_drift.1"]].tolist() == by_layer.tolist()
+
+
+def test_no_runs_at_all() -> None:
+    runs, steps, layers = tables({8: 1})
+    assert per_run(runs.iloc[:0], steps.iloc[:0], layers.iloc[:0]).empty
+    assert isinstance(per_run(runs, steps, layers), pd.DataFrame)

@@ -1,0 +1,92 @@
+"""Figures are drawn from the tables: every one, in both formats, the same bytes each time, in every odd case."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from ntkrun.evidence.figures import draw_all, saver
+from tests.evidence.synthetic import tables
+
+Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
+AGAINST_WIDTH = {"kernel_drift", "weight_drift", "loss"}
+OVER_TIME = {"kernel_drift_time", "weight_drift_time", "loss_time"}
+
+
+def _kernels(run_id: str) -> Mapping[str, np.ndarray]:
+    kernel = np.arange(16.0).reshape(4, 4, 1, 1)
+    return {"steps": np.array([0, 100]), "ntk": np.stack([kernel, kernel + 1])}
+
+
+def _drawn(made: Tables, kernels: object = _kernels) -> dict[str, Figure]:
+    return {stem: figure for stem, figure, _ in draw_all(*made, kernels)}  # type: ignore[arg-type]
+
+
+def test_every_figure_is_drawn_and_labelled() -> None:
+    drawn = {stem: (figure, caption) for stem, figure, caption in draw_all(*tables({64: 3, 128: 3, 256: 3}), _kernels)}
+    assert set(drawn) == AGAINST_WIDTH | OVER_TIME | {"kernel"}
+    for stem, (figure, caption) in drawn.items():
+        assert caption
+        assert "digits, N = 4, L = 2, relu" in figure.get_suptitle(), stem
+        for ax in figure.axes:
+            assert stem == "kernel" or (ax.get_xlabel() and (ax.get_ylabel() or stem == "weight_drift_time"))
+
+
+def test_kernel_drift_shows_every_seed_the_means_and_the_fit() -> None:
+    runs, steps, layers = tables({64: 3, 128: 3, 256: 3}, slope=-1.0, scatter=0.05)
+    (ax,) = _drawn((runs, steps, layers))["kernel_drift"].axes
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    seeds, *_ = ax.lines
+    sups = steps.groupby("run_id", sort=False)["kernel_drift"].max()
+    assert sorted(seeds.get_ydata()) == pytest.approx(sorted(sups))
+    (entry,) = ax.get_legend().get_texts()
+    assert "slope −" in entry.get_text()
+    (bars,) = ax.containers
+    means = sups.groupby(runs.set_index("run_id")["network.width"]).mean()
+    assert bars.lines[0].get_ydata() == pytest.approx(means)
+    fit = ax.lines[-1]
+    slope = np.diff(np.log(fit.get_ydata())) / np.diff(np.log(fit.get_xdata()))
+    assert slope == pytest.approx(-1, abs=0.15)  # the line drawn is the fit of this sample
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        figure = _drawn(tables({64: 2, 128: 2}))["loss"]
+        for ending in ("png", "svg"):
+            saver(figure)(tmp_path / f"{name}.{ending}")
+    for ending in ("png", "svg"):
+        assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
+    assert (tmp_path / "one.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_one_width_has_the_figures_over_time_alone() -> None:
+    assert set(_drawn(tables({64: 2}), lambda run_id: None)) == OVER_TIME
+
+
+def test_widths_a_layer_have_the_figures_over_time_alone() -> None:
+    assert set(_drawn(tables({"[4, 8]": 2, "[8, 16]": 2}), lambda run_id: None)) == OVER_TIME
+
+
+def test_a_drift_of_zero_has_no_place_on_a_logarithmic_axis() -> None:
+    runs, steps, layers = tables({64: 2, 128: 2})
+    steps["kernel_drift"] = 0.0
+    figure = _drawn((runs, steps, layers))["kernel_drift"]
+    assert "no slope" in figure.axes[0].get_legend().get_texts()[0].get_text()
+
+
+def test_groups_have_figures_of_their_own() -> None:
+    parts = [tables({64: 2, 128: 2}, **{"network.activation": name}) for name in ("relu", "erf")]
+    runs, steps, layers = (pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True))
+    drawn = _drawn((runs, steps, layers), lambda run_id: None)
+    assert set(drawn) == {f"{stem}_{k}" for stem in AGAINST_WIDTH | OVER_TIME for k in (0, 1)}
+    assert "erf" in drawn["loss_1"].get_suptitle()
+
+
+def test_runs_that_diverged_draw_no_level_and_break_nothing() -> None:
+    runs, steps, layers = tables({64: 2, 128: 2})
+    runs["status"] = "diverged"
+    assert AGAINST_WIDTH.isdisjoint(_drawn((runs, steps, layers), lambda run_id: None))
+    assert _drawn((runs.iloc[:0], steps.iloc[:0], layers.iloc[:0])) == {}

@@ -1,0 +1,118 @@
+"""Plans: what makes a run's identity, and what does not."""
+
+from pathlib import Path
+
+import pytest
+
+from ntkrun.lab.config import parse_config
+from ntkrun.lab.plan import columns, plan, probed_steps, stacks
+from ntkrun.lab.sections import LogSpaced, Probes
+
+BASE = """\
+name: test
+network: {depth: 3, width: 8, activation: erf}
+data: {name: gaussian, dimension: 3}
+training: {step_size: 0.5, steps: 4}
+sweep: {seeds: 2}
+"""
+
+
+def _ids(text: str = BASE, *overrides: str) -> list[str]:
+    return [run.run_id for run in plan(parse_config(text, overrides=overrides))]
+
+
+def test_ids_do_not_depend_on_order_name_or_company() -> None:
+    ids = _ids()
+    assert len(set(ids)) == 2
+    assert _ids("\n".join(reversed(BASE.strip().split("\n")))) == ids
+    assert _ids(BASE, "name=other") == ids
+    assert _ids(BASE, "sweep.seeds=3")[:2] == ids
+    assert _ids(BASE, "sweep.seeds=[1]") == ids[1:]
+    assert _ids(BASE, "sweep.grid.network.width=[4, 8, 16]")[2:4] == ids
+    assert _ids(BASE, "sweep=[{seeds: 1}, {grid: {network.width: [8]}, seeds: 2}]") == ids
+
+
+def test_writing_a_default_out_changes_no_id() -> None:
+    ids = _ids()
+    for override in (
+        "network.beta=0.1",
+        "data.samples=64",
+        "training.dtype=float32",
+        "probes.every=1",
+        "network.weight_scale=1",
+    ):
+        assert _ids(BASE, override) == ids
+    assert _ids(BASE, "network.width=[8, 8]") == ids  # the same network
+
+
+def test_whatever_changes_a_number_changes_the_id() -> None:
+    seen = set(_ids())
+    for override in (
+        "network.beta=0.2",
+        "network.width=9",
+        "network.depth=2",
+        "network.activation=sin",
+        "network.weight_scale=1.1",
+        "data.samples=63",
+        "data.seed=1",
+        "data={name: circle}",
+        "data={name: sphere, dimension: 3}",
+        "data.targets=product",
+        "training.step_size=0.4",
+        "training.step_size={relative: 0.5}",
+        "training.steps=5",
+        "training.dtype=float64",
+        "probes.every=2",
+        "probes.kernels=[]",
+    ):
+        ids = set(_ids(BASE, override))
+        assert not ids & seen, override
+        seen |= ids
+
+
+def test_ids_are_stable_between_versions() -> None:
+    """Finished runs of an earlier version must stay finished: this value may change only with IDENTITY_VERSION."""
+    assert _ids() == ["e12f243f038e815d", "5b06041745167cce"]
+
+
+def test_a_moved_file_keeps_its_runs(tmp_path: Path) -> None:
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text("x,y\n1,2\n3,4\n5,6\n")
+    text = BASE.replace(
+        "{name: gaussian, dimension: 3}",
+        "{name: file, path: PATH, inputs: [x], targets: [y], samples: 2, test_samples: 1}",
+    )
+    one, two = (_ids(text.replace("PATH", str(tmp_path / name))) for name in ("one.csv", "two.csv"))
+    assert one == two
+    (tmp_path / "two.csv").write_text("x,y\n1,2\n3,4\n5,7\n")
+    assert _ids(text.replace("PATH", str(tmp_path / "two.csv"))) != one
+
+
+def test_stacks_hold_the_seeds_of_a_point() -> None:
+    made = stacks(plan(parse_config(BASE, overrides=["sweep.grid.network.width=[4, 8]"])))
+    assert [(stack.point.network.width, stack.seeds) for stack in made] == [(4, [0, 1]), (8, [0, 1])]
+
+
+def test_columns_hold_every_config_value() -> None:
+    row = columns(plan(parse_config(BASE, overrides=["network.width=[3, 4]"]))[1])
+    assert row["network.width"] == "[3, 4]"
+    assert row["network.activation"] == "erf"
+    assert row["data.dimension"] == 3
+    assert row["training.step_size"] == 0.5
+    assert row["probes.kernels"] == '["first", "last"]'
+    assert row["seed"] == 1
+    assert "name" not in row
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "expected"),
+    [(1, 3, {0, 1, 2, 3}), (2, 5, {0, 2, 4, 5}), (10, 3, {0, 3}), (1, 0, {0})],
+)
+def test_probes_every_so_many_steps(every: int, steps: int, expected: set[int]) -> None:
+    assert probed_steps(Probes(every=every), steps) == expected
+
+
+def test_log_spaced_probes() -> None:
+    chosen = sorted(probed_steps(Probes(every=LogSpaced(log_spaced=11)), 512))
+    assert chosen == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert probed_steps(Probes(every=LogSpaced(log_spaced=5)), 1) == {0, 1}

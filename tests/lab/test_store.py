@@ -1,0 +1,194 @@
+"""The store: whole files or none, finished runs kept, one writer at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ntkrun.errors import StoreBusy, UserError
+from ntkrun.lab.store import Store, read_results
+
+DESCRIPTION = {"config": {"name": "test"}}
+
+
+def _plan(*ids: str) -> list[dict[str, Any]]:
+    return [{"run_id": run_id, "network.width": 8 * (k + 1), "seed": k} for k, run_id in enumerate(ids)]
+
+
+def _frames(*ids: str) -> dict[str, pd.DataFrame]:
+    runs = pd.DataFrame({"run_id": list(ids), "status": "done"})
+    steps = pd.DataFrame({"run_id": np.repeat(ids, 2), "step": [0, 1] * len(ids), "loss": 0.5})
+    layers = steps.drop(columns="loss").assign(layer=0, weight_drift=0.1)
+    return {"runs": runs, "steps": steps, "layers": layers}
+
+
+def _filled(root: Path, planned: list[str], finished: list[str]) -> Store:
+    store = Store(root)
+    with store.writing():
+        store.begin(DESCRIPTION, _plan(*planned))
+        for run_id in finished:
+            store.commit(_frames(run_id), {run_id: {0: np.eye(2)[:, :, None, None], 7: np.ones((2, 2, 1, 1))}})
+        store.write_tables()
+    return store
+
+
+def _files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_tables_hold_the_plan_in_its_order_and_open_with_pandas(tmp_path: Path) -> None:
+    _filled(tmp_path, ["b", "a", "missing"], ["a", "b"])
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    assert runs["run_id"].tolist() == ["b", "a"]
+    assert runs["network.width"].tolist() == [8, 16]
+    assert pd.read_parquet(tmp_path / "steps.parquet")["run_id"].tolist() == ["b", "b", "a", "a"]
+    results = read_results(tmp_path)
+    pd.testing.assert_frame_equal(results.runs, runs)
+    assert results.layers["weight_drift"].tolist() == [0.1] * 4
+
+
+def test_kernels_come_back_as_they_were(tmp_path: Path) -> None:
+    _filled(tmp_path, ["a", "b"], ["a"])
+    results = read_results(tmp_path)
+    kept = results.kernels("a")
+    assert kept is not None
+    assert kept["steps"].tolist() == [0, 7]
+    assert kept["ntk"].shape == (2, 2, 2, 1, 1)
+    assert (kept["ntk"][0, :, :, 0, 0] == np.eye(2)).all()
+    assert results.kernels("b") is None
+
+
+def test_runs_of_an_earlier_plan_stay_on_disk_and_out_of_the_tables(tmp_path: Path) -> None:
+    store = _filled(tmp_path, ["a", "b"], ["a", "b"])
+    with store.writing():
+        store.begin(DESCRIPTION, _plan("b", "c"))
+        assert store.finished() == {"a", "b"}
+        store.write_tables()
+    assert read_results(tmp_path).runs["run_id"].tolist() == ["b"]
+    with store.writing():
+        store.begin(DESCRIPTION, _plan("a", "b"))
+    # Not written yet: the tables on disk are of another plan, so they must not be believed.
+    assert read_results(tmp_path).runs["run_id"].tolist() == ["a", "b"]
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with (
+        Store(tmp_path).writing(),
+        pytest.raises(StoreBusy, match="another ntkrun process") as caught,
+        Store(tmp_path).writing(),
+    ):
+        pass
+    assert caught.value.code == 4
+    assert not Store(tmp_path).busy()
+    with Store(tmp_path).writing():
+        assert Store(tmp_path).busy()
+
+
+def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path) -> None:
+    store = _filled(tmp_path, ["a"], ["a"])
+    before = _files(tmp_path)
+    for stray in (tmp_path / ".tmp-1.parquet", tmp_path / "kernels" / ".tmp-2.npz"):
+        stray.write_bytes(b"torn")
+    torn = tmp_path / "stacks" / ".tmp-3"
+    torn.mkdir()
+    (torn / "runs.parquet").write_bytes(b"torn")
+    assert store.finished() == {"a"}
+    assert len(read_results(tmp_path).runs) == 1
+    with store.writing():
+        pass
+    assert _files(tmp_path) == before
+
+
+def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _filled(tmp_path, ["a", "b"], ["a"])
+    before = {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("ntkrun.lab.store.pq.write_table", full)
+    sentence = r"cannot be written \(No space left on device\); finished runs are kept"
+    with pytest.raises(UserError, match=sentence), store.writing():
+        store.commit(_frames("b"), {})
+    monkeypatch.undo()
+    with store.writing():
+        pass
+    assert {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)} == before
+
+
+def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
+    """A process that commits stacks as fast as it can is killed again and again, each time at another moment."""
+    script = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_store import DESCRIPTION, Store, _frames, _plan
+        import numpy as np
+        ids = [f"run{{k}}" for k in range(400)]
+        store = Store(Path(sys.argv[1]))
+        with store.writing():
+            print("writing", flush=True)
+            store.begin(DESCRIPTION, _plan(*ids))
+            for run_id in ids:
+                if run_id not in store.finished():
+                    store.commit(_frames(run_id), {{run_id: {{0: np.zeros((9, 9, 1, 1))}}}})
+                store.write_tables()
+    """)
+    finished = 0
+    for attempt in range(4):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.35 + 0.11 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        results = read_results(tmp_path)
+        assert set(results.steps["run_id"]) == set(results.runs["run_id"])
+        for path in tmp_path.glob("*.parquet"):
+            pd.read_parquet(path)
+        for run_id in results.runs["run_id"]:
+            assert results.kernels(run_id) is not None
+        assert len(results.runs) > finished  # what was finished stays, and each attempt got further
+        finished = len(results.runs)
+
+
+def test_a_directory_without_a_sweep_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no sweep here"):
+        read_results(tmp_path / "nothing")
+
+
+def test_a_torn_stack_is_named(tmp_path: Path) -> None:
+    _filled(tmp_path, ["a"], ["a"])
+    (torn,) = (tmp_path / "stacks").glob("*/runs.parquet")
+    torn.write_bytes(b"PAR1 torn")
+    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* move its folder away"):
+        Store(tmp_path).finished()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot write results here"), Store(tmp_path / "new").writing():
+        pass
+
+
+def test_a_file_where_the_directory_should_be_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="cannot write results here"), Store(tmp_path / "taken" / "run").writing():
+        pass
+
+
+def test_sweep_yaml_that_is_torn_is_a_sentence(tmp_path: Path) -> None:
+    store = _filled(tmp_path, ["a"], ["a"])
+    assert store.description()["config"] == {"name": "test"}
+    (tmp_path / "sweep.yaml").write_text("a: [")
+    with pytest.raises(UserError, match=r"sweep\.yaml: cannot be read"):
+        store.description()

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: each test runs the installed command in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ntkrun
+
+NTKRUN = str(Path(sys.executable).with_name("ntkrun"))
+CONFIG = """\
+name: tiny
+network: {depth: 2, activation: erf}
+data: {name: circle, samples: 4, test_samples: 4, targets: product}
+training: {steps: 5}
+sweep: {grid: {network.width: [32, 64]}, seeds: 2}
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+def _ntkrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([NTKRUN, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A directory where the sweep has run, and what the command said. Tests read it and change nothing."""
+    here = tmp_path_factory.mktemp("swept")
+    (here / "tiny.yaml").write_text(CONFIG)
+    return here, _ntkrun("sweep", "tiny.yaml", cwd=here)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+Swept = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+def test_sweep_says_what_came_out_and_leaves_the_files_of_the_contract(swept: Swept) -> None:
+    here, done = swept
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:2] == ["64", "2"] for line in lines)
+    assert "kernel drift" in done.stdout
+    assert lines[-1] == "results in results/tiny"
+    # Piped progress is plain lines, one a stack, on standard error.
+    assert [line.split(":")[0] for line in done.stderr.splitlines()[1:]] == ["width 32", "width 64"]
+    assert "\x1b" not in done.stderr + done.stdout
+    found = {path.name for path in (here / "results" / "tiny").iterdir()}
+    assert {"sweep.yaml", "runs.parquet", "steps.parquet", "layers.parquet", "kernels", "figures"} <= found
+    for stem in (
+        "kernel_drift",
+        "weight_drift",
+        "loss",
+        "kernel_drift_time",
+        "weight_drift_time",
+        "loss_time",
+        "kernel",
+    ):
+        for ending in ("png", "svg"):
+            assert (here / "results" / "tiny" / "figures" / f"{stem}.{ending}").stat().st_size > 1000
+
+
+def test_repeating_a_sweep_runs_and_draws_nothing(swept: Swept) -> None:
+    here, first = swept
+    figure = here / "results" / "tiny" / "figures" / "loss.png"
+    drawn = figure.stat().st_mtime_ns
+    again = _ntkrun("sweep", "tiny.yaml", cwd=here)
+    assert again.returncode == 0
+    assert again.stderr == "nothing to run: all 4 runs are done\n"
+    assert again.stdout == first.stdout
+    assert figure.stat().st_mtime_ns == drawn
+
+
+def test_json_is_one_document_and_nothing_else(swept: Swept) -> None:
+    here, _ = swept
+    document = json.loads(_ntkrun("sweep", "tiny.yaml", "--json", cwd=here).stdout)
+    (group,) = document["groups"]
+    assert [row["width"] for row in group["widths"]] == [32, 64]
+    assert group["exponents"]["kernel_drift"]["fit_range"] == [32, 64]
+    status = json.loads(_ntkrun("status", "results/tiny", "--json", cwd=here).stdout)
+    assert (status["planned"], status["done"], status["missing"]) == (4, 4, 0)
+    ahead = json.loads(_ntkrun("sweep", "tiny.yaml", "sweep.seeds=3", "--dry-run", "--json", cwd=here).stdout)
+    assert (ahead["runs"], len(ahead["missing"])) == (6, 2)
+
+
+def test_quiet_says_nothing(swept: Swept) -> None:
+    done = _ntkrun("sweep", "tiny.yaml", "-q", cwd=swept[0])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_dry_run_says_what_would_run_and_touches_nothing(here: Path) -> None:
+    done = _ntkrun("sweep", "tiny.yaml", "--dry-run", cwd=here)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == "4 runs, 4 of them missing in results/tiny"
+    assert "width 32: 2 seeds, 129 parameters, 5 steps, step size" in done.stdout
+    assert not (here / "results").exists()
+
+
+def test_no_plots_draws_nothing_and_plot_makes_up_for_it(here: Path) -> None:
+    assert _ntkrun("sweep", "tiny.yaml", "--no-plots", "--results", "elsewhere", cwd=here).returncode == 0
+    figures = here / "elsewhere" / "tiny" / "figures"
+    assert not figures.exists()
+    done = _ntkrun("plot", "elsewhere/tiny", cwd=here)
+    assert done.returncode == 0
+    assert {here / line for line in done.stdout.splitlines()} == set(figures.glob("*.[ps][nv]g"))
+
+
+def test_status_is_a_table(swept: Swept) -> None:
+    done = _ntkrun("status", "results/tiny", cwd=swept[0])
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].split()[:3] == ["all", "4", "4"]
+
+
+def test_validate(here: Path) -> None:
+    done = _ntkrun("validate", "tiny.yaml", cwd=here)
+    assert (done.returncode, done.stdout) == (0, "tiny.yaml: fine; 4 runs at 2 grid points\n")
+    (here / "bad.yaml").write_text(CONFIG.replace("depth", "detph").replace("steps: 5", "steps: -5"))
+    done = _ntkrun("validate", "bad.yaml", "sweep.seeds=0", cwd=here)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "bad.yaml:2: network.detph: unknown key; did you mean 'depth'?",
+        "bad.yaml:4: training.steps: must be at least 0, not -5",
+        "command line: sweep.seeds: must be at least 1, not 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sweep", "none.yaml"], "none.yaml: cannot be read"),
+        (["sweep", "."], ".: cannot be read"),
+        (["sweep", "tiny.yaml", "network.width=0"], "network.width"),
+        (["sweep", "tiny.yaml", "--device", "tpu"], "--device tpu: choose auto, cpu, cuda or cuda:K"),
+        (["sweep", "tiny.yaml", "--dry-run", "--device", "cuda:99"], "no such CUDA device"),
+        (["sweep", "tiny.yaml", "--results", "tiny.yaml"], "cannot write results here"),
+        (["sweep"], "Missing argument 'CONFIG'"),
+        (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
+        (["status", "nothing"], "nothing: no sweep here"),
+        (["plot", "nothing"], "nothing: no sweep here"),
+        (["list", "colours"], "choose activations, data or losses"),
+        (["swep"], "No such command 'swep'"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_exit_code_2(here: Path, arguments: list[str], sentence: str) -> None:
+    done = _ntkrun(*arguments, cwd=here)
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (here / "results").exists()
+
+
+def test_divergence_exits_1_and_says_where(here: Path) -> None:
+    done = _ntkrun("sweep", "tiny.yaml", "training.step_size=1e6", "training.steps=60", cwd=here)
+    assert done.returncode == 1
+    assert "width 32, seed 0: diverged; the loss" in done.stderr
+    assert "diverged: 2 of width 32, 2 of width 64" in done.stdout
+    assert _ntkrun("status", "results/tiny", cwd=here).stdout.splitlines()[-1].split()[:5] == [
+        "all",
+        "4",
+        "0",
+        "4",
+        "0",
+    ]
+
+
+def test_a_directory_in_use_exits_4(here: Path) -> None:
+    from ntkrun.lab.store import Store
+
+    with Store(here / "results" / "tiny").writing():
+        done = _ntkrun("sweep", "tiny.yaml", cwd=here)
+    assert done.returncode == 4
+    assert "another ntkrun process is writing here" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_finished(here: Path, stop: signal.Signals) -> None:
+    long = [
+        "tiny.yaml",
+        "sweep=[{grid: {network.width: [8]}, seeds: 1}, {grid: {training.steps: [1000000]}, seeds: 1}]",
+    ]
+    process = subprocess.Popen(
+        [NTKRUN, "sweep", *long], cwd=here, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((here / "results" / "tiny" / "stacks").glob("[!.]*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("interrupted; finished runs are kept in results/tiny")
+    assert "Traceback" not in said
+    kept = ntkrun.read_results(here / "results" / "tiny")
+    assert kept.runs["network.width"].tolist() == [8]
+    assert not list((here / "results").rglob(".tmp-*"))
+    status = json.loads(_ntkrun("status", "results/tiny", "--json", cwd=here).stdout)
+    assert (status["done"], status["missing"], status["running"]) == (1, 1, False)
+
+
+def test_lists_name_what_a_config_may(here: Path) -> None:
+    activations = _ntkrun("list", "activations", cwd=here).stdout
+    assert activations.splitlines()[1] == "relu        max(z, 0)"
+    assert {line.split()[0] for line in _ntkrun("list", "data", cwd=here).stdout.splitlines()} == {
+        "digits",
+        "circle",
+        "sphere",
+        "gaussian",
+        "file",
+        "idx",
+        "openml",
+    }
+    assert _ntkrun("list", "losses", cwd=here).stdout.startswith("squared")
+
+
+def test_schema_is_a_json_schema_of_the_config(here: Path) -> None:
+    schema = json.loads(_ntkrun("schema", cwd=here).stdout)
+    assert set(schema["required"]) == {"name", "data"}
+    assert {"network", "data", "training", "probes", "sweep"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+def test_version_and_help_answer_without_torch(here: Path) -> None:
+    assert _ntkrun("--version", cwd=here).stdout == f"ntkrun {ntkrun.__version__}\n"
+    script = "import sys; from ntkrun.cli import main; main()"
+    code = f"import sys, atexit; atexit.register(lambda: print('torch' in sys.modules)); {script}"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    for command in ("sweep", "validate", "status", "plot", "list", "schema"):
+        assert command in done.stdout

@@ -1,0 +1,57 @@
+"""The house has floors: what each may import, seen by importing it in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _modules_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+EVIDENCE = "estimates figures summary tables"
+ENGINE = "data kernel network probes stack training"
+LAB = "config execute plan points provenance sections store yaml_reader"
+
+
+def _imports(floor: str, names: str) -> str:
+    return "\n".join(f"import ntkrun.{floor}.{name}" for name in names.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "never"),
+    [
+        (_imports("evidence", EVIDENCE), ("torch", "ntkrun.lab", "ntkrun.engine", "ntkrun.theory", "pyarrow.parquet")),
+        (_imports("theory", "activations duals limit"), ("ntkrun.engine", "ntkrun.lab", "ntkrun.evidence", "pandas")),
+        (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
+        (_imports("lab", LAB), ("ntkrun.evidence", "matplotlib")),
+        ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),
+        ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
+    ],
+    ids=["evidence", "theory", "engine", "lab", "cli", "results"],
+)
+def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> None:
+    found = _modules_after(code)
+    assert "ntkrun" in found
+    assert not found.intersection(never)
+
+
+def test_plotting_needs_no_torch() -> None:
+    code = (
+        "from ntkrun.lab.store import read_results\nimport ntkrun.cli\n"
+        "from ntkrun.evidence.figures import draw_all, saver"
+    )
+    assert "torch" not in _modules_after(code)
+
+
+def test_public_names_are_there() -> None:
+    import ntkrun
+
+    for name in ntkrun.__all__:
+        assert getattr(ntkrun, name) is not None
+    assert set(ntkrun.__all__) <= set(dir(ntkrun))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        ntkrun.nothing  # noqa: B018
