@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 # What each preset of the main job overrides in configs/width.yaml.
 OVERRIDES_laptop :=
-OVERRIDES_smoke := name=smoke sweep=[{grid: {network.width: [16, 32, 64, 128]}, seeds: 3}] training.steps=50
+OVERRIDES_smoke := name=smoke 'sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]' training.steps=100
 
 .PHONY: help setup reproduce figures test test-slow lint bench clean
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 
 reproduce: $(READY)
 	@case "$(PRESET)" in laptop|smoke) ;; *) echo "PRESET=$(PRESET): choose laptop or smoke" >&2; exit 2;; esac
-	$(BIN)/ntkrun sweep configs/width.yaml $(foreach o,$(OVERRIDES_$(PRESET)),'$(o)')
+	$(BIN)/ntkrun sweep configs/width.yaml $(OVERRIDES_$(PRESET))
 
 figures: $(READY)
 	@for run in results/*/sweep.yaml; do $(BIN)/ntkrun plot "$$(dirname "$$run")" || exit; done
