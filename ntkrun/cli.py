@@ -116,7 +116,8 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
     from ntkrun.lab.plan import plan
 
     checked = load_config(config, overrides or [])
-    print(f"{config}: fine; {len(plan(checked))} runs at {len(checked.points)} grid points")
+    runs, points = len(plan(checked)), len(checked.points)
+    print(f"{config}: fine; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")
 
 
 @app.command()
@@ -135,7 +136,10 @@ def plot(run_dir: RunDirectory) -> None:
     """Draw the figures again from the stored tables alone."""
     from ntkrun.lab.store import read_results
 
-    for path in _draw(read_results(run_dir)):
+    paths = _draw(read_results(run_dir))
+    if not paths:
+        print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
+    for path in paths:
         print(path)
 
 

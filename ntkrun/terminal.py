@@ -37,7 +37,7 @@ class SweepProgress:
         self.started = time.monotonic()
         count = f"{self.runs - finished} runs to do, {finished} of {self.runs} done already"
         if not missing:
-            self._say(f"nothing to run: all {self.runs} runs are done")
+            self._say(f"nothing to run: all {self.runs} runs are finished")
         elif self.console.is_terminal:
             self.bar = _bar(self.console)
             self.bar.start()
@@ -67,7 +67,8 @@ class SweepProgress:
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done_work, counts=self._counts(self.done_work, now))
         else:
-            took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{_last(result)}"
+            last = _last(result) if len(result.departed) < len(stack.runs) else ", all diverged"
+            took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{last}"
             self._say(f"{took}; {self._counts(self.done_work, now)}")
 
     def _say(self, line: str) -> None:

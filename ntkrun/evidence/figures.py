@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from ntkrun.evidence.estimates import WIDTH, Exponent, level
 from ntkrun.evidence.summary import Group, groups
@@ -67,7 +67,7 @@ def _of_group(
             weight_drift(group),
             "Relative change of each weight matrix, its largest over the training, against width. " + DOTS,
         )
-        yield "loss", loss(group), "Loss at the end of the training against width. " + DOTS
+        yield "loss", loss(group), "Loss at the end of the training against width. " + LEVELS
     if len(steps):
         yield (
             "kernel_drift_time",
@@ -95,7 +95,8 @@ KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
 WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
 TIME = r"time $t$ = step · $\eta$"
 HIDDEN_WIDTH = "hidden width $n$"
-DOTS = "Faint dots: seeds; markers: mean and 95 % t interval; lines: fitted power laws, slope with 95 % interval."
+LEVELS = "Faint dots: seeds; markers: mean and 95 % t interval."
+DOTS = LEVELS[:-1] + "; lines: fitted power laws, slope with 95 % interval."
 MEANS = ", mean over seeds, a line a width (runs that are done)."
 
 
@@ -193,7 +194,7 @@ def kernel_matrices(group: Group, chosen: Sequence[tuple[Any, int, Mapping[str, 
     Output 0 with itself."""
     figure = _figure(group, PAGE, 2.0 * len(chosen) + 0.3)
     axes = figure.subplots(len(chosen), 3, squeeze=False)
-    for row, (width, _, kept) in zip(axes, chosen, strict=True):
+    for row, (width, seed, kept) in zip(axes, chosen, strict=True):
         first, last = (kept["ntk"][k][:, :, 0, 0] for k in (0, -1))
         scale = Normalize(min(first.min(), last.min()), max(first.max(), last.max()))
         change = float(np.abs(last - first).max()) or 1.0
@@ -203,11 +204,11 @@ def kernel_matrices(group: Group, chosen: Sequence[tuple[Any, int, Mapping[str, 
         ):
             shown = ax.imshow(matrix, norm=scale, cmap="viridis")
             ax.set_title(f"$K$ at {title}")
-        figure.colorbar(shown, ax=list(row[:2]), shrink=0.85)
+        figure.colorbar(shown, ax=list(row[:2]), shrink=0.85, label="$K$")
         shown = row[2].imshow(last - first, norm=Normalize(-change, change), cmap="RdBu_r")
         row[2].set_title("difference")
-        figure.colorbar(shown, ax=row[2], shrink=0.85)
-        row[0].set_ylabel(f"width {width}\ntraining input")
+        figure.colorbar(shown, ax=row[2], shrink=0.85, label="change of $K$")
+        row[0].set_ylabel(f"width {width}, seed {seed}\ntraining input")
         for ax in row:
             ax.grid(False)
             ax.set_xlabel("training input")
@@ -240,10 +241,12 @@ def _panels(
 def subtitle(group: Group, wide: bool) -> str:
     """The config in a line (two in a narrow figure): 'digits, N = 64, L = 4, relu, β = 0.1' and so on."""
     first = group.runs.iloc[0]
+    classes = first.get("data.classes")
+    data = f"{first['data.name']}" + (f" {classes}" if isinstance(classes, str) else "")
     most = group.runs.groupby(WIDTH)["seed"].nunique()
     seeds = f"{most.max()} seeds" if most.min() == most.max() else f"{most.min()} to {most.max()} seeds"
     parts = [
-        f"{first['data.name']}, N = {first['data.samples']}, L = {first['network.depth']}, "
+        f"{data}, N = {first['data.samples']}, L = {first['network.depth']}, "
         f"{first['network.activation']}, β = {first['network.beta']:g}, "
         rf"$\sigma_w$ = {first['network.weight_scale']:g}",
         f"η = {first['step_size']:.3g}, {first['training.steps']} steps, {first['training.dtype']}, "
@@ -283,7 +286,7 @@ def _label(label: str, exponent: Exponent | None) -> str:
     if not exponent:
         return f"{label}: no slope"
     half = (exponent.interval[1] - exponent.interval[0]) / 2
-    text = f"{label}: slope {exponent.slope:.2f} ± {half:.2f}".replace("-", "−")
+    text = f"{label}: slope {exponent.slope:.2f} ± {half:.2f} (95 %)".replace("-", "−")
     return text if exponent.asymptotic else text + " (curved)"
 
 
@@ -322,9 +325,15 @@ def _few(values: list[Any]) -> list[Any]:
 
 
 def _sparse_minor_labels(ax: Axes) -> None:
-    """Labels at powers of ten alone, unless the axis spans less than one."""
+    """At least two labels: 1, 2 and 5 times the powers of ten on an axis that spans few of these."""
     low, high = ax.get_ylim()
-    if low > 0 and high / low > 10:
+    if not low > 0 or ax.get_yscale() != "log":
+        return
+    if high / low > 100:
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
 
 

@@ -1,6 +1,7 @@
 """Plan minus store -> engine -> store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.plan import Run, Stack, columns, plan, probed_steps, stacks
-from ntkrun.lab.points import network, step_size
+from ntkrun.lab.points import data_of, network, step_size
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.store import Results, Store
 
@@ -79,7 +80,8 @@ def run_sweep(
         watch.begins(missing, sum(run.run_id in finished for run in runs))
         try:
             for stack in missing:
-                result = run_stack(_task(stack), where, lambda state, m, stack=stack: watch.state(stack, state, m))  # type: ignore[misc]
+                with _memory(stack):
+                    result = run_stack(_task(stack), where, lambda state, m, stack=stack: watch.state(stack, state, m))  # type: ignore[misc]
                 store.commit(*_rows(stack, result, made_by))
                 watch.committed(stack, result)
         finally:
@@ -110,13 +112,28 @@ def resolve_device(name: str) -> torch.device:
 
 def data_notes(runs: Sequence[Run]) -> tuple[str, ...]:
     """What the data sets report of themselves, such as repeated inputs."""
-    return tuple(
-        dict.fromkeys(note for data in dict.fromkeys(run.point.data for run in runs) for note in data.load().notes)
-    )
+    points = {run.point.data: run.point for run in runs}
+    return tuple(dict.fromkeys(note for point in points.values() for note in data_of(point).notes))
+
+
+@contextmanager
+def _memory(stack: Stack) -> Iterator[None]:
+    """A stack that does not fit into memory is a sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch says so with a class of its own on a GPU, and in the text alone on a CPU.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        count = network(stack.point).parameter_count
+        raise UserError(
+            f"network.width {stack.point.network.width}: {len(stack.runs)} networks of {count} parameters do not fit "
+            "into memory; take fewer seeds or smaller networks. Finished runs are kept"
+        ) from None
 
 
 def _task(stack: Stack) -> StackTask:
-    point, data = stack.point, stack.point.data.load()
+    point, data = stack.point, data_of(stack.point)
     steps, kept = point.training.steps, point.probes.kernels
     keep = {0 if step == "first" else step for step in kept if step != "last"}
     return StackTask(
@@ -184,7 +201,7 @@ def work(stack: Stack) -> float:
     A step of one run passes its P parameters forward and back (6N), over the test inputs (2M) and through memory (about
     60 multiplications' worth each); eigenvalues take about 150(NO)³; whatever the stack, a step costs some 2e8.
     """
-    net, data, steps = network(stack.point), stack.point.data.load(), stack.point.training.steps
+    net, data, steps = network(stack.point), data_of(stack.point), stack.point.training.steps
     outputs = len(data.x) * data.outputs
     a_run = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60) + 150 * outputs**3
     return (steps + 1) * (len(stack.runs) * a_run + 2e8)

@@ -2,15 +2,24 @@
 
 from functools import lru_cache
 
+from ntkrun.engine.data import Data
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.sections import Point, Relative
 from ntkrun.theory.limit import relative_step_size
 
 
+def data_of(point: Point) -> Data:
+    """The data of a grid point. Raises FieldError, under its key in the config, where they cannot be had."""
+    try:
+        return point.data.load()
+    except FieldError as error:
+        raise FieldError(f"data.{error.field}", error.what) from None
+
+
 def network(point: Point) -> DenseNetwork:
     """The network of a grid point."""
-    data, net = point.data.load(), point.network
+    data, net = data_of(point), point.network
     return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, net.beta, net.weight_scale)
 
 
@@ -26,7 +35,7 @@ def step_size(point: Point) -> float:
 def _relative(point: Point) -> float:
     assert isinstance(point.training.step_size, Relative)
     try:
-        return relative_step_size(network(point), point.data.load().x, point.training.step_size.relative)
+        return relative_step_size(network(point), data_of(point).x, point.training.step_size.relative)
     except UserError as error:
         raise FieldError(
             "step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"

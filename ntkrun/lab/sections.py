@@ -10,6 +10,7 @@ from ntkrun.strict import Strict
 from ntkrun.theory.activations import activation
 
 Size = Annotated[int, Field(ge=1)]
+LARGEST = 1e15  # of scales and step sizes: their squares are still numbers in float32
 
 
 def _kind(value: Any) -> str:
@@ -31,8 +32,8 @@ class Network(Strict):
         Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_kind)
     ] = 256
     activation: str = "relu"
-    beta: float = Field(0.1, ge=0)
-    weight_scale: float = Field(1.0, gt=0)
+    beta: float = Field(0.1, ge=0, le=LARGEST)
+    weight_scale: float = Field(1.0, gt=0, le=LARGEST)
     parametrization: Literal["ntk"] = "ntk"
 
     @field_validator("width")
@@ -61,7 +62,7 @@ class Network(Strict):
 class Relative(Strict):
     """A step η = relative / λ_max(K_inf/N)."""
 
-    relative: float = Field(gt=0)
+    relative: float = Field(gt=0, le=LARGEST)
 
 
 class Training(Strict):
@@ -69,7 +70,8 @@ class Training(Strict):
 
     loss: Literal["squared"] = "squared"
     step_size: Annotated[
-        Annotated[float, Field(gt=0), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")], Discriminator(_kind)
+        Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
+        Discriminator(_kind),
     ] = Relative(relative=1.0)
     steps: int = Field(500, ge=0)
     batch: Literal["full"] = "full"

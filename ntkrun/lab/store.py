@@ -55,13 +55,15 @@ class Results:
     def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
         """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
         path = self.path / "figures" / f"{stem}.{ending}"
-        _write(path, save)
+        with _sentence_for(path):
+            _write(path, save)
         return path
 
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
-        _write(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+        with _sentence_for(self.path / "figures"):
+            _write(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def figures_are_current(self) -> bool:
         """Whether every figure was drawn from these very tables."""
@@ -103,12 +105,9 @@ class Store:
                 f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
             ) from None
         try:
-            self._sweep_temporaries()
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{error.filename or self.root}: cannot be written ({error.strerror}); finished runs are kept"
-            ) from error
+            with _sentence_for(self.root):
+                self._sweep_temporaries()
+                yield
         finally:
             lock.release()
 
@@ -121,6 +120,8 @@ class Store:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             return True
+        except OSError:
+            return False  # a directory that may only be read: nobody like us writes there
         lock.release()
         return False
 
@@ -229,7 +230,10 @@ class Store:
     def _tables_made_from(self) -> bytes | None:
         if not all(self._table(table).exists() for table in TABLES):
             return None
-        found = {(pq.read_schema(self._table(table)).metadata or {}).get(_FINGERPRINT) for table in TABLES}
+        try:
+            found = {(pq.read_schema(self._table(table)).metadata or {}).get(_FINGERPRINT) for table in TABLES}
+        except (OSError, pa.ArrowException):
+            return None  # torn by other hands: the stacks have it all
         return found.pop() if len(found) == 1 else None
 
     def _assemble(self) -> Results:
@@ -240,6 +244,17 @@ class Store:
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         steps, layers = (_in_order(tables[table], order) for table in ("steps", "layers"))
         return Results(runs, steps, layers, self.root, self._made_from().decode())
+
+
+@contextmanager
+def _sentence_for(where: Path) -> Iterator[None]:
+    """A full disk, a missing permission: one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or where}: cannot be written ({error.strerror or error}); finished runs are kept"
+        ) from error
 
 
 def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -205,11 +205,27 @@ def test_files_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("a,b,y\n")
     assert "use .csv, .npz or .parquet" in _problem(**_file(tmp_path / "x.txt")).what
     (tmp_path / "word.csv").write_text("a,b,y\n1,2,3\n4,five,6\n")
-    assert "column 'b', row 1: 'five' is not a number" in _problem(**_file(tmp_path / "word.csv")).what
+    assert "column 'b', row 2: 'five' is not a number" in _problem(**_file(tmp_path / "word.csv")).what
     (tmp_path / "hole.csv").write_text("a,b,y\n1,2,3\n4,,6\n")
-    assert "column 'b', row 1: nan is not finite" in _problem(**_file(tmp_path / "hole.csv")).what
+    assert "column 'b', row 2: nan is not finite" in _problem(**_file(tmp_path / "hole.csv")).what
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
     assert "is not a parquet table" in _problem(**_file(tmp_path / "torn.parquet")).what
+    (tmp_path / "head.csv").write_text("a,b,y\n")
+    assert "has 0" in _problem(**_file(tmp_path / "head.csv")).what
+    (tmp_path / "wide.csv").write_text("a,b,y\n1,2,3,4\n5,6,7,8\n")  # pandas would take 1 and 5 for an index
+    assert "more fields than its header" in _problem(**_file(tmp_path / "wide.csv")).what
+    (tmp_path / "comma.csv").write_text("a,b,y\n1,2,3,\n5,6,7,\n")
+    comma = _load(**_file(tmp_path / "comma.csv", samples=2, test_samples=0))
+    assert sorted(comma.y[:, 0]) == [3, 7]  # an empty field at the end shifts nothing
+    np.savez(tmp_path / "complex.npz", a=np.ones(3) * 1j, b=np.ones(3), y=np.ones(3))
+    assert "complex numbers" in _problem(**_file(tmp_path / "complex.npz")).what
+    np.savez(tmp_path / "uneven.npz", a=np.ones(3), b=np.ones(3), y=np.ones(2), other=np.ones((7, 2)))
+    assert "2 rows of targets for 3 of inputs" in _problem(**_file(tmp_path / "uneven.npz")).what
+    np.savez(tmp_path / "ragged.npz", a=np.ones(3), b=np.ones(4), y=np.ones(3))
+    assert "different numbers of rows" in _problem(**_file(tmp_path / "ragged.npz")).what
+    with (tmp_path / "bare.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    assert "single array without a name" in _problem(**_file(tmp_path / "bare.npz")).what
     (tmp_path / "empty.csv").write_text("")
     assert "is not a csv table" in _problem(**_file(tmp_path / "empty.csv")).what
 

@@ -147,6 +147,7 @@ def test_order_of_keys_is_nothing() -> None:
         ("training.steps=-1", "training.steps: must be at least 0, not -1"),
         ("training.steps=1e3", "training.steps: must be a whole number, not 1000.0"),
         ("training.step_size=0", "training.step_size: must be greater than 0, not 0"),
+        ("training.step_size=1e300", "training.step_size: must be at most 1e+15, not 1e+300"),
         ("training.step_size=fast", "training.step_size: must be a number, not 'fast'"),
         ("training.dtype=float16", "training.dtype: 'float16' is not one of float32, float64; did you mean"),
         ("training.loss=hinge", "training.loss: 'hinge' is not one of squared"),

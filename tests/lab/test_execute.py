@@ -167,6 +167,11 @@ def test_repeated_inputs_are_noted(tmp_path: Path) -> None:
     assert any("equal, with different targets" in note for note in notes)
 
 
+def test_networks_too_large_for_memory_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"network\.width 100000000: 1 networks of .* do not fit into memory"):
+        _run(tmp_path, "sweep={grid: {network.width: [100000000]}, seeds: 1}")
+
+
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "cpu:1", "cuda:99"])
 def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
     with pytest.raises(UserError, match=f"--device {name}: "):

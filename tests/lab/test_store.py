@@ -152,7 +152,7 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
         process.stdout.close()
         results = read_results(tmp_path)
         assert set(results.steps["run_id"]) == set(results.runs["run_id"])
-        for path in tmp_path.glob("*.parquet"):
+        for path in tmp_path.glob("[!.]*.parquet"):
             pd.read_parquet(path)
         for run_id in results.runs["run_id"]:
             assert results.kernels(run_id) is not None
@@ -171,6 +171,15 @@ def test_a_torn_stack_is_named(tmp_path: Path) -> None:
     torn.write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* move its folder away"):
         Store(tmp_path).finished()
+
+
+def test_a_torn_table_is_made_again(tmp_path: Path) -> None:
+    store = _filled(tmp_path, ["a"], ["a"])
+    (tmp_path / "runs.parquet").write_bytes(b"garbage")
+    assert read_results(tmp_path).runs["run_id"].tolist() == ["a"]
+    with store.writing():
+        store.write_tables()
+    assert pd.read_parquet(tmp_path / "runs.parquet")["run_id"].tolist() == ["a"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

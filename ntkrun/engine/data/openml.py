@@ -1,5 +1,6 @@
 """`openml`: MNIST, Fashion-MNIST and their kin, fetched once by scikit-learn and cached on disk."""
 
+import warnings
 from functools import lru_cache
 from http.client import HTTPException
 from typing import Any, ClassVar, Literal
@@ -44,7 +45,9 @@ def _fetched(dataset: str, version: int) -> tuple[Array, Array]:
     from sklearn.datasets import fetch_openml
 
     try:
-        inputs, labels = fetch_openml(dataset, version=version, as_frame=False, return_X_y=True, parser="liac-arff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn's about versions and retries: the error says what matters
+            inputs, labels = fetch_openml(dataset, version=version, as_frame=False, return_X_y=True, parser="liac-arff")
     except (URLError, OSError, HTTPException) as error:
         what = f"{dataset} is not in the cache and cannot be fetched ({error})"
         raise FieldError("dataset", f"{what}; connect to the network once, or use name: idx with files") from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -38,23 +39,30 @@ class TableFile(DataSet):
             raise FieldError("path", f"{self.path}: the ending says the format; use .csv, .npz or .parquet")
         raw = io.BytesIO(contents("path", self.path))
         columns = _npz(raw, self.path) if ending == ".npz" else _table(raw, self.path, ending)
-        x = np.concatenate([self._column(columns, "inputs", name) for name in self.inputs], axis=1)
-        y = np.concatenate([self._column(columns, "targets", name) for name in self.targets], axis=1)
+        x, y = self._columns(columns, "inputs"), self._columns(columns, "targets")
+        if len(x) != len(y):
+            raise FieldError("targets", f"{self.path} has {len(y)} rows of targets for {len(x)} of inputs")
         train, test = self.split(len(x), self.path)
         x_train, x_test = (x[train], x[test]) if not self.scale else centred(x[train], x[test])
         return x_train, y[train], x_test, y[test]
+
+    def _columns(self, columns: dict[str, Array], field: str) -> Array:
+        parts = [self._column(columns, field, name) for name in getattr(self, field)]
+        if len({len(part) for part in parts}) > 1:
+            raise FieldError(field, f"{self.path}: these have different numbers of rows")
+        return np.concatenate(parts, axis=1)
 
     def _column(self, columns: dict[str, Array], field: str, name: str) -> Array:
         if name not in columns:
             raise FieldError(
                 field, f"{self.path} has no column {name!r}; it has {', '.join(map(repr, list(columns)[:20]))}"
             )
-        values, rows = columns[name], {len(column) for column in columns.values() if column.ndim}
-        if values.ndim not in (1, 2) or len(rows) != 1:
+        values = columns[name]
+        if values.ndim not in (1, 2):
             raise FieldError(
                 field, f"{self.path}: {name!r} must be a list of numbers, or of rows of numbers, one a sample"
             )
-        return _numbers(values, f"{self.path}, column {name!r}", field).reshape(len(values), -1)
+        return _numbers(values, f"{self.path}, column {name!r}", field).reshape(len(values), *values.shape[1:] or (1,))
 
 
 def contents(field: str, path: str) -> bytes:
@@ -73,7 +81,12 @@ def _table(raw: io.BytesIO, path: str, ending: str) -> dict[str, Array]:
     import pyarrow as pa
 
     try:
-        frame = pd.read_csv(raw) if ending == ".csv" else pd.read_parquet(raw)
+        with warnings.catch_warnings():
+            # Without index_col=False, rows longer than the header shift every column by one.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(raw, index_col=False) if ending == ".csv" else pd.read_parquet(raw)
+    except pd.errors.ParserWarning:
+        raise FieldError("path", f"{path} has rows with more fields than its header") from None
     except (ValueError, OSError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
         raise FieldError("path", f"{path} is not a {ending[1:]} table ({str(error).splitlines()[0]})") from None
     return {str(name): frame[name].to_numpy() for name in frame.columns}
@@ -82,7 +95,10 @@ def _table(raw: io.BytesIO, path: str, ending: str) -> dict[str, Array]:
 def _npz(raw: io.BytesIO, path: str) -> dict[str, Array]:
     """Arrays alone: an entry that would have to be unpickled is refused."""
     try:
-        with np.load(raw, allow_pickle=False) as arrays:
+        arrays = np.load(raw, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise FieldError("path", f"{path} is a single array without a name; save it with numpy.savez")
+        with arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise FieldError("path", f"{path} is not an npz of plain arrays ({error})") from None
@@ -90,15 +106,17 @@ def _npz(raw: io.BytesIO, path: str) -> dict[str, Array]:
 
 def _numbers(values: Array, where: str, field: str) -> Array:
     """Finite float64, or the row that is not."""
+    if np.iscomplexobj(values):
+        raise FieldError(field, f"{where}: complex numbers; give their parts as columns of their own")
     try:
         numbers = values.astype(np.float64)
     except (TypeError, ValueError):
         row = next(k for k, value in enumerate(values) if not _is_number(value))
-        raise FieldError(field, f"{where}, row {row}: {str(values[row])[:40]!r} is not a number") from None
+        raise FieldError(field, f"{where}, row {row + 1}: {str(values[row])[:40]!r} is not a number") from None
     bad = np.argwhere(~np.isfinite(numbers))
     if len(bad):
         raise FieldError(
-            field, f"{where}, row {bad[0][0]}: {numbers[tuple(bad[0])]} is not finite; mend it or leave the row out"
+            field, f"{where}, row {bad[0][0] + 1}: {numbers[tuple(bad[0])]} is not finite; mend it or leave the row out"
         )
     return numbers
 
