@@ -1,0 +1,137 @@
+"""The losses that a config may name: value, derivative and curvature in the network's outputs.
+
+The loss of a network is the mean over its N inputs of ℓ(F(x_i), y_i), summed over outputs:
+
+    squared         ½ Σ_o (F_o - y_o)²                            any real targets
+    huber           Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ 1, |r| - ½ beyond        any real targets
+    logistic        Σ_o log(1 + exp(-y_o F_o))                    targets ±1
+    cross_entropy   -Σ_o y_o log softmax(F)_o                     targets a distribution over two outputs or more
+
+(torch's MSELoss has no ½ and also averages over outputs.) The training direction of Jacot, Gabriel and Hongler 2018 is
+-∂ℓ_i/∂F(x_i); the 1/N of the mean stands with the kernel, dF(x)/dt = -(1/N) Σ_i K(x, x_i) ∂ℓ_i/∂F.
+
+Outputs are (..., N, O) with any leading axes, targets y (N, O) or of the outputs' shape.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Elementwise = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by `name`: `each` gives ℓ of every input (..., N), `gradient` ∂ℓ/∂F (..., N, O), `curvature` ∂²ℓ/∂F² (...,
+    N, O, O); `objection` says in a sentence why targets y (N, O) cannot be used with it, "" if they can."""
+
+    name: str
+    statement: str
+    each: Elementwise
+    gradient: Elementwise
+    curvature: Elementwise
+    objection: Callable[[Tensor], str]
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """(1/N) Σ_i ℓ(F(x_i), y_i): (...)."""
+        return self.each(outputs, y).mean(dim=-1)
+
+
+def _any_target(y: Tensor) -> str:
+    return ""
+
+
+def _signs(y: Tensor) -> str:
+    return "" if (y.abs() == 1).all() else "the logistic loss takes targets of +1 and -1 alone"
+
+
+def _distribution(y: Tensor) -> str:
+    if y.shape[-1] < 2:
+        return "cross_entropy takes two outputs or more, as from `targets: one_hot`; with one output use logistic"
+    good = (y >= 0).all() and (
+        (y.sum(dim=-1) - 1).abs() < 1e-9
+    ).all()  # 1e-9: weights like 1/3 need not sum to 1 exactly
+    return "" if good else "cross_entropy takes targets that are distributions, as from `targets: one_hot`"
+
+
+def _squared(outputs: Tensor, y: Tensor) -> Tensor:
+    return (outputs - y).square().sum(dim=-1) / 2
+
+
+def _squared_curvature(outputs: Tensor, y: Tensor) -> Tensor:
+    return torch.diag_embed(torch.ones_like(outputs))
+
+
+def _huber(outputs: Tensor, y: Tensor) -> Tensor:
+    size = (outputs - y).abs()
+    return torch.where(size <= 1, size * size / 2, size - 0.5).sum(dim=-1)
+
+
+def _huber_gradient(outputs: Tensor, y: Tensor) -> Tensor:
+    return (outputs - y).clamp(-1, 1)
+
+
+def _huber_curvature(outputs: Tensor, y: Tensor) -> Tensor:
+    return torch.diag_embed(((outputs - y).abs() <= 1).to(outputs.dtype))
+
+
+def _logistic(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.softplus(-y * outputs).sum(dim=-1)
+
+
+def _logistic_gradient(outputs: Tensor, y: Tensor) -> Tensor:
+    return -y * torch.sigmoid(-y * outputs)
+
+
+def _logistic_curvature(outputs: Tensor, y: Tensor) -> Tensor:
+    return torch.diag_embed(torch.sigmoid(outputs) * torch.sigmoid(-outputs))
+
+
+def _cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    return -(y * F.log_softmax(outputs, dim=-1)).sum(dim=-1)
+
+
+def _cross_entropy_gradient(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.softmax(outputs, dim=-1) - y
+
+
+def _cross_entropy_curvature(outputs: Tensor, y: Tensor) -> Tensor:
+    p = F.softmax(outputs, dim=-1)
+    return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+
+
+def _table(*losses: Loss) -> MappingProxyType[str, Loss]:
+    return MappingProxyType({loss.name: loss for loss in losses})
+
+
+LOSSES = _table(
+    Loss("squared", "½ Σ_o (F_o - y_o)²", _squared, lambda f, y: f - y, _squared_curvature, _any_target),
+    Loss(
+        "cross_entropy",
+        "-Σ_o y_o log softmax(F)_o; targets: one_hot",
+        _cross_entropy,
+        _cross_entropy_gradient,
+        _cross_entropy_curvature,
+        _distribution,
+    ),
+    Loss(
+        "logistic",
+        "Σ_o log(1 + exp(-y_o F_o)); targets ±1",
+        _logistic,
+        _logistic_gradient,
+        _logistic_curvature,
+        _signs,
+    ),
+    Loss(
+        "huber",
+        "Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ 1, |r| - ½ beyond",
+        _huber,
+        _huber_gradient,
+        _huber_curvature,
+        _any_target,
+    ),
+)
