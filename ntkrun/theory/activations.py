@@ -1,12 +1,13 @@
 """The nonlinearities σ that a config may name.
 
-One table: what σ is, and where it has kinks. A name may carry a parameter in brackets: `leaky_relu(0.2)`.
+One table: what σ is, and where it has kinks. A name may carry a parameter in brackets: `leaky_relu(0.2)`. A user's own
+is registered from Python, never named by a file.
 """
 
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -33,6 +34,22 @@ def _identity(z: Tensor) -> Tensor:
     return z.clone()
 
 
+def _square_relu(z: Tensor) -> Tensor:
+    return F.relu(z).square()
+
+
+def _cube(z: Tensor) -> Tensor:
+    return z * z * z
+
+
+def _erf_sigmoid(z: Tensor) -> Tensor:
+    return (1 + torch.erf(z)) / 2
+
+
+def _gaussian(z: Tensor) -> Tensor:
+    return torch.exp(-z * z)
+
+
 def _table(*activations: Activation) -> MappingProxyType[str, Activation]:
     return MappingProxyType({a.name: a for a in activations})
 
@@ -51,7 +68,16 @@ ACTIVATIONS = _table(
     Activation("elu", "z for z > 0, else exp(z) - 1", F.elu, (0.0,)),
     Activation("sin", "sin(z)", torch.sin),
     Activation("cos", "cos(z)", torch.cos),
+    Activation("erf_sigmoid", "(1 + erf(z))/2", _erf_sigmoid),
+    Activation("gaussian", "exp(-z²)", _gaussian),
+    Activation("square", "z² (not Lipschitz)", torch.square),
+    Activation("cube", "z³ (not Lipschitz)", _cube),
+    Activation("relu_squared", "max(z, 0)² (not Lipschitz)", _square_relu, (0.0,)),
+    Activation("exp", "exp(z) (not Lipschitz)", torch.exp),
 )
+
+_REGISTERED: dict[str, Activation] = {}  # users' own
+_PROBES = torch.linspace(-4, 4, 33, dtype=torch.float64)  # where a user's σ is looked at
 
 _WITH_SLOPE = re.compile(r"leaky_relu\((.*)\)")
 
@@ -62,11 +88,61 @@ def activation(name: str) -> Activation:
     if slope is not None:
         function = partial(F.leaky_relu, negative_slope=slope)
         return Activation(name, f"z for z > 0, else {slope}·z", function, (0.0,))
-    if name not in ACTIVATIONS:
-        near = difflib.get_close_matches(name, ACTIVATIONS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ACTIVATIONS)}"
+    known = {**ACTIVATIONS, **_REGISTERED}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise UserError(f"unknown activation {name!r}; {hint}")
-    return ACTIVATIONS[name]
+    return known[name]
+
+
+def register_activation(
+    name: str, function: Callable[[Tensor], Tensor], kinks: Sequence[float] = (), statement: str = ""
+) -> Activation:
+    """Make a user's own σ known by name to networks, configs and limit kernels of this process.
+
+    `function` acts elementwise on a tensor and is differentiable by torch; `kinks` are all points where σ is not
+    smooth: the limit kernel is integrated between them, to 1e-10 (smooth σ) or 1e-9, and refused where an unlisted kink
+    spoils that. A name stands for one function: registering the same again changes nothing. Raises UserError for a name
+    that is taken or unusable, and for a function that is not elementwise, finite and differentiable.
+    """
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise UserError(f"activation {name!r}: a name is letters, digits and underscores, a letter first")
+    chosen = Activation(name, statement or "registered by the user", function, tuple(sorted(map(float, kinks))))
+    if not all(map(math.isfinite, chosen.kinks)):
+        raise UserError(f"activation {name}: kinks must be finite numbers")
+    _check_elementwise(chosen)
+    taken = ACTIVATIONS.get(name) or _REGISTERED.get(name)
+    if taken is not None and (name in ACTIVATIONS or not _same(taken, chosen)):
+        raise UserError(f"activation {name!r} stands for another function already; choose another name")
+    return _REGISTERED.setdefault(name, chosen)
+
+
+def registered_values(name: str) -> list[float] | None:
+    """What identifies a registered σ: its kinks and values, to ten digits; None for one of ours, known by its name."""
+    if name not in _REGISTERED:
+        return None
+    chosen = _REGISTERED[name]
+    return [float(f"{value:.9e}") for value in (*chosen.kinks, *chosen.function(_PROBES).tolist())]
+
+
+def _same(first: Activation, second: Activation) -> bool:
+    return first.kinks == second.kinks and torch.equal(first.function(_PROBES), second.function(_PROBES))
+
+
+def _check_elementwise(chosen: Activation) -> None:
+    where = f"activation {chosen.name}"
+    z = _PROBES.clone().requires_grad_()
+    value = chosen.function(z)
+    if not isinstance(value, Tensor) or value.shape != z.shape or value.dtype != z.dtype:
+        raise UserError(f"{where}: the function must map a tensor to one of the same shape and dtype, elementwise")
+    # To rounding alone: vectorised code may round the last elements of a tensor otherwise.
+    if not torch.allclose(chosen.function(z[5:16]), value[5:16], rtol=1e-12, equal_nan=True):
+        raise UserError(f"{where}: the function must act on each element alone, whatever stands beside it")
+    if not value.requires_grad or not torch.autograd.grad(value.sum(), z)[0].isfinite().all():
+        raise UserError(f"{where}: torch cannot differentiate the function, or not to finite numbers on [-4, 4]")
+    if not value.isfinite().all():
+        raise UserError(f"{where}: the function must be finite on [-4, 4]")
 
 
 def leaky_slope(name: str) -> float | None:

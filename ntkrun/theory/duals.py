@@ -1,37 +1,77 @@
 """Dual activations: E[σ(u)σ(v)] and E[σ'(u)σ'(v)] for centred Gaussians u, v of variances q1, q2 and correlation ρ, in
-closed form.
+closed form, and how a layer gets its own, closed or numerical.
 
-c = ρ sqrt(q1 q2) is the covariance, s = q1 + q2, θ = arccos ρ. Sources: Cho and Saul 2009 (relu), Williams 1997 (erf),
-Tsuchida et al. 2021 (gelu); the rest by direct integration. E[σ'σ'] = ∂/∂c E[σσ] throughout, which the tests use.
+c = ρ sqrt(q1 q2) is the covariance, s = q1 + q2, θ = arccos ρ. Sources: Cho and Saul 2009 (relu and its powers),
+Williams 1997 (erf), Tsuchida et al. 2021 (gelu); the rest by direct integration. E[σ'σ'] = ∂/∂c E[σσ] throughout, which
+the tests use.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ntkrun.errors import UserError
-from ntkrun.theory.activations import leaky_slope
+from ntkrun.theory.activations import activation, leaky_slope
+from ntkrun.theory.numerical import numerical_dual
+from ntkrun.theory.quadrature import Pair
 
-Dual = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Dual = Callable[[Tensor, Tensor, Tensor], Pair]
 
 
-def dual(name: str) -> Dual:
-    """The dual of the activation called `name`: (q1, q2, ρ), which broadcast, to (E[σσ], E[σ'σ']). Raises UserError
-    without one."""
+class LayerDual(Protocol):
+    """The dual of σ on the variances q1 (N,), q2 (M,) of one layer."""
+
+    @property
+    def squares(self) -> tuple[Pair, Pair]:
+        """E[σ(u)²] and E[σ'(u)²] at each of q1, and at each of q2: what ρ = 1 gives."""
+
+    @property
+    def error(self) -> float:
+        """The measured error of a numerical dual, relative to sqrt(E[σ(u)²] E[σ(v)²]); 0 for a closed form."""
+
+    def block(self, rows: slice, columns: slice, rho: Tensor) -> Pair:
+        """E[σ(u)σ(v)] and E[σ'(u)σ'(v)] for these rows of q1 and columns of q2, with their correlations ρ."""
+
+
+def layer_dual(name: str, q1: Tensor, q2: Tensor) -> LayerDual:
+    """The dual of the activation called `name` on these variances: by closed form where there is one, else by
+    quadrature. Raises UserError where that cannot reach its tolerance."""
+    known = closed_form(name)
+    return numerical_dual(activation(name), q1, q2) if known is None else ClosedDual(known, q1, q2)
+
+
+def closed_form(name: str) -> Dual | None:
+    """The dual of the activation called `name` as (q1, q2, ρ), which broadcast, to (E[σσ], E[σ'σ']); None without
+    one."""
     slope = leaky_slope(name)
-    if slope is not None:
-        return piecewise_linear(slope, 1.0)
-    if name not in DUALS:
-        raise UserError(f"the infinite-width kernel of {name} is not there yet (it is for {', '.join(DUALS)})")
-    return DUALS[name]
+    return DUALS.get(name) if slope is None else piecewise_linear(slope, 1.0)
+
+
+@dataclass(frozen=True)
+class ClosedDual:
+    """A closed form on the variances of a layer."""
+
+    function: Dual
+    q1: Tensor
+    q2: Tensor
+    error: float = 0.0
+
+    @property
+    def squares(self) -> tuple[Pair, Pair]:
+        first, second = (self.function(q, q, torch.ones_like(q)) for q in (self.q1, self.q2))
+        return first, second
+
+    def block(self, rows: slice, columns: slice, rho: Tensor) -> Pair:
+        return self.function(self.q1[rows, None], self.q2[columns], rho)
 
 
 def piecewise_linear(a: float, b: float) -> Dual:
     """σ(z) = a·z for z < 0 and b·z for z > 0: relu is (0, 1), abs is (-1, 1)."""
 
-    def of(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    def of(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
         size, theta = (q1 * q2).sqrt(), rho.acos()
         slopes = (a * a + b * b) / 2 - (a - b) ** 2 * theta / (2 * math.pi)
         sine = (1 - rho * rho).clamp(min=0).sqrt()
@@ -40,35 +80,71 @@ def piecewise_linear(a: float, b: float) -> Dual:
     return of
 
 
-def _identity(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+def _identity(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
     c = rho * (q1 * q2).sqrt()
     return c, torch.ones_like(c)
 
 
-def _erf(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+def _erf(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
     c = rho * (q1 * q2).sqrt()
     # atan2 keeps every digit where asin(2c/sqrt(product)) loses half of them, and the root is a sum of positive terms.
     root = (1 + 2 * (q1 + q2) + 4 * q1 * q2 * (1 - rho * rho)).sqrt()
     return (2 / math.pi) * torch.atan2(2 * c, root), (4 / math.pi) / root
 
 
-def _sin(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    less, more = _halves(q1, q2, rho)
-    return (less - more) / 2, (less + more) / 2
+def _erf_sigmoid(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    values, slopes = _erf(q1, q2, rho)
+    return (1 + values) / 4, slopes / 4
 
 
-def _cos(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    less, more = _halves(q1, q2, rho)
-    return (less + more) / 2, (less - more) / 2
+def _sin(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    return _odd(q1, q2, rho), _even(q1, q2, rho)
 
 
-def _halves(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """E[cos(u-v)] = exp(c - s/2) and E[cos(u+v)] = exp(-c - s/2)."""
+def _cos(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    return _even(q1, q2, rho), _odd(q1, q2, rho)
+
+
+def _odd(q1: Tensor, q2: Tensor, rho: Tensor) -> Tensor:
+    """E[sin u sin v] = exp(-s/2) sinh c, without overflow and without cancellation at small c."""
+    c = rho * (q1 * q2).sqrt()
+    return -(c.abs() - (q1 + q2) / 2).exp() * c.sign() * torch.expm1(-2 * c.abs()) / 2
+
+
+def _even(q1: Tensor, q2: Tensor, rho: Tensor) -> Tensor:
+    """E[cos u cos v] = exp(-s/2) cosh c."""
     c, half = rho * (q1 * q2).sqrt(), (q1 + q2) / 2
-    return (c - half).exp(), (-c - half).exp()
+    return ((c - half).exp() + (-c - half).exp()) / 2
 
 
-def _gelu(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+def _gaussian(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    delta = 1 + 2 * (q1 + q2) + 4 * q1 * q2 * (1 - rho * rho)  # (1+2q1)(1+2q2) - 4c²
+    return delta**-0.5, 4 * rho * (q1 * q2).sqrt() * delta**-1.5
+
+
+def _square(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    size = q1 * q2
+    return size * (1 + 2 * rho * rho), 4 * rho * size.sqrt()
+
+
+def _cube(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    size = q1 * q2
+    return size * size.sqrt() * rho * (9 + 6 * rho * rho), 9 * size * (1 + 2 * rho * rho)
+
+
+def _relu_squared(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    size, theta = q1 * q2, rho.acos()
+    sine = (1 - rho * rho).clamp(min=0).sqrt()
+    values = size * (3 * sine * rho + (math.pi - theta) * (1 + 2 * rho * rho)) / (2 * math.pi)
+    return values, 4 * _RELU(q1, q2, rho)[0]
+
+
+def _exp(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    value = ((q1 + q2) / 2 + rho * (q1 * q2).sqrt()).exp()
+    return value, value
+
+
+def _gelu(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
     c = rho * (q1 * q2).sqrt()
     both = (1 + q1) * (1 + q2)
     d = 1 + q1 + q2 + q1 * q2 * (1 - rho * rho)  # (1+q1)(1+q2) - c²
@@ -79,13 +155,21 @@ def _gelu(q1: Tensor, q2: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
     return value, slopes
 
 
+_RELU = piecewise_linear(0.0, 1.0)
+
 DUALS: dict[str, Dual] = {
     "identity": _identity,
-    "relu": piecewise_linear(0.0, 1.0),
+    "relu": _RELU,
     "leaky_relu": piecewise_linear(0.01, 1.0),
     "abs": piecewise_linear(-1.0, 1.0),
     "erf": _erf,
+    "erf_sigmoid": _erf_sigmoid,
     "sin": _sin,
     "cos": _cos,
     "gelu": _gelu,
+    "gaussian": _gaussian,
+    "square": _square,
+    "cube": _cube,
+    "relu_squared": _relu_squared,
+    "exp": _exp,
 }

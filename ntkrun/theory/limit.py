@@ -2,22 +2,31 @@
 is.
 
     Σ^(1)(x,x') = σ_w² x·x'/n_0 + β²              K^(1) = Σ^(1)
-    Σ^(l+1)     = σ_w² E[σ(u)σ(v)] + β²           K^(l+1) = Σ^(l+1) + K^(l) · σ_w² E[σ'(u)σ'(v)]
+    Σ^(l+1)     = σ_w² E[σ(u)σ(v)] + β²           K^(l+1) = Σ^(l+1) + K^(l) · Σ'^(l+1)
+    Σ'^(l+1)    = σ_w² E[σ'(u)σ'(v)]
 
 with (u, v) centred Gaussian of covariance Σ^(l) on x, x' (Jacot, Gabriel and Hongler 2018, proposition 1 and theorem
-1).
+1). Everything in float64, in blocks of rows: temporaries take some 20 arrays of BLOCK pairs (20 MiB; on a GPU, which
+wants larger ones, 2.5 GiB) beside the result.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ntkrun.errors import UserError
-from ntkrun.theory.duals import dual
+from ntkrun.theory.duals import LayerDual, layer_dual
 
+BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # pairs at a time; 1 MiB an array stays in a core's cache
 ROUNDING = 1e-15  # a correlation this close to ±1 is ±1: near there arccos would turn rounding of 1e-16 into 1e-8
+
+Parametrization = Literal["ntk", "standard", "mean_field"]
+Points = Tensor | np.ndarray
+Term = Callable[[int, Tensor], Tensor]
 
 
 class Architecture(Protocol):
@@ -35,6 +44,13 @@ class Architecture(Protocol):
     def weight_scale(self) -> float: ...
 
 
+class SizedArchitecture(Architecture, Protocol):
+    """An architecture with its widths (n_0, n_1, ..., n_L)."""
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
+
 class LimitKernels(NamedTuple):
     """Σ^(L) (`nngp`) and K^(L) (`ntk`), float64, (N, M): of one output; different outputs are independent."""
 
@@ -42,30 +58,73 @@ class LimitKernels(NamedTuple):
     ntk: Tensor
 
 
-def limit_kernels(net: Architecture, x: Tensor | np.ndarray, x2: Tensor | np.ndarray | None = None) -> LimitKernels:
-    """The limit kernels of a dense network in the NTK parametrisation on inputs x (N, n_0) and x2 (M, n_0); None means
-    x.
+@dataclass(frozen=True)
+class LimitLayers:
+    """The limits of all sub-networks at once: `nngp` Σ^(1..L) and `ntk` K^(1..L), (L, N, M); `slopes` Σ'^(2..L), (L-1,
+    N, M). `error` is the largest measured error of a numerical dual in any layer, relative to sqrt(E[σ(u)²] E[σ(v)²]);
+    0 where σ has a closed form."""
 
-    In float64 wherever x lies. The diagonal follows a recursion of its own, so that ρ = 1 is exact there. Raises
-    UserError for inputs of the wrong shape or not finite, and for a σ without a closed form.
+    nngp: Tensor
+    slopes: Tensor
+    ntk: Tensor
+    error: float
+
+
+def limit_kernels(
+    net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization = "ntk"
+) -> LimitKernels:
+    """The limit kernels of a dense network on inputs x (N, n_0) and x2 (M, n_0); None means x.
+
+    The kernel K_n of width n in each parametrisation, and what has a limit:
+
+    * `ntk`: Σ^(L) and K^(L) themselves;
+    * `standard` (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
+      same Σ^(L); the kernel grows like n, and lim K_n/n = Σ_{l≥2} E[σσ]^(l-1) Π_{m>l} Σ'^(m) for equal hidden widths;
+    * `mean_field` (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold at
+      initialisation alone: trained with steps of order n, this kernel moves at every width, so no limit describes it.
+
+    In float64 wherever x lies. Equal inputs have ρ = 1 exactly in every layer. (Inputs that are nearly equal lose
+    digits as in any code that works from covariances: at relative distance d, slopes of a kinked σ are good to
+    1e-16/d.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
+    tolerance, for kernels that overflow, and for a parametrisation without a limit.
     """
-    first = _inputs(net, x)
-    second = first if x2 is None else _inputs(net, x2).to(first.device)
-    sigma_dual = dual(net.activation) if net.depth > 1 else None
-    weight, bias = net.weight_scale**2, net.beta**2
-    q1, q2 = (weight * points.square().sum(dim=1) / net.inputs + bias for points in (first, second))
-    nngp = weight * (first @ second.T) / net.inputs + bias
-    ntk = nngp
-    for _ in range(net.depth - 1):
-        assert sigma_dual is not None
-        values, slopes = sigma_dual(q1[:, None], q2, _correlation(nngp, q1, q2, same=x2 is None))
-        nngp = weight * values + bias
-        ntk = nngp + ntk * (weight * slopes)
-        q1, q2 = (weight * sigma_dual(q, q, torch.ones_like(q))[0] + bias for q in (q1, q2))
-    return LimitKernels(_symmetric(nngp), _symmetric(ntk)) if x2 is None else LimitKernels(nngp, ntk)
+    if parametrization not in get_args(Parametrization):
+        raise UserError(f"parametrization {parametrization!r}: choose {', '.join(get_args(Parametrization))}")
+    if parametrization == "standard" and net.depth == 1:
+        raise UserError("a network without hidden layers has no width to grow: in the standard parametrisation its "
+                        "kernel is x·x' + 1 always; see expected_kernel")  # fmt: skip
+    return _last(_Recursion(net, x, x2), _standard_limit(net) if parametrization == "standard" else _ntk_term)
 
 
-def relative_step_size(net: Architecture, x: Tensor | np.ndarray, relative: float) -> float:
+def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
+    """The limit kernels of every depth up to the network's, in the NTK parametrisation; else as `limit_kernels`."""
+    recursion = _Recursion(net, x, x2)
+    nngp, ntk = (recursion.empty(net.depth) for _ in range(2))
+    slopes = recursion.empty(net.depth - 1)
+    for rows, columns in recursion.blocks():
+        for layer, (covariance, kernel, slope) in enumerate(recursion.layers(rows, columns, _ntk_term)):
+            recursion.write(nngp[layer], rows, columns, covariance)
+            recursion.write(ntk[layer], rows, columns, kernel)
+            if slope is not None:
+                recursion.write(slopes[layer - 1], rows, columns, slope)
+    return LimitLayers(nngp, slopes, ntk, recursion.error)
+
+
+def expected_kernel(
+    net: SizedArchitecture, x: Points, x2: Points | None = None, parametrization: Parametrization = "ntk"
+) -> Tensor:
+    """The kernel to expect at initialisation at this network's own widths, (N, M): the leading order in 1/n.
+
+    ntk: K^(L). mean_field: K^(L)/n_{L-1}. standard: Σ_l [n_{l-1} E[σσ]^(l-1) + 1] Π_{m>l} Σ'^(m), E^(0) = x·x'/n_0.
+    """
+    recursion = _Recursion(net, x, x2)
+    if parametrization == "standard":
+        return _last(recursion, _standard_term(net)).ntk
+    scale = net.widths[-2] if parametrization == "mean_field" and net.depth > 1 else 1
+    return _last(recursion, _ntk_term).ntk / scale
+
+
+def relative_step_size(net: Architecture, x: Points, relative: float) -> float:
     """η = r / λ_max(K_inf(x, x)/N): the same at every width. Gradient descent on squared error is stable for r < 2 in
     the limit."""
     kernel = limit_kernels(net, x).ntk
@@ -75,21 +134,111 @@ def relative_step_size(net: Architecture, x: Tensor | np.ndarray, relative: floa
     return relative / largest
 
 
-def _correlation(covariance: Tensor, q1: Tensor, q2: Tensor, same: bool) -> Tensor:
+def _ntk_term(layer: int, covariance: Tensor) -> Tensor:
+    return covariance
+
+
+def _standard_limit(net: Architecture) -> Term:
+    """The summands of lim K_n/n: of the layers that hidden units feed, without their biases."""
+    return lambda layer, covariance: (covariance - net.beta**2) / net.weight_scale**2 * (layer > 0)
+
+
+def _standard_term(net: SizedArchitecture) -> Term:
+    """The summands at finite widths: n_l E[a a'] + 1."""
+    return lambda layer, covariance: net.widths[layer] * (covariance - net.beta**2) / net.weight_scale**2 + 1
+
+
+def _last(recursion: "_Recursion", term: Term) -> LimitKernels:
+    nngp, ntk = recursion.empty(2)
+    for rows, columns in recursion.blocks():
+        *_, (covariance, kernel, _) = recursion.layers(rows, columns, term)
+        recursion.write(nngp, rows, columns, covariance)
+        recursion.write(ntk, rows, columns, kernel)
+    return LimitKernels(nngp, ntk)
+
+
+class _Recursion:
+    """The recursion over layers, a block of input pairs at a time. The variances of all layers come first: they follow
+    a recursion of their own, and a numerical dual is made once for all blocks."""
+
+    def __init__(self, net: Architecture, x: Points, x2: Points | None):
+        self.net = net
+        self.first = _inputs(net, x)
+        self.symmetric = x2 is None
+        self.second = self.first if x2 is None else _inputs(net, x2).to(self.first.device)
+        self.first_names, self.second_names = _names(self.first, self.second)
+        self.weight, self.bias = net.weight_scale**2, net.beta**2
+        q1, q2 = (self._affine(points.square().sum(dim=1) / net.inputs) for points in (self.first, self.second))
+        self.sizes = [(q1, q2)]
+        self.duals: list[LayerDual] = []
+        for layer in range(2, net.depth + 1):
+            self.duals.append(layer_dual(net.activation, q1, q2))
+            q1, q2 = (self._affine(of_sigma) for of_sigma, _ in self.duals[-1].squares)
+            if not (q1.isfinite().all() and q2.isfinite().all()):
+                raise UserError(
+                    f"the limit kernel of {net.activation} is beyond float64 at layer {layer}: its variance grows too "
+                    "fast; take fewer layers, smaller inputs or a smaller weight_scale"
+                )
+            self.sizes.append((q1, q2))
+        self.error = max((dual.error for dual in self.duals), default=0.0)
+
+    def _affine(self, expectation: Tensor) -> Tensor:
+        return self.weight * expectation + self.bias
+
+    def layers(self, rows: slice, columns: slice, term: Term) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Σ^(l), K^(l) and Σ'^(l) (None at l = 1) for l = 1..L. `term` gives a layer's own summand of K from Σ^(l)."""
+        covariance = self._affine(self.first[rows] @ self.second[columns].T / self.net.inputs)
+        kernel = term(0, covariance)
+        yield covariance, kernel, None
+        equal = self.first_names[rows, None] == self.second_names[columns]
+        tolerance = 2e-16 * (4 + self.net.inputs**0.5)  # of x·x' by another order of summation than x·x
+        for layer, (dual, (q1, q2)) in enumerate(zip(self.duals, self.sizes, strict=False), start=1):
+            rho = _correlation(covariance, q1[rows], q2[columns], max(ROUNDING, tolerance if layer == 1 else 0.0))
+            values, slopes = dual.block(rows, columns, rho.masked_fill_(equal, 1.0))
+            covariance, slopes = self._affine(values), self.weight * slopes
+            kernel = torch.addcmul(term(layer, covariance), kernel, slopes)
+            yield covariance, kernel, slopes
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of each block; of a symmetric kernel only up to the diagonal."""
+        count = max(1, BLOCK[self.first.device.type] // len(self.second))
+        for start in range(0, len(self.first), count):
+            stop = min(start + count, len(self.first))
+            yield slice(start, stop), slice(0, stop if self.symmetric else len(self.second))
+
+    def empty(self, count: int) -> Tensor:
+        return self.first.new_empty(count, len(self.first), len(self.second))
+
+    def write(self, whole: Tensor, rows: slice, columns: slice, block: Tensor) -> None:
+        """Put a block in its place, and of a symmetric kernel its mirror image too: x xᵀ need not be symmetric to the
+        last digit."""
+        whole[rows, columns] = block
+        if self.symmetric:
+            whole[: rows.start, rows] = block[:, : rows.start].T
+            diagonal = block[:, rows.start :].tril()
+            whole[rows, rows] = diagonal + diagonal.tril(-1).T
+
+
+def _correlation(covariance: Tensor, q1: Tensor, q2: Tensor, tolerance: float) -> Tensor:
     size = (q1[:, None] * q2).sqrt()
-    rho = torch.where(
-        size > 0, covariance / size, torch.zeros_like(size)
-    )  # a zero input has no direction, and adds nothing
-    rho = torch.where(1 - rho.abs() < ROUNDING, rho.sign(), rho)
-    return rho.fill_diagonal_(1.0) if same else rho
+    # A zero input has no direction, and adds nothing.
+    rho = torch.where(size > 0, covariance / size, 0.0).clamp_(-1, 1)
+    return torch.where(1 - rho.abs() < tolerance, rho.sign(), rho)
 
 
-def _symmetric(kernel: Tensor) -> Tensor:
-    """x xᵀ need not be symmetric to the last digit."""
-    return (kernel + kernel.T) / 2
+def _names(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """A number for each input, equal for equal inputs."""
+    known: dict[bytes, int] = {}
+
+    def names(points: Tensor) -> Tensor:
+        rows = (points + 0.0).cpu().numpy()  # -0 and 0 are one number
+        return torch.tensor([known.setdefault(row.tobytes(), len(known)) for row in rows], device=points.device)
+
+    one = names(first)
+    return one, one if second is first else names(second)
 
 
-def _inputs(net: Architecture, x: Tensor | np.ndarray) -> Tensor:
+def _inputs(net: Architecture, x: Points) -> Tensor:
     points = torch.as_tensor(np.array(x)) if isinstance(x, np.ndarray) else torch.as_tensor(x)
     if points.ndim != 2 or points.shape[1] != net.inputs or len(points) == 0:
         raise UserError(
