@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class DenseNetwork:
             raise UserError(f"beta {self.beta} must not be negative, weight_scale {self.weight_scale} must be positive")
         activation(self.activation)
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """(n_0, n_1, ..., n_L)."""
         hidden = self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
