@@ -155,7 +155,9 @@ def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses",
 
         rows = describe()
     elif what == "losses":
-        rows = [("squared", "(1/N) Σ_i ½ Σ_o (F_o(x_i) - y_io)²")]
+        from ntkrun.theory.losses import LOSSES
+
+        rows = [(loss.name, loss.statement) for loss in LOSSES.values()]
     else:
         raise UserError(f"list {what}: choose activations, data or losses")
     width = max(len(name) for name, _ in rows)

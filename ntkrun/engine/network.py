@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 
-WEIGHTS, BIASES = 0, 1  # roles in the key of a random generator
+WEIGHTS, BIASES, BATCHES = 0, 1, 2  # roles in the key of a random generator
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Parameters:
     def clone(self) -> "Parameters":
         return Parameters([w.clone() for w in self.weights], [b.clone() for b in self.biases])
 
+    def zeros(self) -> "Parameters":
+        return Parameters([torch.zeros_like(w) for w in self.weights], [torch.zeros_like(b) for b in self.biases])
+
     def select(self, positions: list[int]) -> "Parameters":
         """The networks at these positions of the stack, in this order (a copy)."""
         return Parameters([w[positions] for w in self.weights], [b[positions] for b in self.biases])
@@ -37,8 +41,10 @@ class Parameters:
 @dataclass(frozen=True)
 class Layers:
     """What a forward pass leaves: `activations[l]` = a^(l), l = 0..L-1, and `preactivations[l]` = z^(l+1), each (S, N,
-    n)."""
+    n); with the network and the parameters that it went through, which the backward pass goes through again."""
 
+    net: "DenseNetwork"
+    params: Parameters
     activations: list[Tensor]
     preactivations: list[Tensor]
 
@@ -82,7 +88,7 @@ class DenseNetwork:
             raise UserError(f"beta {self.beta} must not be negative, weight_scale {self.weight_scale} must be positive")
         activation(self.activation)
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """(n_0, n_1, ..., n_L)."""
         hidden = self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
@@ -110,7 +116,7 @@ class DenseNetwork:
         def draw(layer: int, role: int, *shape: int) -> Tensor:
             stack = torch.empty(len(seeds), *shape, dtype=dtype)
             for position, seed in enumerate(seeds):
-                stack[position] = torch.from_numpy(_generator(seed, layer, role, *shape).standard_normal(shape))
+                stack[position] = torch.from_numpy(generator(seed, layer, role, *shape).standard_normal(shape))
             return stack.to(device)
 
         n = self.widths
@@ -125,42 +131,57 @@ class DenseNetwork:
             return self.forward(params, x).outputs
 
     def forward(self, params: Parameters, x: Tensor) -> Layers:
-        """One pass through all layers; in grad mode it is recorded from z^(1) on, for `pullback`."""
+        """One pass through all layers, for inputs x (N, n_0) common to the stack, or (S, N, n_0) of each network's
+        own."""
         _check_inputs(self, x)
         sigma = activation(self.activation).function
         a = [x.to(params.weights[0]).expand(len(params.weights[0]), -1, -1)]
         z = [self._affine(params, 0, a[0])]
-        z[0].requires_grad_(torch.is_grad_enabled())
         for layer in range(1, self.depth):
             a.append(sigma(z[-1]))
             z.append(self._affine(params, layer, a[-1]))
-        return Layers(a, z)
+        return Layers(self, params, a, z)
 
     def _affine(self, params: Parameters, layer: int, a: Tensor) -> Tensor:
-        bias, weight = params.biases[layer].unsqueeze(1), params.weights[layer]
-        return torch.baddbmm(bias, a, weight.mT, beta=self.beta, alpha=self.scale(layer))
-
-
-def pullback(layers: Layers, cotangent: Tensor) -> list[Tensor]:
-    """Σ_i v_i ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, n_l), given v (S, N, O): one backward pass.
-
-    F(x) depends on the pre-activations of x alone, so the derivative of the sum over inputs is the derivative at each.
-    """
-    return list(torch.autograd.grad(layers.outputs, layers.preactivations, cotangent, retain_graph=True))
+        product = _scaled_product(a, params.weights[layer].mT, self.scale(layer))
+        return product.add_(params.biases[layer].unsqueeze(1), alpha=self.beta)
 
 
 def output_gradients(layers: Layers) -> list[Tensor]:
-    """δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l): one backward pass an output."""
-    outputs = layers.outputs
-    eye = torch.eye(outputs.shape[-1], dtype=outputs.dtype, device=outputs.device)
-    passes = [pullback(layers, e_i.expand_as(outputs)) for e_i in eye]
-    return [torch.stack(of_one_layer, dim=2) for of_one_layer in zip(*passes, strict=True)]
+    """δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l), i the third axis.
+
+    δ_i^(L) = e_i,   δ_i^(l) = (σ_w/√n_l · δ_i^(l+1) w^(l)) ∘ σ'(z^(l))
+    """
+    s, n, o = layers.outputs.shape
+    return _backward(layers, torch.eye(o).to(layers.outputs).expand(s, n, o, o))
 
 
-def _generator(seed: int, *key: int) -> np.random.Generator:
+def pullback(layers: Layers, cotangent: Tensor) -> list[Tensor]:
+    """Σ_i v_i ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, n_l), given v (S, N, O): one backward pass."""
+    return [d.squeeze(2) for d in _backward(layers, cotangent.unsqueeze(2))]
+
+
+def _backward(layers: Layers, top: Tensor) -> list[Tensor]:
+    """The recursion of δ from `top` (S, N, R, O), R vectors an input, down to z^(1): L tensors (S, N, R, n_l)."""
+    net, sigma = layers.net, activation(layers.net.activation)
+    deltas = [top]
+    for layer in range(net.depth - 1, 0, -1):
+        slope = sigma.slope(layers.preactivations[layer - 1], layers.activations[layer])
+        back = _scaled_product(deltas[0].flatten(1, 2), layers.params.weights[layer], net.scale(layer))
+        deltas.insert(0, back.view(*top.shape[:3], -1).mul_(slope.unsqueeze(2)))
+    return deltas
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale · a b, the factor inside the product (with beta=0 the first argument is not read)."""
+    return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scale)
+
+
+def generator(seed: int, *key: int) -> np.random.Generator:
+    """Random numbers of a seed for one purpose: those of another key are independent of them."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 def _check_inputs(net: DenseNetwork, x: Tensor) -> None:
-    if x.ndim != 2 or x.shape[1] != net.inputs:
+    if x.ndim not in (2, 3) or x.shape[-1] != net.inputs:
         raise UserError(f"inputs of shape {tuple(x.shape)} given to a network that takes (N, {net.inputs})")

@@ -12,7 +12,8 @@ from torch import Tensor
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.probes import Measurement, Reference, measure, reference, test_losses
-from ntkrun.engine.training import Departure, State, train
+from ntkrun.engine.training import Departure, State, batches, train
+from ntkrun.theory.losses import LOSSES
 
 Columns = dict[str, list[float]]
 
@@ -34,6 +35,9 @@ class StackTask:
     keep_kernels: frozenset[int]  # steps whose whole kernel is kept
     keep_last_kernel: bool  # the last one measured too, wherever the run ends
     dtype: torch.dtype
+    loss: str = "squared"
+    batch: int | None = None  # inputs a step, i.i.d. with replacement; None for all of them
+    momentum: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,13 @@ def run_stack(task: StackTask, device: torch.device, watch: Watcher = lambda sta
     x, y, x_test, y_test = (_tensor(a, task.dtype, device) for a in (task.x, task.y, task.x_test, task.y_test))
     net = task.network
     params = net.init(task.seeds, task.dtype, device)
-    test_loss = test_losses(net, x_test, y_test)
+    loss = LOSSES[task.loss]
+    test_loss = test_losses(net, x_test, y_test, loss)
+    drawn = None if task.batch is None else batches(net, task.seeds, len(x), task.batch, device)
     recorder = _Recorder(task)
     ref: Reference | None = None
     alive = list(range(len(task.seeds)))
-    for state in train(net, params, x, y, task.step_size, task.steps, task.probed):
+    for state in train(net, params, x, y, task.step_size, task.steps, task.probed, loss, task.momentum, drawn):
         recorder.departed.extend(state.departed)
         if ref is not None and state.departed:
             ref = ref.select([alive.index(position) for position in state.positions])

@@ -1,18 +1,22 @@
-"""Full-batch gradient descent on a stack of networks, as an iterator of states.
+"""Gradient descent on a stack of networks, as an iterator of states.
 
-Loss and its convention: (1/N) Σ_i ½ Σ_o (F_o(x_i) - y_io)², the mean over inputs of half the squared error, summed over
-outputs. (torch's MSELoss has no ½ and also averages over outputs.) Time is t = η·step.
+The loss is (1/N) Σ_i ℓ(F(x_i), y_i), ℓ from theory/losses.py; with batches its gradient is that of B inputs, drawn for
+the step. Time is t = η·step.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients, pullback
+from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
+from ntkrun.engine.update import Descent
+from ntkrun.theory.losses import LOSSES, Loss
 
 GROWTH_LIMIT = 1e6  # a run whose loss has grown by this factor has diverged
+STEPS_AHEAD = 64  # batches are drawn, and sent to the device, for so many steps at once
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,23 @@ class State:
     """The runs of a stack before an update. Valid until the next state is asked for: parameters are updated in place.
 
     `positions` are those of the runs still going, in the stack as it started (S of them); `departed` left at this step.
-    `layers` and `deltas` (δ^(l), (S, N, O, n_l)) are from the passes of the training step itself; `deltas` is None at
-    steps that are not probed.
+    `params` is W, `start` is W_0. `batch` are the inputs whose loss the update descends, (S, B); None means all.
+
+    At probed steps `layers` and `loss` (S,) are of all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the passes of
+    the training step itself, and `distances` are ‖p - p_0‖ of each parameter, (S, 2L), float64. At others `layers` and
+    `loss` are of the batch, and there are no `deltas` and `distances`.
     """
 
     step: int
     positions: list[int]
     departed: list[Departure]
     params: Parameters
+    start: Parameters
+    batch: Tensor | None
     layers: Layers
     loss: Tensor
     deltas: list[Tensor] | None
-
-
-def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
-    """(1/N) Σ_i ½ Σ_o (F - y)², for outputs (S, N, O) and targets (N, O): (S,)."""
-    return (outputs - y).square().sum(dim=2).mean(dim=1) / 2
+    distances: Tensor | None
 
 
 def train(
@@ -55,65 +60,130 @@ def train(
     step_size: float,
     steps: int,
     probed: Collection[int],
+    loss: Loss = LOSSES["squared"],
+    momentum: float = 0.0,
+    batches: Iterator[Tensor] | None = None,
 ) -> Iterator[State]:
-    """States 0..`steps` of gradient descent W ← W - η ∇loss on inputs x (N, n_0), targets y (N, O); changes `params`.
+    """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
     The step and the kernel share their passes: with r = ∂loss/∂F,
 
         ∂loss/∂w^(l) = (σ_w/√n_l) Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
         ∂loss/∂b^(l) = β Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
 
-    A run whose loss is not finite, or has grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when
-    none is left.
+    `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
+    grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left.
     """
-    positions = list(range(len(params.weights[0])))
-    start: Tensor | None = None
+    runs = _Runs.begin(params, Descent.begin(params, step_size, momentum))
     for step in range(steps + 1):
-        layers = _passes(net, params, x)
-        loss = squared_error(layers.outputs.detach(), y)
-        start = loss if start is None else start
-        departed = _departures(loss, start, step, positions)
+        probe, batch = step in probed, next(batches) if batches else None
+        seen = _forward(net, runs, x, y, loss, batch, probe)
+        departed = runs.departures(seen.loss, step)
         if departed:
-            left = {run.position for run in departed}
-            keep = [k for k, position in enumerate(positions) if position not in left]
-            positions = [positions[k] for k in keep]
-            params, start, loss = params.select(keep), start[keep], loss[keep]
-            if keep:
-                layers = _passes(net, params, x)
-        deltas = output_gradients(layers) if step in probed and positions else None
-        yield State(step, positions, departed, params, layers, loss, deltas)
-        if not positions:
+            runs = runs.without(departed)
+            seen = _forward(net, runs, x, y, loss, batch, probe)
+        deltas = output_gradients(seen.layers) if probe and runs.positions else None
+        start, distances = runs.descent.start, runs.distances
+        yield State(
+            step, runs.positions, departed, runs.params, start, seen.batch, seen.layers, seen.loss, deltas, distances
+        )
+        if not runs.positions:
             return
         if step < steps:
-            _descend(net, params, layers, _directions(layers, deltas, y), step_size)
+            r = loss.gradient(seen.layers.outputs, seen.targets) * seen.shares
+            d = directions(seen.layers, deltas, r)
+            runs.distances = runs.descent.update(seen.layers, d, measure=step + 1 in probed)
 
 
-def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Layers:
-    with torch.enable_grad():
-        return net.forward(params, x)
+def batches(net: DenseNetwork, seeds: Sequence[int], inputs: int, size: int, device: torch.device) -> Iterator[Tensor]:
+    """`size` of the inputs 0..`inputs`-1 a step and run, i.i.d. with replacement: (S, B), without end.
+
+    Each run has a generator of its own, so that what it draws does not depend on what it is stacked with; its widths
+    are part of the key, as shapes are for initial weights.
+    """
+    draws = [generator(seed, net.depth, BATCHES, *net.widths) for seed in seeds]
+    while True:
+        ahead = np.stack([draw.integers(inputs, size=(STEPS_AHEAD, size)) for draw in draws], axis=1)
+        yield from torch.from_numpy(ahead).to(device)
 
 
-def _directions(layers: Layers, deltas: list[Tensor] | None, y: Tensor) -> list[Tensor]:
-    """Σ_i r_i δ_i^(l) for l = 1..L, each (S, N, n_l), from the δ of the kernel where they are there already."""
-    residual = (layers.outputs.detach() - y) / len(y)
+@dataclass
+class _Runs:
+    """What the runs still going carry from step to step; `distances` of the state to come, if it is probed."""
+
+    positions: list[int]
+    params: Parameters
+    descent: Descent
+    distances: Tensor | None
+    first_loss: Tensor | None = None
+
+    @classmethod
+    def begin(cls, params: Parameters, descent: Descent) -> "_Runs":
+        stack = len(params.weights[0])
+        nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
+        return cls(list(range(stack)), params, descent, nowhere)
+
+    def departures(self, loss: Tensor, step: int) -> list[Departure]:
+        """Which runs have diverged, and how."""
+        if self.first_loss is None:
+            self.first_loss = loss
+        departed = []
+        for position, now, first in zip(self.positions, loss.tolist(), self.first_loss.tolist(), strict=True):
+            if not now < float("inf"):  # true of nan as well
+                departed.append(Departure(position, step, f"the loss is not finite at step {step}"))
+            elif now > GROWTH_LIMIT * first:
+                departed.append(Departure(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}"))
+        return departed
+
+    def without(self, departed: list[Departure]) -> "_Runs":
+        left = {run.position for run in departed}
+        keep = [k for k, position in enumerate(self.positions) if position not in left]
+        return _Runs(
+            [self.positions[k] for k in keep],
+            self.params.select(keep),
+            self.descent.select(keep),
+            None if self.distances is None else self.distances[keep],
+            None if self.first_loss is None else self.first_loss[keep],
+        )
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """The forward pass of a step, the targets of its inputs, and their `shares` in the loss that the step descends."""
+
+    batch: Tensor | None
+    layers: Layers
+    targets: Tensor
+    shares: Tensor | float
+    loss: Tensor
+
+
+def _forward(
+    net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool
+) -> _Pass:
+    """All inputs where everything is measured, else those of the batch alone."""
+    shares: Tensor | float = 1 / len(x)
+    if batch is not None:
+        batch = batch[runs.positions]
+        if probe:
+            shares = _shares(batch, x)
+        else:
+            x, y, shares = x[batch], y[batch], 1 / batch.shape[1]
+    layers = net.forward(runs.params, x)
+    return _Pass(batch, layers, y, shares, loss(layers.outputs, y))
+
+
+def _shares(batch: Tensor, x: Tensor) -> Tensor:
+    """How often each of all inputs was drawn, over B: (S, N, 1)."""
+    runs, drawn = batch.shape
+    each = x.new_full((runs, drawn), 1 / drawn)
+    return x.new_zeros(runs, len(x)).scatter_add_(1, batch, each).unsqueeze(2)
+
+
+def directions(layers: Layers, deltas: list[Tensor] | None, r: Tensor) -> list[Tensor]:
+    """d^(l) = Σ_i r_i δ_i^(l) for l = 1..L, each (S, N, n_l), from the δ of the kernel where they are there already."""
     if deltas is None:
-        return pullback(layers, residual)
-    return [(residual.unsqueeze(3) * delta).sum(dim=2) for delta in deltas]
-
-
-def _descend(net: DenseNetwork, params: Parameters, layers: Layers, directions: list[Tensor], step_size: float) -> None:
-    for layer, d in enumerate(directions):
-        a = layers.activations[layer].detach()
-        params.weights[layer].baddbmm_(d.mT, a, alpha=-step_size * net.scale(layer))
-        params.biases[layer].add_(d.sum(dim=1), alpha=-step_size * net.beta)
-
-
-def _departures(loss: Tensor, start: Tensor, step: int, positions: list[int]) -> list[Departure]:
-    """Which runs have diverged, and how."""
-    departed = []
-    for position, now, first in zip(positions, loss.tolist(), start.tolist(), strict=True):
-        if not now < float("inf"):  # true of nan as well
-            departed.append(Departure(position, step, f"the loss is not finite at step {step}"))
-        elif now > GROWTH_LIMIT * first:
-            departed.append(Departure(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}"))
-    return departed
+        return pullback(layers, r)
+    if r.shape[2] == 1:
+        return [r * delta.squeeze(2) for delta in deltas]
+    return [(r.unsqueeze(2) @ delta).squeeze(2) for delta in deltas]

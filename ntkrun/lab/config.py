@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from ntkrun.engine.data import DataConfig, DataSet
 from ntkrun.errors import ConfigError, FieldError, Problem, UserError
 from ntkrun.lab.config_errors import sentence
-from ntkrun.lab.points import step_size
+from ntkrun.lab.points import check_batch, check_loss, step_size
 from ntkrun.lab.sections import Config, LogSpaced, Point, SweepBlock
 from ntkrun.lab.yaml_reader import Document, dotted, read_value
 
@@ -281,9 +281,10 @@ def _data_problems(raw: _Raw, problems: list[Problem]) -> None:
 def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
     """What only several sections together can tell."""
     found: list[tuple[tuple[Any, ...], str]] = []
-    if not point.data.remote and not point.data.problems():
+    of_data = () if point.data.remote or point.data.problems() else (check_loss, step_size)
+    for check in (check_batch, *of_data):
         try:
-            step_size(point)
+            check(point)
         except FieldError as error:
             found.append((("training", error.field), error.what))
     for k, kept in enumerate(point.probes.kernels):

@@ -17,7 +17,7 @@ from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.plan import Run, Stack, columns, plan, probed_steps, stacks
-from ntkrun.lab.points import data_of, network, step_size
+from ntkrun.lab.points import check_loss, data_of, network, step_size
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.store import Results, Store
 
@@ -134,6 +134,7 @@ def _memory(stack: Stack) -> Iterator[None]:
 
 def _task(stack: Stack) -> StackTask:
     point, data = stack.point, data_of(stack.point)
+    check_loss(point)  # the config reader could not, where data are fetched
     steps, kept = point.training.steps, point.probes.kernels
     keep = {0 if step == "first" else step for step in kept if step != "last"}
     return StackTask(
@@ -149,6 +150,9 @@ def _task(stack: Stack) -> StackTask:
         keep_kernels=frozenset(keep),
         keep_last_kernel="last" in kept,
         dtype=DTYPES[point.training.dtype],
+        loss=point.training.loss,
+        batch=None if point.training.batch == "full" else point.training.batch,
+        momentum=point.training.momentum,
     )
 
 

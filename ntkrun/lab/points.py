@@ -2,11 +2,15 @@
 
 from functools import lru_cache
 
+import numpy as np
+import torch
+
 from ntkrun.engine.data import Data
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.sections import Point, Relative
 from ntkrun.theory.limit import relative_step_size
+from ntkrun.theory.losses import LOSSES
 
 
 def data_of(point: Point) -> Data:
@@ -21,6 +25,21 @@ def network(point: Point) -> DenseNetwork:
     """The network of a grid point."""
     data, net = data_of(point), point.network
     return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, net.beta, net.weight_scale)
+
+
+def check_batch(point: Point) -> None:
+    """Raises FieldError where a batch is larger than the training set."""
+    batch, samples = point.training.batch, point.data.samples
+    if batch != "full" and batch > samples:
+        raise FieldError("batch", f"{batch} inputs a step, but data.samples is {samples}; at most that many, or `full`")
+
+
+def check_loss(point: Point) -> None:
+    """Raises FieldError where the targets do not suit the loss."""
+    data = data_of(point)
+    objection = LOSSES[point.training.loss].objection(torch.from_numpy(np.concatenate([data.y, data.y_test])))
+    if objection:
+        raise FieldError("loss", objection)
 
 
 def step_size(point: Point) -> float:

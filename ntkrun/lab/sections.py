@@ -1,5 +1,6 @@
 """The sections of a config: every key, its type, its default and what it must satisfy on its own."""
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
@@ -8,6 +9,7 @@ from ntkrun.engine.data import DataConfig
 from ntkrun.errors import UserError
 from ntkrun.strict import Strict
 from ntkrun.theory.activations import activation
+from ntkrun.theory.losses import LOSSES
 
 Size = Annotated[int, Field(ge=1)]
 LARGEST = 1e15  # of scales and step sizes: their squares are still numbers in float32
@@ -66,16 +68,28 @@ class Relative(Strict):
 
 
 class Training(Strict):
-    """Full-batch gradient descent."""
+    """Gradient descent, on all inputs or on batches, with heavy-ball momentum or without."""
 
-    loss: Literal["squared"] = "squared"
+    loss: str = Field("squared", json_schema_extra={"enum": list(LOSSES)})
     step_size: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
         Discriminator(_kind),
     ] = Relative(relative=1.0)
     steps: int = Field(500, ge=0)
-    batch: Literal["full"] = "full"
+    batch: Annotated[
+        Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
+    ] = "full"
+    momentum: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, name: str) -> str:
+        if name not in LOSSES:
+            near = difflib.get_close_matches(name, LOSSES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LOSSES)}"
+            raise ValueError(f"unknown loss {name!r}; {hint}")
+        return name
 
 
 class LogSpaced(Strict):

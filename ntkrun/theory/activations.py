@@ -21,12 +21,25 @@ from ntkrun.errors import UserError
 
 @dataclass(frozen=True)
 class Activation:
-    """A nonlinearity: `function` acts elementwise on a tensor; `kinks` are the points where it is not smooth."""
+    """A nonlinearity: `function` acts elementwise on a tensor; `kinks` are the points where it is not smooth.
+
+    `derivative` gives σ'(z) from z and a = σ(z), where that is faster than autograd; without it, `slope` differentiates
+    `function`.
+    """
 
     name: str
     statement: str
     function: Callable[[Tensor], Tensor]
     kinks: tuple[float, ...] = ()
+    derivative: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def slope(self, z: Tensor, a: Tensor) -> Tensor:
+        """σ'(z), elementwise, given a = σ(z); at a kink what torch takes it to be."""
+        if self.derivative is not None:
+            return self.derivative(z, a)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            return torch.autograd.grad(self.function(z), z, torch.ones_like(z))[0]
 
 
 def _identity(z: Tensor) -> Tensor:
@@ -50,30 +63,51 @@ def _gaussian(z: Tensor) -> Tensor:
     return torch.exp(-z * z)
 
 
+def _erf_slope(z: Tensor) -> Tensor:
+    return 2 / math.sqrt(math.pi) * (-z * z).exp()
+
+
+def _leaky_slope(z: Tensor, a: Tensor, s: float) -> Tensor:
+    return z.sign().clamp_(min=0).mul_(1 - s).add_(s)  # in a sixth of the time that torch.where takes
+
+
+def _silu_slope(z: Tensor, a: Tensor) -> Tensor:
+    p = z.sigmoid()
+    return p + a * (1 - p)
+
+
 def _table(*activations: Activation) -> MappingProxyType[str, Activation]:
     return MappingProxyType({a.name: a for a in activations})
 
 
 ACTIVATIONS = _table(
-    Activation("identity", "z", _identity),
-    Activation("relu", "max(z, 0)", F.relu, (0.0,)),
-    Activation("leaky_relu", "z for z > 0, else s·z; slope s = 0.01 or leaky_relu(s)", F.leaky_relu, (0.0,)),
-    Activation("abs", "|z|", torch.abs, (0.0,)),
-    Activation("erf", "erf(z)", torch.erf),
-    Activation("tanh", "tanh(z)", torch.tanh),
-    Activation("sigmoid", "1/(1 + exp(-z))", torch.sigmoid),
-    Activation("softplus", "log(1 + exp(z))", F.softplus),
-    Activation("gelu", "z·Φ(z), Φ the normal distribution function", F.gelu),
-    Activation("silu", "z/(1 + exp(-z))", F.silu),
-    Activation("elu", "z for z > 0, else exp(z) - 1", F.elu, (0.0,)),
-    Activation("sin", "sin(z)", torch.sin),
-    Activation("cos", "cos(z)", torch.cos),
-    Activation("erf_sigmoid", "(1 + erf(z))/2", _erf_sigmoid),
-    Activation("gaussian", "exp(-z²)", _gaussian),
-    Activation("square", "z² (not Lipschitz)", torch.square),
-    Activation("cube", "z³ (not Lipschitz)", _cube),
-    Activation("relu_squared", "max(z, 0)² (not Lipschitz)", _square_relu, (0.0,)),
-    Activation("exp", "exp(z) (not Lipschitz)", torch.exp),
+    Activation("identity", "z", _identity, derivative=lambda z, a: torch.ones_like(z)),
+    Activation("relu", "max(z, 0)", F.relu, (0.0,), derivative=lambda z, a: a.sign()),
+    Activation(
+        "leaky_relu",
+        "z for z > 0, else s·z; slope s = 0.01 or leaky_relu(s)",
+        F.leaky_relu,
+        (0.0,),
+        derivative=partial(_leaky_slope, s=0.01),
+    ),
+    Activation("abs", "|z|", torch.abs, (0.0,), derivative=lambda z, a: z.sign()),
+    Activation("erf", "erf(z)", torch.erf, derivative=lambda z, a: _erf_slope(z)),
+    Activation("tanh", "tanh(z)", torch.tanh, derivative=lambda z, a: 1 - a * a),
+    Activation("sigmoid", "1/(1 + exp(-z))", torch.sigmoid, derivative=lambda z, a: a * (1 - a)),
+    Activation("softplus", "log(1 + exp(z))", F.softplus, derivative=lambda z, a: z.sigmoid()),
+    Activation("gelu", "z·Φ(z), Φ the normal distribution function", F.gelu),  # torch's own backward is faster
+    Activation("silu", "z/(1 + exp(-z))", F.silu, derivative=_silu_slope),
+    Activation("elu", "z for z > 0, else exp(z) - 1", F.elu, (0.0,), derivative=lambda z, a: a.clamp(max=0) + 1),
+    Activation("sin", "sin(z)", torch.sin, derivative=lambda z, a: z.cos()),
+    Activation("cos", "cos(z)", torch.cos, derivative=lambda z, a: -z.sin()),
+    Activation("erf_sigmoid", "(1 + erf(z))/2", _erf_sigmoid, derivative=lambda z, a: _erf_slope(z) / 2),
+    Activation("gaussian", "exp(-z²)", _gaussian, derivative=lambda z, a: -2 * z * a),
+    Activation("square", "z² (not Lipschitz)", torch.square, derivative=lambda z, a: 2 * z),
+    Activation("cube", "z³ (not Lipschitz)", _cube, derivative=lambda z, a: 3 * z * z),
+    Activation(
+        "relu_squared", "max(z, 0)² (not Lipschitz)", _square_relu, (0.0,), derivative=lambda z, a: 2 * F.relu(z)
+    ),
+    Activation("exp", "exp(z) (not Lipschitz)", torch.exp, derivative=lambda z, a: a),
 )
 
 _REGISTERED: dict[str, Activation] = {}  # users' own
@@ -87,7 +121,7 @@ def activation(name: str) -> Activation:
     slope = leaky_slope(name)
     if slope is not None:
         function = partial(F.leaky_relu, negative_slope=slope)
-        return Activation(name, f"z for z > 0, else {slope}·z", function, (0.0,))
+        return Activation(name, f"z for z > 0, else {slope}·z", function, (0.0,), partial(_leaky_slope, s=slope))
     known = {**ACTIVATIONS, **_REGISTERED}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

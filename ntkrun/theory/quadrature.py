@@ -34,12 +34,9 @@ Pair = tuple[Tensor, Tensor]  # of σ and of σ'
 
 
 def value_and_slope(sigma: Activation, z: Tensor) -> Pair:
-    """σ(z) and σ'(z), the latter by autograd."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        value = sigma.function(z)
-        (slope,) = torch.autograd.grad(value.sum(), z)
-    return value.detach(), slope
+    """σ(z) and σ'(z)."""
+    value = sigma.function(z)
+    return value, sigma.slope(z, value)
 
 
 def moments(sigma: Activation, q: Tensor, count: int = LINE_NODES) -> tuple[Pair, Pair]:

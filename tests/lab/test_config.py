@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from ntkrun.errors import ConfigError, UserError
 from ntkrun.lab.config import Sweep, load_config, parse_config
 from ntkrun.lab.sections import Relative
+from ntkrun.theory.losses import LOSSES
 
 GOOD = """\
 name: test
@@ -150,7 +151,15 @@ def test_order_of_keys_is_nothing() -> None:
         ("training.step_size=1e300", "training.step_size: must be at most 1e+15, not 1e+300"),
         ("training.step_size=fast", "training.step_size: must be a number, not 'fast'"),
         ("training.dtype=float16", "training.dtype: 'float16' is not one of float32, float64; did you mean"),
-        ("training.loss=hinge", "training.loss: 'hinge' is not one of squared"),
+        ("training.loss=hinge", "training.loss: unknown loss 'hinge'; known: squared, cross_entropy, logistic, huber"),
+        ("training.loss=hubber", "training.loss: unknown loss 'hubber'; did you mean 'huber'?"),
+        ("training.loss=cross_entropy", "training.loss: cross_entropy takes two outputs or more"),
+        ("training.batch=7", "training.batch: 7 inputs a step, but data.samples is 6"),
+        ("training.batch=0", "training.batch: must be at least 1, not 0"),
+        ("training.batch=half", "training.batch: 'half' is not one of full"),
+        ("training.batch=2.5", "training.batch: must be a whole number, not 2.5"),
+        ("training.momentum=1", "training.momentum: must be less than 1, not 1"),
+        ("training.momentum=-0.1", "training.momentum: must be at least 0, not -0.1"),
         ("probes.every=0", "probes.every: must be at least 1, not 0"),
         ("probes.every={log_spaced: 60}", "probes.every.log_spaced: 60 probes do not fit into 4 steps"),
         ("probes.kernels=[frist]", "probes.kernels.0: 'frist' is not one of first, last; did you mean 'first'?"),
@@ -193,6 +202,24 @@ def test_relative_step_without_a_limit_kernel_says_so() -> None:
     (problem,) = _problems(GOOD.replace("0.5", "{relative: 1}").replace("erf", "tanh"))
     assert problem.startswith("f.yaml:4: training.step_size: the infinite-width kernel of tanh is not there yet")
     assert problem.endswith("as in step_size: 0.5")
+
+
+def test_targets_that_do_not_suit_the_loss_point_at_it() -> None:
+    text = "name: x\ndata: {name: circle, targets: product}\ntraining:\n  batch: 100\n  loss: logistic\n"
+    assert _problems(text) == [
+        "f.yaml:4: training.batch: 100 inputs a step, but data.samples is 64; at most that many, or `full`",
+        "f.yaml:5: training.loss: the logistic loss takes targets of +1 and -1 alone",
+    ]
+    one_hot = "name: x\ndata: {name: digits, targets: one_hot}\ntraining: {loss: cross_entropy, batch: 64}\n"
+    ((point, _),) = parse_config(one_hot).points
+    assert (point.training.loss, point.training.batch) == ("cross_entropy", 64)
+
+
+def test_every_loss_of_the_table_can_be_named() -> None:
+    for name in LOSSES:
+        data = "{name: digits, targets: one_hot}" if name == "cross_entropy" else "{name: digits}"
+        ((point, _),) = parse_config(f"name: x\ndata: {data}\ntraining: {{loss: {name}}}\n").points
+        assert point.training.loss == name
 
 
 def test_all_errors_at_once_with_their_lines() -> None:

@@ -62,6 +62,9 @@ def test_whatever_changes_a_number_changes_the_id() -> None:
         "training.step_size={relative: 0.5}",
         "training.steps=5",
         "training.dtype=float64",
+        "training.loss=huber",
+        "training.batch=2",
+        "training.momentum=0.5",
         "probes.every=2",
         "probes.kernels=[]",
     ):

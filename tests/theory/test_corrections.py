@@ -21,8 +21,7 @@ def test_kurtosis_and_correlation_of_outputs(widths: tuple[int, ...]) -> None:
     r = E[v²]/E[v]², without the noise of the outputs themselves; within 4 standard errors of 20000 networks."""
     net = DenseNetwork(5, 2, len(widths) + 1, widths, "relu", 0.0, 1.3)
     x = torch.ones(1, 5, dtype=torch.float64)
-    with torch.no_grad():
-        last = [net.forward(net.init(range(s, s + 2000)), x).activations[-1][:, 0] for s in range(0, 20000, 2000)]
+    last = [net.forward(net.init(range(s, s + 2000)), x).activations[-1][:, 0] for s in range(0, 20000, 2000)]
     v = torch.cat(last).double().square().sum(dim=1)
     v = v / v.mean()
     second, error = _mean_and_error(v.square())

@@ -149,9 +149,8 @@ def test_layers_are_the_kernels_of_every_depth(name: str) -> None:
 
 def _standard_kernel(net: DenseNetwork, seeds: range, x: torch.Tensor) -> torch.Tensor:
     """Σ_l [a·a' + 1] δ·δ' in the standard parametrisation, whose network has the same F: δ and a are the same."""
-    with torch.enable_grad():
-        layers = net.forward(net.init(seeds, torch.float64), x)
-        deltas = output_gradients(layers)
+    layers = net.forward(net.init(seeds, torch.float64), x)
+    deltas = output_gradients(layers)
     parts = [(a @ a.mT + 1) * (d[:, :, 0] @ d[:, :, 0].mT) for a, d in zip(layers.activations, deltas, strict=True)]
     return torch.stack(parts).sum(dim=0)
 

@@ -1,0 +1,144 @@
+"""The training step, with what is measured at every step, against plain training: N=64, L=4, one output, relu, float32.
+
+Plain training is a Sequential of Linear and ReLU layers, autograd and torch.optim.SGD. The routes of a row are timed by
+turns in one process, so that their ratio does not depend on what else the machine does; the table compares medians.
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_step.py [alone|stacks ...]        on one thread; both tables by default
+"""
+
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.engine.kernel import layerwise_kernel
+from ntkrun.engine.network import DenseNetwork, output_gradients
+from ntkrun.engine.probes import eigenvalues, kernel_numbers, state_kernel
+from ntkrun.engine.training import State, directions, train
+from ntkrun.engine.update import Descent
+from ntkrun.theory.losses import LOSSES
+
+INPUTS, DEPTH, DIMENSION, BETA, SEEDS = 64, 4, 64, 0.1, 32
+STEP_SIZE = 1e-3  # small: what a step costs does not depend on it, as long as no loss grows
+ALONE = {256: 200, 1024: 40, 2048: 20, 4096: 11}  # steps timed at each width
+STACKED = {64: 200, 256: 15}
+FOREVER = range(10**9)
+
+Step = Callable[[], object]
+
+
+def _data() -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(INPUTS, DIMENSION, generator=draw), torch.randn(INPUTS, 1, generator=draw).sign()
+
+
+def plain(width: int, seeds: int) -> Step:
+    """A step of plain torch networks, one after the other."""
+    x, y = _data()
+
+    def one() -> Step:
+        sizes = [DIMENSION, *[width] * (DEPTH - 1)]
+        hidden = [m for n, w in itertools.pairwise(sizes) for m in (nn.Linear(n, w), nn.ReLU())]
+        net = nn.Sequential(*hidden, nn.Linear(width, 1))
+        optimiser = torch.optim.SGD(net.parameters(), lr=STEP_SIZE / width)
+
+        def step() -> None:
+            optimiser.zero_grad()
+            loss = (net(x) - y).square().sum() / (2 * INPUTS)
+            loss.backward()
+            optimiser.step()
+
+        return step
+
+    steps = [one() for _ in range(seeds)]
+    return lambda: [step() for step in steps]
+
+
+def trained(width: int, seeds: int, look: Callable[[State], object], probed: range) -> Step:
+    """A step of `train`, and a look at the state it leaves."""
+    x, y = _data()
+    net = _network(width)
+    states = train(net, net.init(range(seeds)), x, y, STEP_SIZE, len(FOREVER) - 1, probed)
+    return lambda: look(next(states))
+
+
+def loss_and_kernel(width: int, seeds: int) -> Step:
+    """The same step with the loss and the kernel alone, which `train` does not offer apart from the drift."""
+    x, y = _data()
+    net, loss = _network(width), LOSSES["squared"]
+    params = net.init(range(seeds))
+    descent = Descent.begin(params, STEP_SIZE, 0.0)
+
+    def step() -> object:
+        layers = net.forward(params, x)
+        deltas = output_gradients(layers)
+        found = loss(layers.outputs, y).tolist(), layerwise_kernel(net, layers, deltas, layers, deltas)
+        r = loss.gradient(layers.outputs, y) / INPUTS
+        descent.update(layers, directions(layers, deltas, r), measure=False)
+        return found
+
+    return step
+
+
+def loss_kernel_drift(width: int, seeds: int, spectrum: bool = False) -> Step:
+    """The step with what `measure` computes of loss, kernel and weight drift (and of the eigenvalues)."""
+    net, first = _network(width), list[Tensor]()
+
+    def look(state: State) -> object:
+        kernel = state_kernel(net, state)
+        first.extend([] if first else [kernel])
+        assert state.distances is not None
+        found = {"loss": state.loss, **kernel_numbers(kernel, first[0]), "drift": state.distances.norm(dim=1)}
+        return found | (eigenvalues(kernel) if spectrum else {})
+
+    return trained(width, seeds, look, FOREVER)
+
+
+def _network(width: int) -> DenseNetwork:
+    return DenseNetwork(DIMENSION, 1, DEPTH, width, "relu", BETA)
+
+
+def medians(routes: dict[str, Step], rounds: int) -> dict[str, float]:
+    """Milliseconds a step, the routes taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in routes}
+    for step in [step for step in routes.values() for _ in range(2)]:
+        step()  # warm
+    for _ in range(rounds):
+        for name, step in routes.items():
+            started = time.perf_counter()
+            step()
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def table(widths: dict[int, int], seeds: int) -> None:
+    routes: dict[str, Callable[[int, int], Step]] = {
+        "plain": plain,
+        "step": lambda n, s: trained(n, s, lambda state: state.loss, range(0)),
+        "loss, kernel": loss_and_kernel,
+        "loss, kernel, drift": loss_kernel_drift,
+        "and eigenvalues": lambda n, s: loss_kernel_drift(n, s, spectrum=True),
+    }
+    print(f"\n{seeds} seed{'s' * (seeds > 1)}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}\n")
+    print("| n | plain, ms | " + " | ".join(f"{name} / plain" for name in list(routes)[1:]) + " |")
+    print("|---" * (len(routes) + 1) + "|")
+    for width, rounds in widths.items():
+        found = medians({name: make(width, seeds) for name, make in routes.items()}, rounds)
+        ratios = " | ".join(f"{found[name] / found['plain']:.2f}" for name in list(routes)[1:])
+        print(f"| {width} | {found['plain']:.2f} | {ratios} |", flush=True)
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["alone", "stacks"]
+    if "alone" in wanted:
+        table(ALONE, 1)
+    if "stacks" in wanted:
+        table(STACKED, SEEDS)
+
+
+if __name__ == "__main__":
+    main()
