@@ -199,8 +199,8 @@ def test_every_mistake_has_its_sentence(override: str, sentence: str) -> None:
 
 
 def test_relative_step_without_a_limit_kernel_says_so() -> None:
-    (problem,) = _problems(GOOD.replace("0.5", "{relative: 1}").replace("erf", "tanh"))
-    assert problem.startswith("f.yaml:4: training.step_size: the infinite-width kernel of tanh is not there yet")
+    (problem,) = _problems(GOOD.replace("0.5", "{relative: 1}").replace("erf", "exp, weight_scale: 100"))
+    assert problem.startswith("f.yaml:4: training.step_size: the limit kernel of exp is beyond float64 at layer 2")
     assert problem.endswith("as in step_size: 0.5")
 
 
