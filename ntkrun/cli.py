@@ -79,7 +79,7 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import Nobody, data_notes, outlook, resolve_device, run_sweep
+    from ntkrun.lab.execute import Nobody, notes_on, outlook, resolve_device, run_sweep
     from ntkrun.lab.plan import plan
     from ntkrun.terminal import SweepProgress, plan_lines
 
@@ -91,7 +91,7 @@ def sweep(
         return
     progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False))
     if not quiet:
-        for note in data_notes(plan(the_sweep)):
+        for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -1,29 +1,33 @@
 """What is measured of a state of training: numbers a run, and numbers a run and layer."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ntkrun.engine.flows import Flows, Problem, flows
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
-from ntkrun.engine.network import DenseNetwork, Parameters
+from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
-from ntkrun.theory.losses import Loss
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The start that drifts are measured from: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O) and F_0
-    (S, N, O)."""
+    """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), F_0 (S, N, O),
+    and what frozen kernels predict."""
 
     norms: Tensor
     kernel: Tensor
     outputs: Tensor
+    flows: Flows
 
     def select(self, keep: list[int]) -> "Reference":
-        return Reference(self.norms[keep], self.kernel[keep], self.outputs[keep])
+        return Reference(self.norms[keep], self.kernel[keep], self.outputs[keep], self.flows.select(keep))
+
+    def advanced(self, state: State) -> "Reference":
+        """The reference of the state after this one."""
+        return replace(self, flows=self.flows.advanced(state))
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,26 @@ class Measurement:
     kernel: Tensor
 
 
-def reference(net: DenseNetwork, state: State) -> Reference:
+def reference(net: DenseNetwork, state: State, problem: Problem) -> Reference:
     """The reference that the first state of a training makes."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
-    return Reference(norms, state_kernel(net, state), state.layers.outputs)
+    return Reference(norms, state_kernel(net, state), state.layers.outputs, flows(net, state.start, problem))
 
 
-def measure(net: DenseNetwork, state: State, ref: Reference, test_loss: Callable[[Parameters], Tensor]) -> Measurement:
+def measure(net: DenseNetwork, state: State, ref: Reference) -> Measurement:
     """Every number of a probed state against its reference."""
     assert state.distances is not None, "only a probed state has them"
-    kernel = state_kernel(net, state)
+    kernel, problem = state_kernel(net, state), ref.flows.problem
+    outputs = torch.cat([state.layers.outputs, net.apply(state.params, problem.x_test)], dim=1)
     numbers = {
         "loss": state.loss,
-        "test_loss": test_loss(state.params),
+        "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
         **kernel_numbers(kernel, ref.kernel),
         **eigenvalues(kernel),
         "weight_drift": state.distances.norm(dim=1) / ref.norms.norm(dim=1),
         "output_drift": (state.layers.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
+        **limit_numbers(kernel, problem.limit),
+        **flow_numbers(outputs, ref.flows, state.step * problem.step_size),
     }
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
     return Measurement(numbers, layers, kernel)
@@ -62,13 +69,6 @@ def state_kernel(net: DenseNetwork, state: State) -> Tensor:
     """K_t on the training inputs, (S, N, O, N, O), from the passes of the training step."""
     assert state.deltas is not None, "only a probed state has them"
     return layerwise_kernel(net, state.layers, state.deltas, state.layers, state.deltas)
-
-
-def test_losses(net: DenseNetwork, x_test: Tensor, y_test: Tensor, loss: Loss) -> Callable[[Parameters], Tensor]:
-    """The loss on the test inputs, a run; nan where there are none."""
-    if len(x_test) == 0:
-        return lambda params: params.weights[0].new_full((len(params.weights[0]),), torch.nan)
-    return lambda params: loss(net.apply(params, x_test), y_test)
 
 
 def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
@@ -86,3 +86,38 @@ def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
     """The extreme eigenvalues of K/N, in float64 as well."""
     found = torch.linalg.eigvalsh(as_matrix(kernel).double()) / kernel.shape[1]
     return {"lambda_min": found[:, 0], "lambda_max": found[:, -1]}
+
+
+def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
+    """‖K_t - K_inf‖_F/‖K_inf‖_F, K_inf the same for each output and 0 between two; and ‖K_ij, i≠j‖_F/‖K‖_F, what of K_t
+    lies between different outputs. nan without a limit kernel, and with one output."""
+    _, n, o, *_ = kernel.shape
+    now = kernel.double()
+    same = now.diagonal(dim1=2, dim2=4)  # (S, N, N, O)
+    between = (now - torch.diag_embed(same, dim1=2, dim2=4)).square().flatten(1).sum(dim=1)
+    nowhere = torch.full_like(between, torch.nan)
+    distance, share = nowhere, nowhere
+    if limit is not None:
+        to_limit = (same - limit[:n, :, None]).square().flatten(1).sum(dim=1) + between
+        distance = (to_limit / (o * limit[:n].square().sum())).sqrt()
+    if o > 1:
+        share = (between / now.square().flatten(1).sum(dim=1)).sqrt()
+    return {"distance_to_limit": distance, "off_diagonal": share}
+
+
+def flow_numbers(outputs: Tensor, predictions: Flows, time: float) -> dict[str, Tensor]:
+    """For each prediction of flows.py: the largest distance ‖F_t(x) - prediction(x)‖ over training inputs and over test
+    inputs, and the losses of the prediction itself. nan for what is not there."""
+    problem, found = predictions.problem, predictions.outputs(time)
+    count, numbers = len(problem.y), {}
+    for name in ("linear", "flow", "limit"):
+        predicted = found.get(name, torch.full_like(predictions.linear, torch.nan))
+        gaps = torch.linalg.vector_norm(outputs.double() - predicted, dim=2)
+        for prefix, part, y in (("", slice(count), problem.y), ("test_", slice(count, None), problem.y_test)):
+            numbers[f"{prefix}{name}_gap"] = _largest(gaps[:, part])
+            numbers[f"{prefix}{name}_loss"] = problem.loss(predicted[:, part], y.double())
+    return numbers
+
+
+def _largest(gaps: Tensor) -> Tensor:
+    return gaps.amax(dim=1) if gaps.shape[1] else gaps.new_full(gaps.shape[:1], torch.nan)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.engine.flows import Problem
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.probes import Measurement, Reference, measure, reference, test_losses
+from ntkrun.engine.probes import Measurement, Reference, measure, reference
 from ntkrun.engine.training import Departure, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
@@ -38,6 +39,7 @@ class StackTask:
     loss: str = "squared"
     batch: int | None = None  # inputs a step, i.i.d. with replacement; None for all of them
     momentum: float = 0.0
+    limit: np.ndarray | None = None  # K_inf from training and then test inputs to the training inputs, (N + M, N)
 
 
 @dataclass(frozen=True)
@@ -59,27 +61,32 @@ Watcher = Callable[[State, Measurement | None], None]
 def run_stack(task: StackTask, device: torch.device, watch: Watcher = lambda state, measurement: None) -> StackResult:
     """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes."""
     started = time.perf_counter()
-    x, y, x_test, y_test = (_tensor(a, task.dtype, device) for a in (task.x, task.y, task.x_test, task.y_test))
-    net = task.network
+    net, problem = task.network, _problem(task, device)
     params = net.init(task.seeds, task.dtype, device)
-    loss = LOSSES[task.loss]
-    test_loss = test_losses(net, x_test, y_test, loss)
-    drawn = None if task.batch is None else batches(net, task.seeds, len(x), task.batch, device)
+    drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
     recorder = _Recorder(task)
     ref: Reference | None = None
     alive = list(range(len(task.seeds)))
-    for state in train(net, params, x, y, task.step_size, task.steps, task.probed, loss, task.momentum, drawn):
+    descent = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn)
+    for state in train(net, params, problem.x, problem.y, *descent):
         recorder.departed.extend(state.departed)
         if ref is not None and state.departed:
             ref = ref.select([alive.index(position) for position in state.positions])
         alive = state.positions
         measurement = None
         if state.deltas is not None:
-            ref = ref or reference(net, state)
-            measurement = measure(net, state, ref, test_loss)
+            ref = ref or reference(net, state, problem)
+            measurement = measure(net, state, ref)
             recorder.record(state, measurement)
         watch(state, measurement)
+        ref = ref and ref.advanced(state)
     return recorder.result(time.perf_counter() - started)
+
+
+def _problem(task: StackTask, device: torch.device) -> Problem:
+    x, y, x_test, y_test = (_tensor(a, task.dtype, device) for a in (task.x, task.y, task.x_test, task.y_test))
+    limit = None if task.limit is None else _tensor(task.limit, torch.float64, device)
+    return Problem(x, y, x_test, y_test, LOSSES[task.loss], task.step_size, task.momentum, limit)
 
 
 class _Recorder:

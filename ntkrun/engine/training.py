@@ -162,19 +162,20 @@ def _forward(
     net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool
 ) -> _Pass:
     """All inputs where everything is measured, else those of the batch alone."""
-    shares: Tensor | float = 1 / len(x)
-    if batch is not None:
-        batch = batch[runs.positions]
-        if probe:
-            shares = _shares(batch, x)
-        else:
-            x, y, shares = x[batch], y[batch], 1 / batch.shape[1]
+    batch = None if batch is None else batch[runs.positions]
+    if batch is None or probe:
+        shares = shares_of(batch, x)
+    else:
+        x, y, shares = x[batch], y[batch], 1 / batch.shape[1]
     layers = net.forward(runs.params, x)
     return _Pass(batch, layers, y, shares, loss(layers.outputs, y))
 
 
-def _shares(batch: Tensor, x: Tensor) -> Tensor:
-    """How often each of all inputs was drawn, over B: (S, N, 1)."""
+def shares_of(batch: Tensor | None, x: Tensor) -> Tensor | float:
+    """What each of the inputs x (N, n_0) counts in the loss of a step: 1/N without batches; else how often the batch
+    (S, B) drew it, over B: (S, N, 1)."""
+    if batch is None:
+        return 1 / len(x)
     runs, drawn = batch.shape
     each = x.new_full((runs, drawn), 1 / drawn)
     return x.new_zeros(runs, len(x)).scatter_add_(1, batch, each).unsqueeze(2)

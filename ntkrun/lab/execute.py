@@ -17,8 +17,9 @@ from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.plan import Run, Stack, columns, plan, probed_steps, stacks
-from ntkrun.lab.points import check_loss, data_of, network, step_size
+from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, step_size
 from ntkrun.lab.provenance import provenance
+from ntkrun.lab.sections import Point
 from ntkrun.lab.store import Results, Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -56,7 +57,7 @@ class Outlook:
             "results": str(self.path),
             "runs": len(self.runs),
             "missing": [columns(run) for run in self.missing],
-            "data_notes": list(self.notes),
+            "notes": list(self.notes),
         }
 
 
@@ -94,7 +95,7 @@ def outlook(sweep: Sweep, results: str | Path = "results") -> Outlook:
     runs = plan(sweep)
     path = Path(results) / sweep.name
     finished = Store(path).finished()
-    return Outlook(runs, tuple(run for run in runs if run.run_id not in finished), data_notes(runs), path)
+    return Outlook(runs, tuple(run for run in runs if run.run_id not in finished), notes_on(runs), path)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -110,10 +111,13 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def data_notes(runs: Sequence[Run]) -> tuple[str, ...]:
-    """What the data sets report of themselves, such as repeated inputs."""
-    points = {run.point.data: run.point for run in runs}
-    return tuple(dict.fromkeys(note for point in points.values() for note in data_of(point).notes))
+def notes_on(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What a person should read before the numbers: what the data sets report of themselves, such as repeated inputs,
+    and limit kernels that cannot be had."""
+    points = list(dict.fromkeys(run.point for run in runs))
+    of_data = [note for point in points for note in data_of(point).notes]
+    of_limits = [note for point in points if (note := _limit(point)[1])]
+    return tuple(dict.fromkeys(of_data + of_limits))
 
 
 @contextmanager
@@ -153,7 +157,16 @@ def _task(stack: Stack) -> StackTask:
         loss=point.training.loss,
         batch=None if point.training.batch == "full" else point.training.batch,
         momentum=point.training.momentum,
+        limit=_limit(point)[0],
     )
+
+
+def _limit(point: Point) -> tuple[np.ndarray | None, str]:
+    """The limit kernel of a grid point, or None and why it cannot be had."""
+    try:
+        return limit_kernel(point).numpy(), ""
+    except UserError as error:
+        return None, f"{error}; so distance_to_limit and the limit's flow are not measured"
 
 
 def _rows(
@@ -194,7 +207,7 @@ def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> 
         "config": dict(sweep.resolved),
         "config_hash": sweep.hash,
         "runs": len(runs),
-        "data_notes": list(data_notes(runs)),
+        "notes": list(notes_on(runs)),
         "made_by": made_by,
     }
 

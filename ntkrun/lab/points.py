@@ -4,12 +4,13 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ntkrun.engine.data import Data
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.sections import Point, Relative
-from ntkrun.theory.limit import relative_step_size
+from ntkrun.theory.limit import limit_kernels, relative_step
 from ntkrun.theory.losses import LOSSES
 
 
@@ -46,16 +47,35 @@ def step_size(point: Point) -> float:
     """η of a grid point. Raises FieldError where the limit kernel that a relative step needs cannot be had."""
     if not isinstance(point.training.step_size, Relative):
         return point.training.step_size
-    # The limit kernel knows no width and no length of training: one computation serves all of a sweep's widths.
-    return _relative(point.model_copy(update={"network": point.network.model_copy(update={"width": 1})}))
+    return _relative(_without_width(point))
 
 
 @lru_cache(maxsize=256)
 def _relative(point: Point) -> float:
     assert isinstance(point.training.step_size, Relative)
     try:
-        return relative_step_size(network(point), data_of(point).x, point.training.step_size.relative)
+        return relative_step(limit_kernel(point)[: point.data.samples], point.training.step_size.relative)
     except UserError as error:
         raise FieldError(
             "step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"
         ) from None
+
+
+def limit_kernel(point: Point) -> Tensor:
+    """K_inf of a grid point from its training inputs and then its test inputs to its training inputs, (N + M, N).
+    Raises UserError where it cannot be had."""
+    return _limit_kernel(Point(network=_without_width(point).network, data=point.data))
+
+
+def _without_width(point: Point) -> Point:
+    """The limit knows no width: one computation serves all of a sweep's."""
+    return point.model_copy(update={"network": point.network.model_copy(update={"width": 1})})
+
+
+@lru_cache(maxsize=64)
+def _limit_kernel(point: Point) -> Tensor:
+    data = data_of(point)
+    train = limit_kernels(network(point), data.x).ntk
+    if len(data.x_test) == 0:
+        return train
+    return torch.cat([train, limit_kernels(network(point), data.x_test, data.x).ntk])

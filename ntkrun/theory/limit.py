@@ -127,7 +127,11 @@ def expected_kernel(
 def relative_step_size(net: Architecture, x: Points, relative: float) -> float:
     """η = r / λ_max(K_inf(x, x)/N): the same at every width. Gradient descent on squared error is stable for r < 2 in
     the limit."""
-    kernel = limit_kernels(net, x).ntk
+    return relative_step(limit_kernels(net, x).ntk, relative)
+
+
+def relative_step(kernel: Tensor, relative: float) -> float:
+    """η = r / λ_max(K/N) of a kernel K (N, N)."""
     largest = float(torch.linalg.eigvalsh(kernel / len(kernel))[-1])
     if not largest > 0:
         raise UserError("the limit kernel vanishes on these inputs, so no step size is relative to it")

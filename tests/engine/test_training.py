@@ -1,5 +1,7 @@
 """Training and its probes, against plain torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from ntkrun.engine.network import DenseNetwork, Parameters
 from ntkrun.engine.stack import StackResult, StackTask, run_stack
 from ntkrun.engine.training import train
 from ntkrun.engine.update import norm
+from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.losses import LOSSES
 
 CPU = torch.device("cpu")
+FLOWS = ("linear", "flow", "limit")
 
 
 def _data(count: int = 6, dimension: int = 3, outputs: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -38,6 +42,11 @@ def _task(net: DenseNetwork, **changes: object) -> StackTask:
     return StackTask(**{**arguments, **changes})  # type: ignore[arg-type]
 
 
+def _with_limit(task: StackTask) -> StackTask:
+    points = np.concatenate([task.x, task.x_test])
+    return replace(task, limit=limit_kernels(task.network, points, task.x).ntk.numpy())
+
+
 def _run(net: DenseNetwork, **changes: object) -> StackResult:
     return run_stack(_task(net, **changes), CPU)
 
@@ -50,7 +59,9 @@ def _columns(result: StackResult, position: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_probes_equal_their_definitions(outputs: int) -> None:
     net = DenseNetwork(3, outputs, 3, (5, 4), "tanh", 0.3)
-    task = _task(net)
+    task = _with_limit(_task(net))
+    assert task.limit is not None
+    limit = torch.tensor(task.limit[:6])[:, :, None, None] * torch.eye(outputs)
     result = run_stack(task, CPU)
     x, y = torch.tensor(task.x), torch.tensor(task.y)
     params = net.init([1], torch.float64)
@@ -76,11 +87,14 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
             "output_drift": ((outputs_now - first_outputs) ** 2).sum(dim=1).mean().sqrt(),
             "lambda_min": spectrum[0],
             "lambda_max": spectrum[-1],
+            "distance_to_limit": (kernel - limit).norm() / limit.norm(),
+            "off_diagonal": (kernel * (1 - torch.eye(outputs))).norm() / kernel.norm() if outputs > 1 else np.nan,
         }
-        assert set(expected) | {"position"} == set(rows)
+        flows = {f"{test}{flow}_{what}" for test in ("", "test_") for flow in FLOWS for what in ("gap", "loss")}
+        assert set(expected) | {"position"} | flows == set(rows)  # test_flows.py has those
         for name, value in expected.items():
             # eigenvalues are good to 1e-15 of the largest one
-            assert rows[name][k] == pytest.approx(float(value), rel=1e-10, abs=1e-13), (name, k)
+            assert rows[name][k] == pytest.approx(float(value), rel=1e-10, abs=1e-13, nan_ok=True), (name, k)
         of_layer = [
             v
             for p, s, v in zip(layer_rows["position"], layer_rows["step"], layer_rows["weight_drift"], strict=True)
@@ -120,7 +134,9 @@ def test_a_stack_gives_each_run_what_it_gets_alone(changes: dict[str, object]) -
 def test_equal_stacks_are_bitwise_equal(changes: dict[str, object]) -> None:
     net = DenseNetwork(3, 1, 3, 32, "relu")
     first, second = (_run(net, dtype=torch.float32, **changes) for _ in range(2))
-    assert first.steps == second.steps
+    assert first.steps.keys() == second.steps.keys()
+    for name, values in first.steps.items():
+        np.testing.assert_array_equal(values, second.steps[name], err_msg=name)
     assert first.layers == second.layers
 
 

@@ -69,6 +69,14 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
         "lambda_max",
         "weight_drift",
         "output_drift",
+        "distance_to_limit",
+        "off_diagonal",
+        *(
+            f"{inputs}{flow}_{what}"
+            for flow in ("linear", "flow", "limit")
+            for inputs in ("", "test_")
+            for what in ("gap", "loss")
+        ),
     ]
     assert results.layers.columns.tolist() == ["run_id", "step", "layer", "weight_drift"]
     assert len(results.steps) == 6 * 4
@@ -178,7 +186,7 @@ def test_repeated_inputs_are_noted(tmp_path: Path) -> None:
     path.write_text("x,y\n1,1\n1,-1\n2,1\n")
     sweep = _sweep(f"data={{name: file, path: '{path}', inputs: [x], targets: [y], samples: 3, test_samples: 0}}")
     run_sweep(sweep, tmp_path, "cpu")
-    notes = yaml.safe_load((tmp_path / "tiny" / "sweep.yaml").read_text())["data_notes"]
+    notes = yaml.safe_load((tmp_path / "tiny" / "sweep.yaml").read_text())["notes"]
     assert any("equal, with different targets" in note for note in notes)
 
 

@@ -1,0 +1,132 @@
+"""What a stack would do were its kernel frozen, on the clock of its training: three predictions of F_t side by side.
+
+* `linear`: the linearised network F_0 + J ΔW under the very steps of the network (step size, momentum, batches, loss).
+  In function space, F_lin ← F_lin + v, v ← μv - η K_0(·,X) (s ∘ ∂ℓ/∂F_lin), s the shares of the inputs in the loss:
+  1/N, or how often the batch drew them over B. No Jacobian is held.
+* `flow`: gradient flow with K_0, squared error.
+* `limit`: gradient flow with K_inf from the same start, squared error.
+
+All in float64, with the float64 kernel of the initial weights: a float32 kernel's rounding makes negative eigenvalues,
+whose modes would grow.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ntkrun.engine.kernel import layerwise_kernel
+from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients
+from ntkrun.engine.training import State, shares_of
+from ntkrun.theory.losses import Loss
+from ntkrun.theory.rules import Flow
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a stack is trained on, on its device: inputs x (N, n_0), targets y (N, O), test ones likewise (M rows), the
+    `loss`, η and μ, and the limit kernel K_inf from all A = N + M inputs to the training inputs, (A, N), float64; None
+    where it cannot be had."""
+
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    loss: Loss
+    step_size: float
+    momentum: float
+    limit: Tensor | None
+
+
+@dataclass(frozen=True)
+class Modes:
+    """A frozen kernel in the modes of its training part, by time: F_t = start - reach · (s_t(λ) ∘ amplitude)."""
+
+    start: Tensor  # (S, A·O, 1), or (S, A, O) for a kernel that acts on each output alike
+    reach: Tensor  # (S, A·O, P) or (A, N)
+    values: Tensor  # (S, P) or (N,)
+    amplitude: Tensor  # (S, P, 1) or (S, N, O)
+
+    def at(self, time: float) -> Tensor:
+        _, driven = Flow().factors(self.values, torch.tensor([time], dtype=torch.float64, device=self.values.device))
+        return self.start - self.reach @ (driven.mT * self.amplitude)
+
+    def select(self, keep: list[int]) -> "Modes":
+        own = self.reach.ndim == 3
+        return Modes(
+            self.start[keep],
+            self.reach[keep] if own else self.reach,
+            self.values[keep] if own else self.values,
+            self.amplitude[keep],
+        )
+
+
+@dataclass(frozen=True)
+class Flows:
+    """The three predictions for the runs of a stack. `kernel` is K_0 from all A inputs to the training inputs, (S, A·O,
+    N·O); `linear` and `velocity` are F_lin and v at the step of the state to come, (S, A, O)."""
+
+    problem: Problem
+    kernel: Tensor
+    linear: Tensor
+    velocity: Tensor
+    predicted: dict[str, Modes]
+
+    def outputs(self, time: float) -> dict[str, Tensor]:
+        """Each prediction at this time on all A inputs, training first: (S, A, O)."""
+        return {"linear": self.linear} | {
+            name: modes.at(time).reshape(self.linear.shape) for name, modes in self.predicted.items()
+        }
+
+    def advanced(self, state: State) -> "Flows":
+        """The linearised network after the step that `state` is about to take."""
+        p = self.problem
+        gradient = p.loss.gradient(self.linear[:, : len(p.y)], p.y.double())
+        pulled = gradient * shares_of(state.batch, p.x)
+        pull = (self.kernel @ pulled.flatten(1).unsqueeze(2)).view(self.linear.shape)
+        velocity = p.momentum * self.velocity - p.step_size * pull
+        return replace(self, linear=self.linear + velocity, velocity=velocity)
+
+    def select(self, keep: list[int]) -> "Flows":
+        return Flows(
+            self.problem,
+            self.kernel[keep],
+            self.linear[keep],
+            self.velocity[keep],
+            {name: modes.select(keep) for name, modes in self.predicted.items()},
+        )
+
+
+def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
+    """The predictions that start from these parameters."""
+    points = torch.cat([problem.x, problem.x_test]).double()
+    found = [_start(net, params.select([k]), points, len(problem.y)) for k in range(len(params.weights[0]))]
+    start, kernel = (torch.cat(parts) for parts in zip(*found, strict=True))
+    predicted = {}
+    if problem.loss.name == "squared":
+        # A full kernel acts on all outputs in one column.
+        predicted["flow"] = _modes(
+            kernel, start.flatten(1).unsqueeze(2), problem.y.double().reshape(-1, 1), len(problem.y)
+        )
+        if problem.limit is not None:
+            predicted["limit"] = _modes(problem.limit, start, problem.y.double(), len(problem.y))
+    return Flows(problem, kernel, start, torch.zeros_like(start), predicted)
+
+
+def _start(net: DenseNetwork, params: Parameters, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """F_0 on all points (1, A, O), and K_0 from them to the first `count`, (1, A·O, N·O), float64; one network at a
+    time, since its float64 copy is twice its size."""
+    wide = Parameters([w.double() for w in params.weights], [b.double() for b in params.biases])
+    layers = net.forward(wide, points)
+    deltas = output_gradients(layers)
+    first = Layers(net, wide, [a[:, :count] for a in layers.activations], [z[:, :count] for z in layers.preactivations])
+    kernel = layerwise_kernel(net, layers, deltas, first, [d[:, :count] for d in deltas])
+    return layers.outputs, kernel.flatten(3).flatten(1, 2)
+
+
+def _modes(kernel: Tensor, start: Tensor, y: Tensor, inputs: int) -> Modes:
+    """`kernel` (..., A·C, N·C) over its N inputs; the first rows are those of the training inputs themselves."""
+    train = kernel[..., : kernel.shape[-1], :] / inputs
+    values, vectors = torch.linalg.eigh((train + train.mT) / 2)
+    amplitude = vectors.mT @ (start[:, : kernel.shape[-1]] - y)
+    return Modes(start, kernel / inputs @ vectors, values.clamp(min=0), amplitude)
