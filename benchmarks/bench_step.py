@@ -19,7 +19,7 @@ from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, output_gradients
 from ntkrun.engine.probes import eigenvalues, kernel_numbers, state_kernel
 from ntkrun.engine.training import State, directions, train
-from ntkrun.engine.update import Descent
+from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES
 
 INPUTS, DEPTH, DIMENSION, BETA, SEEDS = 64, 4, 64, 0.1, 32
@@ -71,7 +71,7 @@ def loss_and_kernel(width: int, seeds: int) -> Step:
     x, y = _data()
     net, loss = _network(width), LOSSES["squared"]
     params = net.init(range(seeds))
-    descent = Descent.begin(params, STEP_SIZE, 0.0)
+    descent = Update.begin(params, STEP_SIZE, 0.0)
 
     def step() -> object:
         layers = net.forward(params, x)

@@ -21,7 +21,23 @@ if TYPE_CHECKING:
     from ntkrun.lab.execute import run_sweep as run_sweep
     from ntkrun.lab.store import Results as Results
     from ntkrun.lab.store import read_results as read_results
+    from ntkrun.theory.activations import register_activation as register_activation
+    from ntkrun.theory.corrections import kernel_variance as kernel_variance
+    from ntkrun.theory.corrections import output_kurtosis as output_kurtosis
+    from ntkrun.theory.corrections import output_square_correlation as output_square_correlation
+    from ntkrun.theory.dynamics import fastest_step as fastest_step
+    from ntkrun.theory.dynamics import frozen as frozen
+    from ntkrun.theory.dynamics import kernel_regression as kernel_regression
+    from ntkrun.theory.dynamics import largest_stable_step as largest_stable_step
+    from ntkrun.theory.dynamics import mode_slopes as mode_slopes
+    from ntkrun.theory.dynamics import null_residual as null_residual
+    from ntkrun.theory.ensemble import ensemble as ensemble
+    from ntkrun.theory.integration import frozen_any_loss as frozen_any_loss
+    from ntkrun.theory.limit import expected_kernel as expected_kernel
     from ntkrun.theory.limit import limit_kernels as limit_kernels
+    from ntkrun.theory.limit import limit_layers as limit_layers
+    from ntkrun.theory.rules import Descent as Descent
+    from ntkrun.theory.rules import Flow as Flow
 
 # Where each public name lives. They are imported when first used, so that reading results or asking for help loads no
 # torch.
@@ -30,6 +46,22 @@ _HOMES = {
     "Parameters": "ntkrun.engine.network",
     "empirical_ntk": "ntkrun.engine.kernel",
     "limit_kernels": "ntkrun.theory.limit",
+    "register_activation": "ntkrun.theory.activations",
+    "limit_layers": "ntkrun.theory.limit",
+    "expected_kernel": "ntkrun.theory.limit",
+    "frozen": "ntkrun.theory.dynamics",
+    "kernel_regression": "ntkrun.theory.dynamics",
+    "null_residual": "ntkrun.theory.dynamics",
+    "largest_stable_step": "ntkrun.theory.dynamics",
+    "fastest_step": "ntkrun.theory.dynamics",
+    "mode_slopes": "ntkrun.theory.dynamics",
+    "frozen_any_loss": "ntkrun.theory.integration",
+    "ensemble": "ntkrun.theory.ensemble",
+    "Flow": "ntkrun.theory.rules",
+    "Descent": "ntkrun.theory.rules",
+    "kernel_variance": "ntkrun.theory.corrections",
+    "output_kurtosis": "ntkrun.theory.corrections",
+    "output_square_correlation": "ntkrun.theory.corrections",
     "Sweep": "ntkrun.lab.config",
     "load_config": "ntkrun.lab.config",
     "run_sweep": "ntkrun.lab.execute",

@@ -14,7 +14,13 @@ import ntkrun
 from ntkrun.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ntkrun.lab.config import Sweep
+    from ntkrun.lab.kernels import Arrays
     from ntkrun.lab.store import Results
+
+    MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
 
 DIVERGED = 1  # exit code when some runs diverged
 
@@ -27,12 +33,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+kernel_app = typer.Typer(no_args_is_help=True, help="Write kernel matrices of a config's network on its data.")
+app.add_typer(kernel_app, name="kernel")
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/width.yaml")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as network.depth=3 or sweep.seeds=5"),
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A sweep's results, such as results/width")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="The file to write, replaced if it is there")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 
 
@@ -64,7 +75,7 @@ def sweep(
     config: ConfigFile,
     overrides: Overrides = None,
     results: Annotated[Path, typer.Option(help="Where results go, in a folder of the sweep's name")] = Path("results"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K")] = "auto",
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
     json: Json = False,
@@ -141,6 +152,39 @@ def plot(run_dir: RunDirectory) -> None:
         print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
     for path in paths:
         print(path)
+
+
+@kernel_app.command("limit")
+def kernel_limit(config: ConfigFile, out: Out, overrides: Overrides = None, device: Device = "auto") -> None:
+    """The kernels of infinite width on the training inputs: ntk and nngp, (N, N) float64, and the inputs x.
+
+    Example: ntkrun kernel limit configs/width.yaml network.activation=tanh --out limit.npz
+    """
+    from ntkrun.lab.kernels import limit_arrays
+
+    _write_kernel(config, overrides, out, device, limit_arrays)
+
+
+@kernel_app.command("empirical")
+def kernel_empirical(config: ConfigFile, out: Out, overrides: Overrides = None, device: Device = "auto") -> None:
+    """The kernels of the initial networks on the training inputs: ntk, (seeds, N, N, O, O), and the inputs x.
+
+    Example: ntkrun kernel empirical configs/width.yaml 'sweep={grid: {network.width: [256]}, seeds: 3}' --out k.npz
+    """
+    from ntkrun.lab.kernels import empirical_arrays
+
+    _write_kernel(config, overrides, out, device, empirical_arrays)
+
+
+def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: str, make: "MakeArrays") -> None:
+    from ntkrun.lab.config import load_config
+    from ntkrun.lab.store import write_arrays
+
+    if out.suffix != ".npz":
+        raise UserError(f"--out {out}: the file must end in .npz")
+    arrays, how = make(load_config(config, overrides or []), device)
+    write_arrays(out, arrays)
+    print(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
 
 
 @app.command("list")

@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import ntkrun
 
@@ -62,6 +64,7 @@ def test_sweep_says_what_came_out_and_leaves_the_files_of_the_contract(swept: Sw
         "weight_drift",
         "loss",
         "kernel_drift_time",
+        "flows_time",
         "weight_drift_time",
         "loss_time",
         "kernel",
@@ -252,3 +255,40 @@ def test_version_and_help_answer_without_torch(here: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False"
     for command in ("sweep", "validate", "status", "plot", "list", "schema"):
         assert command in done.stdout
+
+
+def test_kernel_limit_and_empirical(here: Path) -> None:
+    done = _ntkrun("kernel", "limit", "tiny.yaml", "--out", "out/limit.npz", cwd=here)
+    assert done.stdout.startswith("out/limit.npz: ntk (4, 4), nngp (4, 4), x (4, 2); closed form")
+    with np.load(here / "out" / "limit.npz", allow_pickle=False) as arrays:
+        limit = {name: arrays[name] for name in arrays.files}
+    assert set(limit) == {"ntk", "nngp", "x"}
+    assert limit["ntk"].dtype == np.float64
+    net = ntkrun.DenseNetwork(2, 1, 2, 1, "erf")
+    expected = ntkrun.limit_kernels(net, limit["x"])
+    np.testing.assert_allclose(limit["ntk"], expected.ntk, rtol=1e-13)
+    np.testing.assert_allclose(limit["nngp"], expected.nngp, rtol=1e-13)
+    one = "sweep={grid: {network.width: [8]}, seeds: [3, 1]}"
+    _ntkrun("kernel", "empirical", "tiny.yaml", one, "training.dtype=float64", "--out", "k.npz", cwd=here)
+    with np.load(here / "k.npz", allow_pickle=False) as arrays:
+        found, seeds = arrays["ntk"], arrays["seeds"]
+    assert seeds.tolist() == [3, 1]
+    net = ntkrun.DenseNetwork(2, 1, 2, 8, "erf")
+    x = torch.tensor(limit["x"])
+    np.testing.assert_allclose(found, ntkrun.empirical_ntk(net, net.init([3, 1], torch.float64), x), rtol=1e-12)
+
+
+def test_kernel_mistakes_are_a_sentence(here: Path) -> None:
+    for arguments, words in (
+        (("empirical", "tiny.yaml", "--out", "k.npz"), "choose one, as in 'sweep={grid: {network.width: ["),
+        (("limit", "tiny.yaml", "sweep={grid: {network.depth: [2, 3]}}", "--out", "k.npz"), "network.depth: 2, 3"),
+        (("limit", "tiny.yaml", "--out", "k.csv"), "must end in .npz"),
+        (("limit", "tiny.yaml", "--out", "tiny.yaml/k.npz"), "cannot be written"),
+        (("limit", "tiny.yaml", "--device", "gpu", "--out", "k.npz"), "choose auto, cpu, cuda"),
+        (("limit", "tiny.yaml", "network.activation=exp", "network.weight_scale=100", "--out", "k.npz"), "float64"),
+    ):
+        failed = _ntkrun("kernel", *arguments, cwd=here)
+        assert failed.returncode == 2
+        assert words in failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert not list(here.glob("k.*"))

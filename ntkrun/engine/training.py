@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
-from ntkrun.engine.update import Descent
+from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES, Loss
 
 GROWTH_LIMIT = 1e6  # a run whose loss has grown by this factor has diverged
@@ -74,7 +74,7 @@ def train(
     `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
     grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left.
     """
-    runs = _Runs.begin(params, Descent.begin(params, step_size, momentum))
+    runs = _Runs.begin(params, Update.begin(params, step_size, momentum))
     for step in range(steps + 1):
         probe, batch = step in probed, next(batches) if batches else None
         seen = _forward(net, runs, x, y, loss, batch, probe)
@@ -113,12 +113,12 @@ class _Runs:
 
     positions: list[int]
     params: Parameters
-    descent: Descent
+    descent: Update
     distances: Tensor | None
     first_loss: Tensor | None = None
 
     @classmethod
-    def begin(cls, params: Parameters, descent: Descent) -> "_Runs":
+    def begin(cls, params: Parameters, descent: Update) -> "_Runs":
         stack = len(params.weights[0])
         nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
         return cls(list(range(stack)), params, descent, nowhere)

@@ -20,7 +20,7 @@ PART = 2**20  # numbers moved at a time where distances are wanted: 4 MB in floa
 
 
 @dataclass(frozen=True)
-class Descent:
+class Update:
     """The update rule of a stack: η, μ, the `start` W_0 and, with momentum, the `velocity` v."""
 
     step_size: float
@@ -30,12 +30,12 @@ class Descent:
     scratch: Tensor  # for w - w_0, a part at a time: a fresh tensor's memory would be mapped in anew at every step
 
     @classmethod
-    def begin(cls, params: Parameters, step_size: float, momentum: float) -> "Descent":
+    def begin(cls, params: Parameters, step_size: float, momentum: float) -> "Update":
         longest_row = max(w.shape[2] for w in params.weights)
         scratch = params.weights[0].new_empty(max(PART, longest_row))
         return cls(step_size, momentum, params.clone(), params.zeros() if momentum else None, scratch)
 
-    def select(self, keep: list[int]) -> "Descent":
+    def select(self, keep: list[int]) -> "Update":
         velocity = None if self.velocity is None else self.velocity.select(keep)
         return replace(self, start=self.start.select(keep), velocity=velocity)
 

@@ -49,13 +49,14 @@ class Exponent:
 
 def per_run(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """One row a finished run: its columns of `runs`, and `loss` (last), `test_loss` (last), `loss_ratio` (last over
-    first), `kernel_drift`, `weight_drift`, `output_drift` and `weight_drift.<l>` for each layer (sup over the
-    steps)."""
+    first), `kernel_drift`, `weight_drift`, `output_drift`, `linear_gap` and `weight_drift.<l>` for each layer (sup over
+    the steps)."""
     done = runs[runs["status"] == "done"]
     of_done = steps[steps["run_id"].isin(done["run_id"])].sort_values("step", kind="stable").groupby("run_id")
     ends = of_done[["loss", "test_loss"]].last()
     ends["loss_ratio"] = ends["loss"] / of_done["loss"].first()
-    sups = of_done[["kernel_drift", "weight_drift", "output_drift"]].max()
+    drifts = ["kernel_drift", "weight_drift", "output_drift", "linear_gap"]
+    sups = of_done[[name for name in drifts if name in steps]].max()  # tables of an earlier version lack the last
     by_layer = (
         layers[layers["run_id"].isin(done["run_id"])]
         .groupby(["run_id", "layer"])["weight_drift"]

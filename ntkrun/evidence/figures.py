@@ -80,6 +80,14 @@ def _of_group(
             "Relative change of each weight matrix over time" + MEANS,
         )
         yield "loss_time", losses_over_time(group, steps, colours), "Training and test loss over time" + MEANS
+    if len(steps) and "linear_loss" in steps and steps["linear_loss"].notna().any():
+        yield (
+            "flows_time",
+            flows_over_time(group, steps),
+            "The network and what frozen kernels predict of it, on one clock: the linearised network under the same "
+            "steps, gradient flow with the kernel of the start, and with that of infinite width from the same start. "
+            "Mean over seeds (runs that are done); the narrowest and the widest network.",
+        )
     chosen = _kernels_to_show(group, kernels)
     if chosen:
         yield (
@@ -91,6 +99,8 @@ def _of_group(
         )
 
 
+FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "$K_0$ flow", "limit_loss": r"$K_\infty$ flow"}
+FLOW_STYLES = ("-", "--", "-.", ":")
 KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
 WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
 TIME = r"time $t$ = step · $\eta$"
@@ -169,6 +179,33 @@ def losses_over_time(group: Group, steps: pd.DataFrame, colours: Mapping[Any, An
         _log_scale(ax)
         ax.set_ylabel(label)
     _width_legend(figure, colours, steps)
+    return figure
+
+
+def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
+    """The losses of the network and of its three predictions over time: the narrowest and the widest network side by
+    side, training above test inputs."""
+    widths = sorted(steps[WIDTH].unique())
+    widths = widths if len(widths) == 1 else [widths[0], widths[-1]]
+    parts = [(prefix, label) for prefix, label in (("", "training loss"), ("test_", "test loss"))
+             if steps[f"{prefix}loss"].notna().any()]  # fmt: skip
+    figure, axes = _panels(group, len(parts) * len(widths), PAGE, 0.7 + 2.1 * len(parts), len(widths))
+    for k, ax in enumerate(axes):
+        (prefix, label), width = parts[k // len(widths)], widths[k % len(widths)]
+        part = steps[steps[WIDTH] == width]
+        for number, (flow, name) in enumerate(FLOWS.items()):
+            if steps[f"{prefix}{flow}"].isna().all():
+                continue  # no limit kernel
+            mean = part.groupby("step")[["time", f"{prefix}{flow}"]].mean()
+            (line,) = ax.plot(
+                mean["time"], mean[f"{prefix}{flow}"], FLOW_STYLES[number], label=name if k == 0 else None
+            )
+            line.set(color=f"C{number}", linewidth=2.2 - 0.4 * number)
+        _log_scale(ax)
+        ax.set_title(f"width {width}")
+        ax.set_xlabel(TIME)
+        ax.set_ylabel(label if k % len(widths) == 0 else "")
+    figure.legend(loc="outside lower center", ncols=4, handlelength=3.2)
     return figure
 
 

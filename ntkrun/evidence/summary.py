@@ -30,7 +30,7 @@ class Group:
     runs: pd.DataFrame  # the group's rows of runs.parquet, whatever their status
     statistics: pd.DataFrame  # estimates.per_run of them
     rows: list[WidthRow]
-    exponents: dict[str, Exponent]  # of kernel_drift, weight_drift and weight_drift.<layer>
+    exponents: dict[str, Exponent]  # of kernel_drift, linear_gap, weight_drift and weight_drift.<layer>
 
     @property
     def label(self) -> str:
@@ -75,7 +75,8 @@ def _exponents(runs: pd.DataFrame, statistics: pd.DataFrame) -> dict[str, Expone
     if not pd.api.types.is_numeric_dtype(runs[WIDTH]):
         return {}
     depth = int(runs["network.depth"].iloc[0])
-    drifts = [name for name in statistics.columns if name == "kernel_drift" or name.startswith("weight_drift")]
+    names = ("kernel_drift", "linear_gap")
+    drifts = [name for name in statistics.columns if name in names or name.startswith("weight_drift")]
     # A column of layers that only deeper networks of the sweep have is empty here.
     return {
         name: fit_exponent(statistics[WIDTH], statistics[name], depth)

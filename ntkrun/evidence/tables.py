@@ -113,7 +113,7 @@ def _exponents_table(group: Group) -> Table:
 def quantity(name: str, group: Group) -> str:
     """'kernel drift', 'weight drift, w⁰ (first)'."""
     if "." not in name:
-        return "kernel drift" if name == "kernel_drift" else "weight drift, all"
+        return {"kernel_drift": "kernel drift", "linear_gap": "gap to linearised"}.get(name, "weight drift, all")
     layer, depth = int(name.split(".")[1]), int(group.runs["network.depth"].iloc[0])
     place = " (first)" if layer == 0 else " (last)" if layer == depth - 1 else ""
     return f"weight drift, w{superscript(layer)}{place}"

@@ -63,7 +63,7 @@ def stacks(runs: Iterable[Run]) -> list[Stack]:
 
 def columns(run: Run) -> dict[str, Any]:
     """The run as a row: its id, every config value under its dotted key, its seed."""
-    return {"run_id": run.run_id, **_flat(run.point.model_dump(mode="json")), "seed": run.seed}
+    return {"run_id": run.run_id, **flat(run.point.model_dump(mode="json")), "seed": run.seed}
 
 
 def probed_steps(probes: Probes, steps: int) -> frozenset[int]:
@@ -74,12 +74,12 @@ def probed_steps(probes: Probes, steps: int) -> frozenset[int]:
     return frozenset(range(0, steps + 1, probes.every)) | {steps}
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings to dotted keys; lists as their JSON text, so that a column has one type."""
     row: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and prefix == "":
-            row |= _flat(value, f"{key}.")
+            row |= flat(value, f"{key}.")
         else:
             row[prefix + key] = json.dumps(value) if isinstance(value, dict | list) else value
     return row

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from ntkrun.engine.data import DataConfig
 from ntkrun.errors import UserError
 from ntkrun.strict import Strict
-from ntkrun.theory.activations import activation
+from ntkrun.theory.activations import activation, registered_values
 from ntkrun.theory.losses import LOSSES
 
 Size = Annotated[int, Field(ge=1)]
@@ -56,9 +56,10 @@ class Network(Strict):
         return name
 
     def identity(self) -> dict[str, Any]:
-        """One width for all layers and the same width for each are one network."""
+        """One width for all layers and the same width for each are one network; a user's own σ is its values."""
         widths = self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
-        return super().identity() | {"width": list(widths)}
+        own = registered_values(self.activation)
+        return super().identity() | {"width": list(widths)} | ({} if own is None else {"activation_values": own})
 
 
 class Relative(Strict):

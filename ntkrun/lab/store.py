@@ -80,6 +80,19 @@ def read_results(path: str | Path) -> Results:
     return Store(Path(path)).read()
 
 
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz file of plain arrays, whole or not at all. Raises UserError where it cannot be written."""
+    if path.suffix != ".npz":
+        raise UserError(f"{path}: the file must end in .npz")
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    with _sentence_for(path, comfort=""):
+        _write(path, save)
+
+
 class Store:
     """The results directory of one sweep."""
 
@@ -247,14 +260,12 @@ class Store:
 
 
 @contextmanager
-def _sentence_for(where: Path) -> Iterator[None]:
+def _sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iterator[None]:
     """A full disk, a missing permission: one sentence."""
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"{error.filename or where}: cannot be written ({error.strerror or error}); finished runs are kept"
-        ) from error
+        raise UserError(f"{error.filename or where}: cannot be written ({error.strerror or error}){comfort}") from error
 
 
 def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -110,6 +110,11 @@ def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> Limi
     return LimitLayers(nngp, slopes, ntk, recursion.error)
 
 
+def dual_error(net: Architecture, x: Points, x2: Points | None = None) -> float:
+    """`limit_layers(...).error` without the kernels themselves."""
+    return _Recursion(net, x, x2).error
+
+
 def expected_kernel(
     net: SizedArchitecture, x: Points, x2: Points | None = None, parametrization: Parametrization = "ntk"
 ) -> Tensor:

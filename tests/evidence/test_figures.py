@@ -90,3 +90,19 @@ def test_runs_that_diverged_draw_no_level_and_break_nothing() -> None:
     runs["status"] = "diverged"
     assert AGAINST_WIDTH.isdisjoint(_drawn((runs, steps, layers), lambda run_id: None))
     assert _drawn((runs.iloc[:0], steps.iloc[:0], layers.iloc[:0])) == {}
+
+
+def test_flows_are_drawn_where_they_were_measured() -> None:
+    """The narrowest and the widest network, training and test loss, four lines each; no figure without the columns."""
+    runs, steps, layers = tables({64: 2, 128: 2, 256: 2})
+    assert "flows_time" not in {stem for stem, *_ in draw_all(runs, steps, layers, lambda run_id: None)}
+    for k, flow in enumerate(("linear", "flow", "limit")):
+        for prefix in ("", "test_"):
+            steps[f"{prefix}{flow}_loss"] = steps[f"{prefix}loss"] * (1 + k)
+    (figure,) = [f for stem, f, _ in draw_all(runs, steps, layers, lambda run_id: None) if stem == "flows_time"]
+    assert [ax.get_title() for ax in figure.axes] == ["width 64", "width 256"] * 2
+    for ax in figure.axes:
+        first = [line.get_ydata()[0] for line in ax.lines]
+        assert np.allclose(first, [first[0], first[0], 2 * first[0], 3 * first[0]])
+    steps["limit_loss"] = steps["test_limit_loss"] = np.nan  # as without a limit kernel
+    assert "flows_time" in {stem for stem, *_ in draw_all(runs, steps, layers, lambda run_id: None)}

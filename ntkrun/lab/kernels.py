@@ -1,0 +1,70 @@
+"""Kernel matrices of a config's network on its data: what `ntkrun kernel` writes."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ntkrun.engine.kernel import empirical_ntk
+from ntkrun.errors import UserError
+from ntkrun.lab.config import Sweep
+from ntkrun.lab.execute import DTYPES, resolve_device
+from ntkrun.lab.plan import flat
+from ntkrun.lab.points import data_of, network
+from ntkrun.lab.sections import Point
+from ntkrun.theory.limit import dual_error, limit_kernels
+
+Arrays = dict[str, np.ndarray]
+
+
+def limit_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
+    """`ntk` and `nngp` (N, N) of infinite width, float64, and the inputs `x` (N, n_0); and how they were had, in words.
+
+    Raises UserError where the sweep holds more than one architecture or data set; a limit knows no width and no seed.
+    """
+    point = _single(sweep, lambda p: p.model_copy(update={"network": p.network.model_copy(update={"width": 1})}))
+    net, x = network(point), data_of(point).x
+    where = torch.tensor(x, device=resolve_device(device))
+    kernels, error = limit_kernels(net, where), dual_error(net, where)
+    how = f"numerical dual of {net.activation}, error {error:.0e}" if error else "closed form"
+    return {"ntk": kernels.ntk.cpu().numpy(), "nngp": kernels.nngp.cpu().numpy(), "x": x}, how
+
+
+def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
+    """`ntk` (S, N, N, O, O) of the initial networks of the sweep's S seeds, in the config's dtype, with their `seeds`
+    and the inputs `x`; and how they were had, in words. Raises UserError where the sweep holds more than one network or
+    data set."""
+    point, where = _single(sweep, lambda p: p), resolve_device(device)
+    net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
+    seeds = dict.fromkeys(seed for _, of_point in sweep.points for seed in of_point)
+    x = torch.tensor(data.x, dtype=dtype, device=where)
+    # One network at a time: all together need not fit.
+    kernels = [empirical_ntk(net, net.init([seed], dtype, where), x).cpu() for seed in seeds]
+    arrays = {"ntk": torch.cat(kernels).numpy(), "x": data.x, "seeds": np.array(list(seeds))}
+    return arrays, f"width {point.network.width}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {point.training.dtype}"
+
+
+def _single(sweep: Sweep, essence: Callable[[Point], Point]) -> Point:
+    """The one point of the sweep, as far as the kernel is concerned."""
+    points = [essence(Point(network=p.network, data=p.data, training=_kernel_part(p))) for p, _ in sweep.points]
+    distinct = list(dict.fromkeys(points))
+    if len(distinct) == 1:
+        return distinct[0]
+    rows = [flat(point.model_dump(mode="json")) for point in distinct]
+    varied = {key: _values(rows, key) for key in rows[0] if len(_values(rows, key)) > 1}
+    listed = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in varied.items())
+    axes = ", ".join(f"{key}: [{values[0]}]" for key, values in varied.items())
+    raise UserError(
+        f"{sweep.name}: the sweep holds {len(distinct)} different kernels ({listed}); choose one, as in "
+        f"'sweep={{grid: {{{axes}}}, seeds: 1}}'"
+    )
+
+
+def _kernel_part(point: Point) -> Any:
+    """Of the training, only its precision matters to an initial kernel."""
+    return type(point.training)(dtype=point.training.dtype)
+
+
+def _values(rows: list[dict[str, Any]], key: str) -> list[Hashable]:
+    return list(dict.fromkeys(row.get(key) for row in rows))
