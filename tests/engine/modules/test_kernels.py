@@ -138,3 +138,33 @@ def test_parameters_of_two_precisions() -> None:
 class _Cast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.double()
+
+
+class Aliased(nn.Module):
+    """Reads a parameter through a list of its own, which a stand-in by name (torch.func) does not reach."""
+
+    def __init__(self, aliased: bool) -> None:
+        super().__init__()
+        self.gain, self.leave = nn.Parameter(floats(6)), nn.Linear(6, 2).double()
+        self.hidden = [self.gain] if aliased else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain = self.gain if self.hidden is None else self.hidden[0]
+        out: Tensor = self.leave(torch.tanh(gain * x))
+        return out
+
+
+def test_a_parameter_read_past_its_name() -> None:
+    aliased, plain = Aliased(True), Aliased(False)
+    plain.load_state_dict(aliased.state_dict())
+    expected = oracle(plain, floats(4, 6))
+    assert (ntkrun.module_ntk(aliased, floats(4, 6)) - expected).norm() <= TOLERANCE * expected.norm()
+
+
+def test_autocast_takes_its_own_precision() -> None:
+    module, x = build(mlp, floats(5, 6)).float(), floats(5, 6).float()
+    expected = ntkrun.module_ntk(module, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        kernel = ntkrun.module_ntk(module, x)
+    assert kernel.dtype == torch.float32
+    assert (kernel - expected).norm() <= 0.05 * expected.norm()  # bfloat16 rounds by 4e-3, through 3 layers
