@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 import ntkrun
 from ntkrun.engine import blocks as blocks_module
@@ -16,6 +15,7 @@ from ntkrun.engine.network import DenseNetwork, output_gradients
 from ntkrun.engine.tiles import Outputs, mirror, pieces
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import ACTIVATIONS
+from tests.engine.peak import peak_of
 
 TOLERANCE = 1e-10  # the same products in float64, summed in other orders: rounding stays below 1e-13
 KINDS: list[Outputs] = ["full", "diagonal", "trace"]
@@ -87,25 +87,13 @@ def test_the_step_kernel_in_tiles(tile: int) -> None:
     assert torch.equal(half, half.permute(0, 2, 1, 4, 3))
 
 
-def _peak(call: object) -> int:
-    """The most bytes that torch holds at once during a call, above what it held before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        call()  # type: ignore[operator]
-    held = most = 0
-    for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
-
-
 @pytest.mark.parametrize("outputs", KINDS)
 @pytest.mark.parametrize("budget_kib", [300, 1000, 4000, 100000])
 def test_temporaries_stay_within_the_budget(budget_kib: int, outputs: Outputs) -> None:
     net = DenseNetwork(10, 3, 4, 128)
     params, x = net.init([0, 1]), _inputs(300, 10).float()
     result = 4 * ntkrun.empirical_ntk(net, params, x, outputs=outputs).numel()
-    peak = _peak(lambda: ntkrun.empirical_ntk(net, params, x, outputs=outputs, memory=budget_kib * 1024 / GIB))
+    peak = peak_of(lambda: ntkrun.empirical_ntk(net, params, x, outputs=outputs, memory=budget_kib * 1024 / GIB))
     assert peak - result <= budget_kib * 1024
 
 
@@ -114,7 +102,7 @@ def test_every_activation_stays_within_what_is_planned(name: str) -> None:
     net = DenseNetwork(10, 1, 4, 256, name)  # one output: what σ keeps weighs most
     params, x = net.init([0]), _inputs(100, 10).float()
     planned = blocks_module._Cost(net, "trace", 4).bytes(1, 100, 1)
-    peak = _peak(lambda: ntkrun.empirical_ntk(net, params, x, outputs="trace"))
+    peak = peak_of(lambda: ntkrun.empirical_ntk(net, params, x, outputs="trace"))
     assert peak - 4 * 100 * 100 <= planned
 
 

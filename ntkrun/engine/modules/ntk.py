@@ -75,7 +75,7 @@ def _fill(
     def visit(i: slice, j: slice, row: State, column: State) -> None:
         tile = result[i, :, j] if outputs == "full" else result[i, j]
         for name in group.names:
-            parts.add(tile, outputs, row[name], column[name])
+            parts.add(tile, outputs, row[name], column[name], group.pairs)
 
     rows = pieces(len(x), group.inputs)
     columns = None if x2 is None else pieces(len(x2), group.inputs)

@@ -12,8 +12,6 @@ from torch import Tensor
 from ntkrun.engine.modules.layers import Use, rows
 from ntkrun.engine.tiles import Outputs, pieces
 
-PAIRS = 2**22  # entries of a product over positions at a time: more spill out of cache
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -67,12 +65,15 @@ def factors_pay(entries: int, positions: int, given: int, channels: int, outputs
     return positions**2 * (given + outputs**2 * (channels + 1)) < outputs**2 * entries
 
 
-def add(tile: Tensor, outputs: Outputs, first: Part, second: Part) -> None:
-    """Adds the kernel of one parameter to a tile: (N, O, M, O), diagonal (N, M, O), trace (N, M)."""
+def add(tile: Tensor, outputs: Outputs, first: Part, second: Part, pairs: int) -> None:
+    """Adds the kernel of one parameter to a tile: (N, O, M, O), diagonal (N, M, O), trace (N, M).
+
+    Products over pairs of positions have at most `pairs` entries at a time, or those of one pair of inputs.
+    """
     if isinstance(first, Factors) and isinstance(second, Factors):
         for f in first.uses:
             for g in second.uses:
-                _add_factors(tile, outputs, f, g)
+                _add_factors(tile, outputs, f, g, pairs)
         return
     j = first.rows() if isinstance(first, Factors) else first
     j2 = second.rows() if isinstance(second, Factors) else second
@@ -86,10 +87,15 @@ _ROWS = {
 }
 
 
-def _add_factors(tile: Tensor, outputs: Outputs, f: Factor, g: Factor) -> None:
-    pairs = f.delta[0].numel() // f.delta.shape[-1] * g.delta.numel() // g.delta.shape[-1]  # of one input with all
-    for piece in pieces(len(f.delta), max(1, PAIRS // pairs)):
-        tile[piece] += _PRODUCTS[f.use.kind, g.use.kind](outputs, f.part(piece), g)
+def _add_factors(tile: Tensor, outputs: Outputs, f: Factor, g: Factor, pairs: int) -> None:
+    each = f.delta.shape[1:3].numel() * g.delta.shape[1:3].numel()  # of one pair of inputs: outputs times positions
+    columns = min(len(g.delta), max(1, pairs // each))
+    rows = max(1, pairs // (each * columns))
+    product = _PRODUCTS[f.use.kind, g.use.kind]
+    for i in pieces(len(f.delta), rows):
+        for j in pieces(len(g.delta), columns):
+            part = tile[i, :, j] if outputs == "full" else tile[i, j]
+            part += product(outputs, f.part(i), g.part(j))
 
 
 def _alike(outputs: Outputs, f: Factor, g: Factor) -> Tensor:

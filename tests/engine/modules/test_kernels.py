@@ -11,6 +11,7 @@ from ntkrun.engine.modules import state as state_module
 from ntkrun.engine.modules.state import checked, state
 from ntkrun.errors import UserError
 from tests.engine.modules.zoo import CASES, TOLERANCE, build, floats, mlp, oracle, same
+from tests.engine.peak import peak_of
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -168,3 +169,22 @@ def test_autocast_takes_its_own_precision() -> None:
         kernel = ntkrun.module_ntk(module, x)
     assert kernel.dtype == torch.float32
     assert (kernel - expected).norm() <= 0.05 * expected.norm()  # bfloat16 rounds by 4e-3, through 3 layers
+
+
+def _wide(name: str) -> nn.Module:
+    if name == "mlp":
+        return nn.Sequential(nn.Linear(6, 128), nn.ReLU(), nn.Linear(128, 64), nn.Linear(64, 5))
+    if name == "cnn":
+        return nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.Flatten(), nn.Linear(288, 5))
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(160, 5))
+
+
+@pytest.mark.parametrize("mib", [2, 8, 40])
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (6,)), ("cnn", (2, 16, 16)), ("encoder", (10, 16))])
+def test_temporaries_stay_within_the_budget(name: str, shape: tuple[int, ...], mib: int) -> None:
+    x = floats(24, *shape)
+    module = build(lambda: _wide(name), x)
+    result = ntkrun.module_ntk(module, x, memory=1.0)
+    peak = peak_of(lambda: ntkrun.module_ntk(module, x, memory=mib / 1024))
+    assert peak - result.numel() * result.element_size() <= mib * 2**20
