@@ -1,17 +1,20 @@
-"""The layerwise kernel against the contraction of a torch.func Jacobian: N=64 inputs, width 1024, L=4, one output.
+"""The layerwise kernel: against a torch.func Jacobian, against its own matrix products run bare; its memory and growth.
 
-Both are timed in one process by turns, so that the ratio does not depend on what else the machine does; the median of
-each over ROUNDS. Memory is the growth of the process's peak, each route in a fresh process.
+Times are medians of turns in one process, so that ratios do not depend on what else the machine does. Memory is the
+growth of the process's peak, each kernel in a fresh process.
 
     python benchmarks/bench_kernel.py
 """
 
+import math
 import multiprocessing
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,22 +22,62 @@ from torch import Tensor
 import ntkrun
 from ntkrun.engine.kernel import jacobian_ntk
 
-INPUTS, WIDTH, DEPTH, DIMENSION = 64, 1024, 4, 64
-ROUNDS = 7
+DIMENSION, DEPTH = 64, 4
+SMALL = (64, 1024, 1)  # N, n, O
+LARGE = (256, 4096, 10)
+ROUNDS = 5
+# The kernel where one of N, n and O doubles: in the range where its term of the operation count leads.
+GROWTH = {
+    "N": ((2048, 128, 1), (4096, 128, 1)),
+    "n": ((64, 1024, 1), (64, 2048, 1)),
+    "O": ((256, 128, 8), (256, 128, 16)),
+}
 
-Route = Callable[[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor], Tensor]
-ROUTES: dict[str, Route] = {"layerwise": ntkrun.empirical_ntk, "Jacobian contraction": jacobian_ntk}
+Problem = tuple[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor]
+Timed = Mapping[str, tuple[Callable[[], object], int]]  # by name: what to run, and how often a round
 
 
-def _problem() -> tuple[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor]:
-    net = ntkrun.DenseNetwork(DIMENSION, 1, DEPTH, WIDTH, "relu")
-    return net, net.init([0]), torch.randn(INPUTS, DIMENSION, generator=torch.Generator().manual_seed(0))
+def _problem(inputs: int, width: int, outputs: int) -> Problem:
+    net = ntkrun.DenseNetwork(DIMENSION, outputs, DEPTH, width, "relu")
+    return net, net.init([0]), torch.randn(inputs, DIMENSION, generator=torch.Generator().manual_seed(0))
 
 
-def _seconds(route: Route, problem: tuple[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor]) -> float:
-    started = time.perf_counter()
-    route(*problem)
-    return time.perf_counter() - started
+def _medians(timed: Timed, rounds: int = ROUNDS) -> dict[str, float]:
+    """Seconds, by turns; the first turn warms up."""
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for round_ in range(rounds + 1):
+        for name, (call, often) in timed.items():
+            for _ in range(often):
+                started = time.perf_counter()
+                call()
+                if round_ > 0:
+                    times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _bare_products(problem: Problem) -> Callable[[], None]:
+    """The matrix products that the kernel cannot do without: forward, backward, and two Gram matrices a layer."""
+    net, params, x = problem
+    o = net.outputs
+    weights = [w[0] for w in params.weights]
+    a = [torch.randn(len(x), n) for n in net.widths[:-1]]
+    d = [torch.randn(len(x) * o, n) for n in net.widths[1:]]
+
+    def run() -> None:
+        for layer, w in enumerate(weights):
+            a[layer] @ w.T
+            a[layer] @ a[layer].T
+            d[layer] @ d[layer].T
+            if layer > 0:
+                d[layer] @ w
+
+    return run
+
+
+def _operations(inputs: int, width: int, outputs: int) -> float:
+    """Multiplications of the kernel of x alone: forward and backward passes, and half of the Gram matrices."""
+    passes = (1 + outputs) * inputs * ((DEPTH - 2) * width**2 + (DIMENSION + outputs) * width)
+    return passes + (inputs**2 / 2) * (1 + outputs**2) * (DEPTH - 1) * width
 
 
 def _peak() -> float:
@@ -43,29 +86,65 @@ def _peak() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _growth(name: str) -> float:
-    problem = _problem()
-    before = _peak()
-    ROUTES[name](*problem)
+def _now() -> float:
+    """MiB held at this moment, where Linux tells; elsewhere the peak so far, which drawing the weights has raised."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * resource.getpagesize() / 2**20 if status.exists() else _peak()
+
+
+def _growth_of_peak(task: tuple[str, tuple[int, int, int]]) -> float:
+    route, sizes = task
+    problem = _problem(*sizes)
+    before = _now()
+    {"layerwise": ntkrun.empirical_ntk, "jacobian": jacobian_ntk}[route](*problem)
     return _peak() - before
+
+
+def _against_others(peaks: dict[str, float]) -> None:
+    problem = _problem(*SMALL)
+    results = [ntkrun.empirical_ntk(*problem), jacobian_ntk(*problem)]
+    difference = float((results[0] - results[1]).norm() / results[1].norm())
+    medians = _medians(
+        {
+            "layerwise": (lambda: ntkrun.empirical_ntk(*problem), 8),
+            "its matrix products, bare": (_bare_products(problem), 8),
+            "Jacobian contraction": (lambda: jacobian_ntk(*problem), 1),
+        },
+        rounds=3,
+    )
+    inputs, width, outputs = SMALL
+    print(f"empirical NTK, N={inputs}, n={width}, L={DEPTH}, O={outputs}, float32, {torch.get_num_threads()} threads")
+    for name, median in medians.items():
+        memory = f"{peaks[name]:8.0f} MiB on top of the weights" if name in peaks else ""
+        print(f"  {name:<26}{1e3 * median:9.2f} ms   {memory}".rstrip())
+    ours, bare, jacobian = medians.values()
+    print(f"  {jacobian / ours:.0f} times faster than the Jacobian, {ours / bare:.2f} times its own products")
+    print(f"  difference {difference:.1e} relative")
+
+
+def _growth() -> None:
+    print("growth where one size doubles: time, with the operations counted")
+    for name, (small, large) in GROWTH.items():
+        problems = _problem(*small), _problem(*large)
+        medians = _medians({str(k): (partial(ntkrun.empirical_ntk, *p), 1) for k, p in enumerate(problems)})
+        exponent = math.log2(medians["1"] / medians["0"])
+        expected = math.log2(_operations(*large) / _operations(*small))
+        print(f"  {name}: {small} to {large} (N, n, O)   exponent {exponent:.2f}, of operations {expected:.2f}")
 
 
 def main() -> None:
     # First, while this process is small: a child starts from its parent's peak.
+    tasks = {
+        "layerwise": ("layerwise", SMALL),
+        "Jacobian contraction": ("jacobian", SMALL),
+        "large": ("layerwise", LARGE),
+    }
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        growth = {name: pool.apply(_growth, (name,)) for name in ROUTES}
-    problem = _problem()
-    results = [route(*problem) for route in ROUTES.values()]  # warms both up
-    difference = float((results[0] - results[1]).norm() / results[1].norm())
-    times: dict[str, list[float]] = {name: [] for name in ROUTES}
-    for _ in range(ROUNDS):
-        for name, route in ROUTES.items():
-            times[name].append(_seconds(route, problem))
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    print(f"empirical NTK, N={INPUTS}, n={WIDTH}, L={DEPTH}, O=1, float32, {torch.get_num_threads()} threads")
-    for name, median in medians.items():
-        print(f"  {name:<22}{1e3 * median:9.2f} ms   {growth[name]:8.0f} MiB on top of the weights")
-    print(f"  ratio {medians['Jacobian contraction'] / medians['layerwise']:.0f}; difference {difference:.1e} relative")
+        peaks = {name: pool.apply(_growth_of_peak, (task,)) for name, task in tasks.items()}
+    _against_others(peaks)
+    inputs, width, outputs = LARGE
+    print(f"N={inputs}, n={width}, O={outputs}: {peaks['large'] / 1024:.2f} GiB on top of the weights, result included")
+    _growth()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ntkrun.engine.kernel import empirical_ntk as empirical_ntk
+    from ntkrun.engine.modules.ntk import module_ntk as module_ntk
     from ntkrun.engine.network import DenseNetwork as DenseNetwork
     from ntkrun.engine.network import Parameters as Parameters
     from ntkrun.errors import ConfigError as ConfigError
@@ -45,6 +46,7 @@ _HOMES = {
     "DenseNetwork": "ntkrun.engine.network",
     "Parameters": "ntkrun.engine.network",
     "empirical_ntk": "ntkrun.engine.kernel",
+    "module_ntk": "ntkrun.engine.modules.ntk",
     "limit_kernels": "ntkrun.theory.limit",
     "register_activation": "ntkrun.theory.activations",
     "limit_layers": "ntkrun.theory.limit",

@@ -13,7 +13,7 @@ def _modules_after(code: str) -> set[str]:
 
 
 EVIDENCE = "estimates figures summary tables"
-ENGINE = "data kernel network probes stack training"
+ENGINE = "blocks data kernel memory modules network probes stack tiles training"
 LAB = "config execute plan points provenance sections store yaml_reader"
 
 

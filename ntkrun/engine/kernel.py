@@ -6,42 +6,93 @@
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from ntkrun.engine.blocks import Blocks, cut, tile_inputs
+from ntkrun.engine.memory import budget
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients
+from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 
 
-def empirical_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | None = None) -> Tensor:
-    """K(x, x2) of every stacked network, (S, N, M, O, O); `x2 = None` means x.
+@dataclass(frozen=True)
+class Passes:
+    """What the passes of some inputs leave: a^(l), (S, N, n_l), l = 0..L-1, and δ^(l), (S, N, O, n_l), l = 1..L."""
 
-    Layer by layer, never holding a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
+    activations: list[Tensor]
+    deltas: list[Tensor]
+
+    def part(self, piece: slice) -> "Passes":
+        return Passes([a[:, piece] for a in self.activations], [d[:, piece] for d in self.deltas])
+
+
+def empirical_ntk(
+    net: DenseNetwork,
+    params: Parameters,
+    x: Tensor,
+    x2: Tensor | None = None,
+    *,
+    outputs: Outputs = "full",
+    memory: float | None = None,
+) -> Tensor:
+    """K(x, x2) of every stacked network; `x2 = None` means x, and then the kernel is exactly symmetric.
+
+    `outputs`: "full" K_ij, (S, N, M, O, O); "diagonal" K_ii, (S, N, M, O); "trace" Σ_i K_ii, (S, N, M). Only what is
+    asked for is formed. Layer by layer, never holding a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
 
         K_ij(x, x') = Σ_l [σ_w² a^(l-1)(x)·a^(l-1)(x')/n_{l-1} + β²] · [δ_i^(l)(x)·δ_j^(l)(x')],   l = 1..L,
 
-    exact at any width. Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n.
+    exact at any width. Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n; the second is halved
+    for x2 = None, and n_L times less for the trace and the diagonal. Many inputs are taken in blocks, so that
+    temporaries stay within `memory` GiB (None: half of what is free), beside the parameters, the result and what a
+    matrix product packs; where not all output gradients fit, some are computed again. Raises UserError where one pair
+    of inputs does not fit, or the result does not.
     """
-    first = _passes(net, params, x)
-    second = first if x2 is None else _passes(net, params, x2)
-    return as_blocks(layerwise_kernel(net, *first, *second))
+    check_outputs(outputs)
+    columns = x if x2 is None else x2
+    if min(len(x), len(columns)) == 0:
+        raise UserError("the kernel of no inputs: give at least one")
+    like, stack, o = params.weights[0], len(params.weights[0]), net.outputs
+    shape = _shape(outputs, stack, len(x), len(columns), o)
+    limit = budget(memory, math.prod(shape) * like.element_size(), like.device)
+    blocks = cut(net, stack, max(len(x), len(columns)), outputs, limit, like.element_size(), like.device)
+    result = like.new_zeros(shape)
+    for seeds in pieces(stack, blocks.seeds):
+        part = Parameters([w[seeds] for w in params.weights], [b[seeds] for b in params.biases])
+        _fill(net, part, x, x2, result[seeds], outputs, blocks)
+    if outputs == "full":
+        return as_blocks(result.view(stack, len(x), o, len(columns), o))
+    return result.permute(0, 2, 3, 1) if outputs == "diagonal" else result
 
 
 def layerwise_kernel(
     net: DenseNetwork, layers: Layers, deltas: list[Tensor], layers2: Layers, deltas2: list[Tensor]
 ) -> Tensor:
-    """The sum above from passes already made, as (S, N, O, M, O): rows (x, i), columns (x', j)."""
-    beta, total = net.beta, None
-    for layer in range(net.depth):
-        a, a2 = layers.activations[layer].detach(), layers2.activations[layer].detach()
-        forward = net.scale(layer) ** 2 * (a @ a2.mT) + beta**2  # (S, N, M)
-        part = forward[:, :, None, :, None] * _gram(deltas[layer], deltas2[layer])
-        total = part if total is None else total.add_(part)
-    assert total is not None  # depth is at least 1
-    return total
+    """The sum above from passes already made, as (S, N, O, M, O): rows (x, i), columns (x', j).
+
+    Passes given twice (`layers2 is layers`, `deltas2 is deltas`) make a symmetric kernel: half of it is computed.
+    """
+    same = layers2 is layers and deltas2 is deltas
+    first = Passes([a.detach() for a in layers.activations], deltas)
+    second = first if same else Passes([a.detach() for a in layers2.activations], deltas2)
+    s, n, o, _ = deltas[0].shape
+    m = deltas2[0].shape[1]
+    result = deltas[0].new_zeros(s, n, o, m * o)
+    size = tile_inputs(result.device, o)
+    rows, columns = pieces(n, size), pieces(m, size)
+
+    def add(i: slice, j: slice, row: Passes, column: Passes) -> None:
+        _add(net, _tile(result, "full", o, i, j), "full", row, column)
+
+    each_pair(rows, None if same else columns, len(rows), first.part, second.part, add)
+    if same:
+        mirror(result.view(s, n * o, m * o), scaled(rows, o))
+    return result.view(s, n, o, m, o)
 
 
 def as_blocks(kernel: Tensor) -> Tensor:
@@ -80,16 +131,61 @@ def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | 
     return torch.einsum("snip,smjp->snmij", first, second)
 
 
-def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> tuple[Layers, list[Tensor]]:
-    if len(x) == 0:
-        raise UserError("the kernel of no inputs: give at least one")
+# --- tiles: the result is filled in the layout in which each is a matrix
+
+
+def _shape(outputs: Outputs, s: int, n: int, m: int, o: int) -> tuple[int, ...]:
+    return {"full": (s, n, o, m * o), "diagonal": (s, o, n, m), "trace": (s, n, m)}[outputs]
+
+
+def _tile(result: Tensor, outputs: Outputs, o: int, i: slice, j: slice) -> Tensor:
+    """The part of the result, in the layout of `_shape`, where inputs i meet inputs j."""
+    return result[:, i, :, slice(j.start * o, j.stop * o)] if outputs == "full" else result[..., i, j]
+
+
+def _fill(
+    net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | None, result: Tensor, outputs: Outputs, cut: Blocks
+) -> None:
+    rows = pieces(len(x), cut.inputs)
+    columns = None if x2 is None else pieces(len(x2), cut.inputs)
+    o = net.outputs
+
+    def add(i: slice, j: slice, row: Passes, column: Passes) -> None:
+        _add(net, _tile(result, outputs, o, i, j), outputs, row, column)
+
+    def row(i: slice) -> Passes:
+        return _passes(net, params, x[i])
+
+    def column(j: slice) -> Passes:
+        return _passes(net, params, (x if x2 is None else x2)[j])
+
+    each_pair(rows, columns, cut.kept, row, column, add)
+    if x2 is None and outputs == "full":
+        mirror(result.view(len(result), len(x) * o, len(x) * o), scaled(rows, o))
+    elif x2 is None:
+        mirror(result, rows)
+
+
+def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Passes:
     with torch.enable_grad():
         layers = net.forward(params, x)
-        return layers, output_gradients(layers)
+        deltas = output_gradients(layers)
+    return Passes([a.detach() for a in layers.activations], deltas)
 
 
-def _gram(first: Tensor, second: Tensor) -> Tensor:
-    """(S, N, O, n) and (S, M, O, n) to all inner products, (S, N, O, M, O)."""
-    s, n, o, _ = first.shape
-    m = second.shape[1]
-    return (first.flatten(1, 2) @ second.flatten(1, 2).mT).view(s, n, o, m, o)
+def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, second: Passes) -> None:
+    """Adds every layer's product to a tile: [σ_w² a·a'/n + β²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
+    for layer in range(net.depth):
+        a, a2 = first.activations[layer], second.activations[layer]
+        forward = net.scale(layer) ** 2 * (a @ a2.mT) + net.beta**2  # (S, N, M)
+        delta, delta2 = first.deltas[layer], second.deltas[layer]
+        s, n, o, _ = delta.shape
+        if outputs == "trace":
+            tile.addcmul_(forward, delta.flatten(2) @ delta2.flatten(2).mT)
+        elif outputs == "diagonal":
+            for i in range(o):
+                tile[:, i].addcmul_(forward, delta[:, :, i] @ delta2[:, :, i].mT)
+        else:
+            # Repeated for every j, so that the inner axis is long: broadcasting over it costs five times as much.
+            weight = forward.repeat_interleave(o, dim=2).unsqueeze(2)
+            tile.addcmul_(weight, (delta.flatten(1, 2) @ delta2.flatten(1, 2).mT).view(s, n, o, -1))

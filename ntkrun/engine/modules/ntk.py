@@ -1,0 +1,117 @@
+"""The empirical kernel of any torch module."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.engine.memory import budget
+from ntkrun.engine.modules import parts
+from ntkrun.engine.modules.checks import inspect, trainable
+from ntkrun.engine.modules.plan import Group, plan
+from ntkrun.engine.modules.state import state
+from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
+from ntkrun.errors import UserError
+
+State = dict[str, parts.Part]
+
+
+def module_ntk(
+    module: nn.Module,
+    x: Tensor,
+    x2: Tensor | None = None,
+    outputs: Outputs = "full",
+    *,
+    memory: float | None = None,
+) -> Tensor:
+    """The empirical NTK of any module on inputs x (N, ...) and x2 (M, ...); `x2 = None` means x, exactly symmetric.
+
+        K_ij(x, x') = Σ_p ∂_p F_i(x) ∂_p F_j(x')       over the parameters with requires_grad=True, each once
+
+    `outputs`: "full" K_ij, (N, M, O, O); "diagonal" K_ii, (N, M, O); "trace" Σ_i K_ii, (N, M), in the parameters' own
+    dtype. F(x) = module(x) must be (N, O) or (N,), each output of its own input. Parameters are taken at face value:
+    for the kernel of theory.md, whose weights are N(0, 1) with a scale before them, the scale has to be in the module.
+
+    Gradients go layer by layer where that is exact, and by Jacobian blocks for the rest: state.py says how that is
+    found out on the inputs at hand. Temporaries are planned to stay within `memory` GiB (None: half of what is free).
+    The module is left as it was: mode, parameters, gradients, buffers, hooks, and the state of torch's random numbers.
+
+    Raises UserError for modules that have no such kernel (checks.py), and where one pair of inputs does not fit.
+    """
+    check_outputs(outputs)
+    with _undisturbed(module):
+        parameters = trainable(module)
+        x, x2 = _plain(x), None if x2 is None else _plain(x2)
+        o = inspect(module, x)
+        if x2 is not None and inspect(module, x2) != o:
+            raise UserError("the module has other numbers of outputs for x and x2")
+        n, m = len(x), len(x if x2 is None else x2)
+        like = next(iter(parameters.values()))
+        shape = {"full": (n, o, m, o), "diagonal": (n, m, o), "trace": (n, m)}[outputs]
+        dtype = _common([p.dtype for p in parameters.values()])
+        result = like.new_zeros(shape, dtype=dtype, requires_grad=False)
+        limit = budget(memory, result.numel() * result.element_size(), like.device)
+        for group in plan(module, parameters, x, max(n, m), o, limit):
+            _fill(module, parameters, group, x, x2, result, outputs)
+        _mirror(result, outputs, x2)
+        return result.permute(0, 2, 1, 3) if outputs == "full" else result
+
+
+def _fill(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    group: Group,
+    x: Tensor,
+    x2: Tensor | None,
+    result: Tensor,
+    outputs: Outputs,
+) -> None:
+    """Adds the kernel of one group of parameters: all of it, or its tiles from the diagonal up where x2 is x."""
+
+    def of(inputs: Tensor, piece: slice) -> State:
+        return state(module, parameters, group.names, inputs[piece])
+
+    def visit(i: slice, j: slice, row: State, column: State) -> None:
+        tile = result[i, :, j] if outputs == "full" else result[i, j]
+        for name in group.names:
+            parts.add(tile, outputs, row[name], column[name], group.pairs)
+
+    rows = pieces(len(x), group.inputs)
+    columns = None if x2 is None else pieces(len(x2), group.inputs)
+    second = x if x2 is None else x2
+    each_pair(rows, columns, group.kept, lambda i: of(x, i), lambda j: of(second, j), visit)
+
+
+def _mirror(result: Tensor, outputs: Outputs, x2: Tensor | None) -> None:
+    if x2 is not None:
+        return
+    rows = pieces(len(result), 512)  # any size: large enough for few calls
+    if outputs == "full":
+        n, o = result.shape[:2]
+        mirror(result.view(n * o, n * o), scaled(rows, o))
+    else:
+        mirror(result.permute(2, 0, 1) if outputs == "diagonal" else result, rows)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Off any graph; a copy if it was made in inference mode, where autograd may not keep it."""
+    if not isinstance(x, Tensor) or x.ndim == 0 or len(x) == 0:
+        raise UserError("the kernel of no inputs: give a tensor of at least one, inputs on its first axis")
+    x = x.detach()
+    return x.clone() if x.is_inference() else x
+
+
+def _common(dtypes: list[torch.dtype]) -> torch.dtype:
+    common = dtypes[0]
+    for dtype in dtypes[1:]:
+        common = torch.promote_types(common, dtype)
+    return common
+
+
+@contextmanager
+def _undisturbed(module: nn.Module) -> Iterator[None]:
+    """Gradients on, whatever the caller's mode, and torch's random numbers as they were."""
+    devices = {p.device.index for p in module.parameters() if p.is_cuda}
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=sorted(devices)):
+        yield

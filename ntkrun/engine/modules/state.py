@@ -1,0 +1,219 @@
+"""The gradients of some inputs in chosen parameters, by the best route that is exact, each checked against autograd.
+
+A recorded use of a parameter (record.py) is trusted only where two backward passes of random cotangents v, each zero
+for a random part of the inputs, say so on the inputs at hand:
+
+  * on one axis of positions, and one alone, δ vanishes for all inputs whose v is zero: that axis is the inputs' own;
+  * the uses of a parameter add up to autograd's gradient in it: it is used nowhere else.
+
+Any other parameter goes by jacobian.py, and that too has to add up to autograd's gradient.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.engine.modules import jacobian
+from ntkrun.engine.modules.layers import Use, rows, total
+from ntkrun.engine.modules.parts import Factor, Factors, Part, Rows, factors_pay, sum_of
+from ntkrun.engine.modules.record import Record, record
+from ntkrun.errors import UserError
+
+Parameters = Mapping[str, nn.Parameter]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Which positions belong to which input: axis `axis` of a use's positions, of N·T entries, N `outer` or inner."""
+
+    axis: int
+    outer: bool
+
+    def by_input(self, positions: Tensor, lead: int, count: int) -> Tensor:
+        """(*lead, ...) as (N, T, ...), for `lead` axes of positions."""
+        inner = positions.shape[self.axis] // count
+        split = torch.unflatten(positions, self.axis, (count, inner) if self.outer else (inner, count))
+        return split.movedim(self.axis + (not self.outer), 0).flatten(1, lead)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One backward pass of a random cotangent v (N, O), zero where `chosen` is False: δ of every recorded output, and
+    autograd's gradient in every parameter."""
+
+    cotangent: Tensor
+    chosen: Tensor
+    deltas: dict[int, Tensor]
+    gradients: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A forward pass, its checks, and for every parameter whose uses stood them, the uses with their axes."""
+
+    record: Record
+    checks: list[Check]
+    layerwise: dict[str, list[tuple[Use, Axis]]]
+
+
+def checked(module: nn.Module, parameters: Parameters, x: Tensor) -> Checked:
+    seen = record(lambda: jacobian.run(module, x), parameters)
+    checks = _checks(seen, parameters, len(x))
+    layerwise = {}
+    for name, uses in seen.uses.items():
+        axes = [_axis(use, checks, len(x)) for use in uses]
+        known = [(use, axis) for use, axis in zip(uses, axes, strict=True) if axis is not None]
+        if len(known) == len(uses) and all(_adds_up(uses, name, check) for check in checks):
+            layerwise[name] = known
+    return Checked(seen, checks, layerwise)
+
+
+def state(module: nn.Module, parameters: Parameters, names: list[str], x: Tensor) -> dict[str, Part]:
+    """The gradients of x in the parameters `names`. Raises UserError where no route adds up to autograd's."""
+    found = checked(module, parameters, x)
+    parts: dict[str, Part] = {}
+    wanted = [use for name in names for use, _ in found.layerwise.get(name, [])]
+    deltas = _deltas(found.record.output, wanted)
+    for name in names:
+        if name in found.layerwise:
+            parts[name] = _part(found.layerwise[name], deltas, parameters[name].shape, len(x))
+    rest = {name: parameters[name] for name in names if name not in parts}
+    checks = found.checks
+    del found, deltas  # the graph
+    return {**parts, **_jacobians(module, rest, x, checks)} if rest else parts
+
+
+def positions(use: Use) -> torch.Size:
+    """The axes of positions of a use's output."""
+    assert use.output is not None
+    shape = use.output.shape
+    return shape[:1] + shape[2:] if use.channels_first else shape[: use.output.ndim - use.trailing]
+
+
+def pays(uses: list[tuple[Use, Axis]], entries: int, count: int, outputs: int) -> bool:
+    """Whether a parameter's uses are better kept as factors than multiplied out: matrices of one group, and tables."""
+    if any(use.kind not in ("matrix", "table") or use.groups > 1 for use, _ in uses):
+        return False
+    use = uses[0][0]
+    assert use.given is not None
+    assert use.output is not None
+    number = sum(positions(use).numel() for use, _ in uses) // count
+    given = use.given.shape[-1] if use.kind == "matrix" else 0
+    channels = use.output.shape[1 if use.channels_first else -1]
+    return factors_pay(entries, number, given, channels, outputs)
+
+
+def _checks(seen: Record, parameters: Parameters, count: int) -> list[Check]:
+    output = seen.output
+    random = torch.Generator().manual_seed(0)  # its own: the state of no other is touched
+    cotangent = torch.randn(output.shape, generator=random, dtype=torch.float64).to(output)
+    chosen = (torch.randperm(count, generator=random) < (count + 1) // 2).to(output.device)
+    halves = [chosen] if count == 1 else [chosen, ~chosen]
+    zs = _outputs([use for uses in seen.uses.values() for use in uses])
+    found = []
+    for half in halves:
+        v = cotangent * half.unsqueeze(1)
+        sources = [*zs.values(), *parameters.values()]
+        grads = _pulled_back(output, v, sources)
+        deltas = dict(zip(zs, grads, strict=False))
+        found.append(Check(v, half, deltas, dict(zip(parameters, map(jacobian.dense, grads[len(zs) :]), strict=True))))
+    return found
+
+
+def _pulled_back(output: Tensor, cotangent: Tensor, sources: list[Tensor]) -> tuple[Tensor, ...]:
+    if not output.requires_grad:  # a branch that uses no parameter, on these inputs
+        return tuple(torch.zeros_like(source) for source in sources)
+    return torch.autograd.grad(output, sources, cotangent, retain_graph=True, materialize_grads=True)
+
+
+def _outputs(uses: list[Use]) -> dict[int, Tensor]:
+    return {id(use.output): use.output for use in uses if use.output is not None}
+
+
+def _axis(use: Use, checks: list[Check], count: int) -> Axis | None:
+    """The one axis of positions that belongs to the inputs; None where there is none, or where two would do."""
+    lead = positions(use)
+    able = [Axis(k, outer) for k, size in enumerate(lead) for outer in (True, False) if _divides(size, count, outer)]
+    if count == 1:
+        return able[0] if able else None
+    fits = [axis for axis in able if all(_vanishes(use, axis, check, count) for check in checks)]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _divides(size: int, count: int, outer: bool) -> bool:
+    return size % count == 0 and (outer or size > count)
+
+
+def _vanishes(use: Use, axis: Axis, check: Check, count: int) -> bool:
+    """Whether δ is exactly zero for the inputs whose cotangent is (a product with nothing but zeros is)."""
+    delta = axis.by_input(use.arranged(check.deltas[id(use.output)]), len(positions(use)), count)
+    return not bool(delta[~check.chosen].any())
+
+
+def _adds_up(uses: list[Use], name: str, check: Check) -> bool:
+    truth = check.gradients[name]
+    sums = [total(use, use.arranged(check.deltas[id(use.output)]), truth.shape) for use in uses]
+    return _agree(sum_of([value for value, _ in sums]), truth, sum_of([scale for _, scale in sums]))
+
+
+def _agree(value: Tensor, truth: Tensor, scale: Tensor) -> bool:
+    """To rounding: both are sums of the same products, of size `scale` together. Half precision rounds by 1e-2."""
+    tolerance = min(256 * torch.finfo(truth.dtype).eps, 0.05)
+    return bool(torch.linalg.vector_norm(value - truth) <= tolerance * scale)
+
+
+def _deltas(output: Tensor, uses: list[Use]) -> dict[int, Tensor]:
+    """∂F_i/∂z of every output z that these uses have, stacked over i: (O, *shape of z); a backward pass an output."""
+    zs = _outputs(uses)
+    if not zs:
+        return {}
+    passes = [
+        torch.autograd.grad(column.sum(), list(zs.values()), retain_graph=True, materialize_grads=True)
+        for column in output.unbind(dim=1)
+    ]
+    return {key: torch.stack(of_one) for key, of_one in zip(zs, zip(*passes, strict=True), strict=True)}
+
+
+def _part(uses: list[tuple[Use, Axis]], deltas: dict[int, Tensor], shape: torch.Size, count: int) -> Part:
+    factors = [_factor(use, axis, deltas[id(use.output)], count) for use, axis in uses]
+    outputs = factors[0][2].shape[1]
+    if pays(uses, shape.numel(), count, outputs):
+        return Factors([Factor(use, given, d) for use, given, d in factors if given is not None], shape)
+    return Rows(sum_of([rows(use, given, d, shape) for use, given, d in factors]))
+
+
+def _factor(use: Use, axis: Axis, deltas: Tensor, count: int) -> tuple[Use, Tensor | None, Tensor]:
+    """Given (N, T, ...) and δ (N, O, T, n) of one use."""
+    lead = len(positions(use))
+    delta = torch.stack([axis.by_input(use.arranged(d), lead, count) for d in deltas], dim=1)
+    return use, None if use.given is None else axis.by_input(use.given, lead, count), delta
+
+
+def _jacobians(module: nn.Module, parameters: Parameters, x: Tensor, checks: list[Check]) -> dict[str, Part]:
+    for name in parameters:
+        if not all(check.gradients[name].isfinite().all() for check in checks):
+            raise UserError(f"parameter {name!r}: its gradient is not finite on these inputs")
+    try:
+        found = jacobian.together(module, parameters, x)
+    except (RuntimeError, ValueError):  # torch.func's ways of saying that it cannot map this module
+        found = {}
+    if not found or _wrong(found, checks):
+        found = jacobian.one_by_one(module, parameters, x)
+    wrong = _wrong(found, checks)
+    if wrong:
+        raise UserError(
+            f"parameter {wrong[0]!r}: its gradient over a batch is not the sum of those over its inputs one at a time, "
+            "so the module mixes the inputs of a batch and has no kernel of two inputs"
+        )
+    return {name: Rows(j) for name, j in found.items()}
+
+
+def _wrong(found: Mapping[str, Tensor], checks: list[Check]) -> list[str]:
+    def adds_up(j: Tensor, check: Check, name: str) -> bool:
+        scale = (check.cotangent.abs() * torch.linalg.vector_norm(j, dim=2)).sum()
+        truth = check.gradients[name].flatten()
+        return _agree(torch.einsum("no,nop->p", check.cotangent, j), truth, scale)
+
+    return [name for name, j in found.items() if not all(adds_up(j, check, name) for check in checks)]
