@@ -4,7 +4,8 @@ What is tabulated is the correlation ĥ(q1, q2, θ) = E[σ(u)σ(v)]/sqrt(E[σ(u)
 likewise for σ'. Where σ is smooth but for a kink at 0, ĥ is analytic in (log q1, log q2, θ) up to the ends, and its
 Chebyshev series converges geometrically; the variances that occur in a layer span little, so few terms do. (In ρ it
 would not: a kink makes (1-ρ)^{3/2}.) With kinks elsewhere the series converges when all inputs have one norm, and
-otherwise in general not: then every pair is integrated by itself, some 3 ms each. So are few pairs, whatever σ.
+otherwise in general not: then every pair is integrated by itself, some milliseconds each. So are few pairs, whatever
+σ.
 
 The error is measured: the series against the other quadrature rule at random places between its nodes, or that rule
 against itself with more nodes.
@@ -29,6 +30,7 @@ NEGLIGIBLE = 3e-14  # a coefficient this small is left out: |ĥ| is at most 1
 CONVERGED = 1e-13  # a last coefficient, or a change by more nodes, this small is rounding
 MOST_ANGLES, MOST_VARIANCES, MOST_LEVELS = 384, 96, 7
 ONE_NORM = 1e-9  # inputs whose log q differ by less have one norm but for rounding: linear in log q does
+COARSEST, ENOUGH = -2, 1e-12  # of `panels` where pairs are integrated one by one: the first level off by no more
 FEW_PAIRS = 16  # not worth a series
 CHECKS = 6  # random triples at which the error is measured
 
@@ -78,6 +80,7 @@ class NumericalDual:
     means: tuple[Pair, Pair]  # E[σ(u)], E[σ'(u)] of either side
     squares: tuple[Pair, Pair]  # E[σ(u)²], E[σ'(u)²] of either side
     series: Series | None
+    level: int
     error: float
 
     def block(self, rows: slice, columns: slice, rho: Tensor) -> Pair:
@@ -100,9 +103,9 @@ class NumericalDual:
             safe1, safe2 = (torch.where(q > 0, q, math.exp(self.series.low)) for q in (q1, q2))
             return self.series.rows(self.series.in_variance(safe1), self.series.in_variance(safe2), rho)
         first, second = q1[:, None].expand_as(rho), q2.expand_as(rho)
-        return torch.stack(_direct(self.sigma, first.flatten(), second.flatten(), rho.acos().flatten(), 0)).view(
-            2, *rho.shape
-        )
+        return torch.stack(
+            _direct(self.sigma, first.flatten(), second.flatten(), rho.acos().flatten(), self.level)
+        ).view(2, *rho.shape)
 
 
 def numerical_dual(sigma: Activation, q1: Tensor, q2: Tensor) -> NumericalDual:
@@ -113,7 +116,7 @@ def numerical_dual(sigma: Activation, q1: Tensor, q2: Tensor) -> NumericalDual:
     means, squares = quadrature.moments(sigma, variances)
     positive = variances[variances > 0]
     few = len(q1) * len(q2) <= FEW_PAIRS
-    series, error = _measured(sigma, positive, few) if len(positive) else (None, 0.0)
+    series, level, error = _measured(sigma, positive, few) if len(positive) else (None, 0, 0.0)
     limit = KINKED if sigma.kinks else SMOOTH
     if not error <= limit:
         raise UserError(
@@ -128,23 +131,29 @@ def numerical_dual(sigma: Activation, q1: Tensor, q2: Tensor) -> NumericalDual:
         spread = [part[where].to(device) for part in pair]
         return (spread[0][: len(q1)], spread[1][: len(q1)]), (spread[0][len(q1) :], spread[1][len(q1) :])
 
-    return NumericalDual(sigma, q1, q2, sides(means), sides(squares), series, error)
+    return NumericalDual(sigma, q1, q2, sides(means), sides(squares), series, level, error)
 
 
-def _measured(sigma: Activation, q: Tensor, few: bool) -> tuple[Series | None, float]:
-    """The series on these variances, unless the pairs are few or it does not converge; the error of what is used."""
+def _measured(sigma: Activation, q: Tensor, few: bool) -> tuple[Series | None, int, float]:
+    """The series on these variances, unless the pairs are few or it does not converge; the level of `panels` that is
+    used without one; the error of what is used."""
     triples = _places(q)
-    exact = torch.stack(_direct(sigma, *triples, 0))
     series = None if few else _series(sigma, q)
     if series is not None:
         q1, q2, theta = triples
         # On the diagonal of all the pairs stand the triples.
         found = series.rows(series.in_variance(q1), series.in_variance(q2), theta.cos().expand(CHECKS, -1))
+        exact = torch.stack(_direct(sigma, *triples, 0))
         error = float((found.diagonal(dim1=1, dim2=2) - exact).abs().max())
         if error <= SMOOTH:
-            return series, error
-    change = (torch.stack(_direct(sigma, *triples, 1)) - exact).abs().max()
-    return None, max(float(change), _line_error(sigma, q))
+            return series, 0, error
+    now = torch.stack(_direct(sigma, *triples, COARSEST))
+    for level in range(COARSEST, 1):
+        after = torch.stack(_direct(sigma, *triples, level + 1))
+        change, now = float((after - now).abs().max()), after
+        if change <= ENOUGH:
+            break
+    return None, level, max(change, _line_error(sigma, q))
 
 
 def _places(q: Tensor) -> tuple[Tensor, Tensor, Tensor]:

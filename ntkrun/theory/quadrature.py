@@ -107,7 +107,7 @@ def panels(sigma: Activation, q1: Tensor, q2: Tensor, theta: Tensor, level: int)
     """E[σ(u)σ(v)] and E[σ'(u)σ'(v)] for each triple of q1, q2, θ (each (B,)); kinks may lie anywhere."""
     count = 8 * (level + 3)  # nodes a panel
     turns = len(_turns(sigma))
-    rows = max(1, CHUNK // ((9 * turns + 16) * (5 * turns + 6) * count * count))
+    rows = max(1, CHUNK // ((8 * turns + 12) * (turns + 9) * count * count))
     triples = zip(*(torch.split(part, rows) for part in (q1, q2, theta)), strict=True)
     parts = [_panels(sigma, a, b, angle, count) for a, b, angle in triples]
     values, slopes = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -121,11 +121,10 @@ def _panels(sigma: Activation, q1: Tensor, q2: Tensor, theta: Tensor, count: int
     passes, within = turns / (root2 * cos), (sin / cos).abs()
     bends = [passes + within * k for k in (-8.0, -2.0, -0.5, 0.0, 0.5, 2.0, 8.0)]
     z, z_weight = nodes(_edges(_graded(5), torch.cat([turns / root1, *bends], dim=1)), count)  # (B, n)
-    # v = √q2 (z cos θ + y sin θ)
-    crossings = (turns / root2[:, :, None] - (z * cos)[:, :, None]) / sin[:, :, None]
-    reach = 1 / (root2 * sin)[:, :, None]  # of y while v moves by 1
-    near = [crossings + reach * k for k in (-8.0, -2.0, 0.0, 2.0, 8.0)]
-    y, y_weight = nodes(_edges(_graded(1), torch.cat(near, dim=2)), count)  # (B, n, m)
+    # v = √q2 (z cos θ + y sin θ) passes its kinks, and 0 with a transition of some units on either side.
+    ends = torch.tensor([*sigma.kinks, -8.0, -2.0, 0.0, 2.0, 8.0], dtype=z.dtype)
+    crossings = (ends / root2[:, :, None] - (z * cos)[:, :, None]) / sin[:, :, None]
+    y, y_weight = nodes(_edges(_graded(1), crossings), count)  # (B, n, m)
     at_u = value_and_slope(sigma, root1 * z)
     at_v = value_and_slope(sigma, root2[:, :, None] * ((z * cos)[:, :, None] + y * sin[:, :, None]))
     inner_weight, outer_weight = y_weight * _density(y), z_weight * _density(z)
