@@ -214,3 +214,25 @@ def test_cuda_agrees_with_the_cpu(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         cuda.steps.drop(columns="run_id"), cpu.steps.drop(columns="run_id"), rtol=1e-10, atol=1e-13
     )
+
+
+def test_a_limit_that_cannot_be_had_is_noted_and_its_columns_are_nan(tmp_path: Path) -> None:
+    ntkrun.register_activation("kinks_untold", torch.nn.functional.hardtanh)
+    results, _ = _run(tmp_path, "network.activation=kinks_untold")
+    (note,) = yaml.safe_load((results.path / "sweep.yaml").read_text())["notes"]
+    assert "register it with all of them" in note
+    assert note.endswith("so distance_to_limit and the limit's flow are not measured")
+    assert results.steps[["distance_to_limit", "limit_gap", "limit_loss"]].isna().all(axis=None)
+    assert results.steps["linear_gap"].notna().any()
+
+
+def test_relative_steps_and_limits_of_a_numerical_dual(tmp_path: Path) -> None:
+    results, _ = _run(tmp_path, "training.step_size={relative: 0.5}")
+    data = _sweep().points[0][0].data.load()
+    kernel = ntkrun.limit_kernels(DenseNetwork(3, 1, 3, 1, "tanh"), data.x).ntk
+    assert results.runs["step_size"].to_numpy() == pytest.approx(0.5 / float(torch.linalg.eigvalsh(kernel / 5)[-1]))
+    run = results.runs.iloc[-1]
+    net = DenseNetwork(3, 1, 3, int(run["network.width"]), "tanh")
+    first = jacobian_ntk(net, net.init([run["seed"]], torch.float64), torch.tensor(data.x))[0, :, :, 0, 0]
+    row = results.steps[(results.steps["run_id"] == run["run_id"]) & (results.steps["step"] == 0)].iloc[0]
+    assert row["distance_to_limit"] == pytest.approx(float((first - kernel).norm() / kernel.norm()), rel=1e-10)

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ntkrun.lab.config import parse_config
 from ntkrun.lab.plan import columns, plan, probed_steps, stacks
 from ntkrun.lab.sections import LogSpaced, Probes
+from ntkrun.theory import activations
 
 BASE = """\
 name: test
@@ -30,6 +32,16 @@ def test_ids_do_not_depend_on_order_name_or_company() -> None:
     assert _ids(BASE, "sweep.seeds=[1]") == ids[1:]
     assert _ids(BASE, "sweep.grid.network.width=[4, 8, 16]")[2:4] == ids
     assert _ids(BASE, "sweep=[{seeds: 1}, {grid: {network.width: [8]}, seeds: 2}]") == ids
+
+
+def test_a_registered_activation_is_known_by_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same name for another function in another process is another run."""
+    found = []
+    for function in (torch.nn.functional.mish, torch.nn.functional.hardtanh, torch.nn.functional.mish):
+        monkeypatch.setattr(activations, "_REGISTERED", {})
+        activations.register_activation("own_test", function)
+        found.append(_ids(BASE, "network.activation=own_test"))
+    assert found[0] == found[2] != found[1]
 
 
 def test_writing_a_default_out_changes_no_id() -> None:
