@@ -144,7 +144,7 @@ def _measured(sigma: Activation, q: Tensor, few: bool) -> tuple[Series | None, i
         # On the diagonal of all the pairs stand the triples.
         found = series.rows(series.in_variance(q1), series.in_variance(q2), theta.cos().expand(CHECKS, -1))
         exact = torch.stack(_direct(sigma, *triples, 0))
-        error = float((found.diagonal(dim1=1, dim2=2) - exact).abs().max())
+        error = max(float((found.diagonal(dim1=1, dim2=2) - exact).abs().max()), _line_error(sigma, q))
         if error <= SMOOTH:
             return series, 0, error
     now = torch.stack(_direct(sigma, *triples, COARSEST))
