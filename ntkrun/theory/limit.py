@@ -83,10 +83,11 @@ def limit_kernels(
     * `mean_field` (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold at
       initialisation alone: trained with steps of order n, this kernel moves at every width, so no limit describes it.
 
-    In float64 wherever x lies. Equal inputs have ρ = 1 exactly in every layer. (Inputs that are nearly equal lose
-    digits as in any code that works from covariances: at relative distance d, slopes of a kinked σ are good to
-    1e-16/d.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
-    tolerance, for kernels that overflow, and for a parametrisation without a limit.
+    In float64 wherever x lies. Equal inputs have ρ = 1 exactly in every layer: a correlation within rounding of ±1 is
+    taken for ±1. (Inputs that are nearly equal lose digits as in any code that works from covariances: at relative
+    distance d, slopes of a kinked σ are good to 1e-16/d.) Raises UserError for inputs of the wrong shape or not finite,
+    for a σ whose dual cannot be computed to its tolerance, for kernels that overflow, and for a parametrisation without
+    a limit.
     """
     if parametrization not in get_args(Parametrization):
         raise UserError(f"parametrization {parametrization!r}: choose {', '.join(get_args(Parametrization))}")
@@ -175,7 +176,6 @@ class _Recursion:
         self.first = _inputs(net, x)
         self.symmetric = x2 is None
         self.second = self.first if x2 is None else _inputs(net, x2).to(self.first.device)
-        self.first_names, self.second_names = _names(self.first, self.second)
         self.weight, self.bias = net.weight_scale**2, net.beta**2
         q1, q2 = (self._affine(points.square().sum(dim=1) / net.inputs) for points in (self.first, self.second))
         self.sizes = [(q1, q2)]
@@ -199,11 +199,10 @@ class _Recursion:
         covariance = self._affine(self.first[rows] @ self.second[columns].T / self.net.inputs)
         kernel = term(0, covariance)
         yield covariance, kernel, None
-        equal = self.first_names[rows, None] == self.second_names[columns]
         tolerance = 2e-16 * (4 + self.net.inputs**0.5)  # of x·x' by another order of summation than x·x
         for layer, (dual, (q1, q2)) in enumerate(zip(self.duals, self.sizes, strict=False), start=1):
             rho = _correlation(covariance, q1[rows], q2[columns], max(ROUNDING, tolerance if layer == 1 else 0.0))
-            values, slopes = dual.block(rows, columns, rho.masked_fill_(equal, 1.0))
+            values, slopes = dual.block(rows, columns, rho)
             covariance, slopes = self._affine(values), self.weight * slopes
             kernel = torch.addcmul(term(layer, covariance), kernel, slopes)
             yield covariance, kernel, slopes
@@ -233,18 +232,6 @@ def _correlation(covariance: Tensor, q1: Tensor, q2: Tensor, tolerance: float) -
     # A zero input has no direction, and adds nothing.
     rho = torch.where(size > 0, covariance / size, 0.0).clamp_(-1, 1)
     return torch.where(1 - rho.abs() < tolerance, rho.sign(), rho)
-
-
-def _names(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """A number for each input, equal for equal inputs."""
-    known: dict[bytes, int] = {}
-
-    def names(points: Tensor) -> Tensor:
-        rows = (points + 0.0).cpu().numpy()  # -0 and 0 are one number
-        return torch.tensor([known.setdefault(row.tobytes(), len(known)) for row in rows], device=points.device)
-
-    one = names(first)
-    return one, one if second is first else names(second)
 
 
 def _inputs(net: Architecture, x: Points) -> Tensor:
