@@ -114,12 +114,12 @@ def test_zero_and_opposite_inputs_at_two_layers(name: str) -> None:
     assert float(kernel.ntk[0, 3]) == pytest.approx(float(expected), abs=1e-11)
 
 
-@pytest.mark.parametrize(("inputs", "count", "name"), [(3, 4, "relu"), (3, 4, "elu"), (784, 400, "relu")])
+@pytest.mark.parametrize(("inputs", "count", "name"), [(3, 4, "relu"), (3, 4, "elu"), (784, 1000, "relu")])
 def test_equal_inputs_in_two_sets_give_the_diagonal(inputs: int, count: int, name: str) -> None:
     """Near ρ = 1 the inverse cosine loses half the digits; equal inputs must not suffer. x·x by a matrix product and by
     a sum differ by up to 1.8e-15 at 784 pixels."""
-    x = 3 + torch.randn(count, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    net = _net(name, depth=5, inputs=inputs)
+    x = 1 + torch.randn(count, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    net = _net(name, depth=3, inputs=inputs)
     found, diagonal = limit_kernels(net, x, x.clone()).ntk.diagonal(), limit_kernels(net, x).ntk.diagonal()
     assert torch.allclose(found, diagonal, rtol=1e-12, atol=0)
 
