@@ -127,7 +127,7 @@ def test_many_pairs_equal_the_closed_form(name: str, span: tuple[float, float]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*DUALS, "leaky_relu(0.3)"])
+@pytest.mark.parametrize("name", ["relu", "relu_squared", "erf", "gelu"])
 def test_many_pairs_over_six_decades_equal_the_closed_form(name: str) -> None:
     q = torch.logspace(-3, math.log10(WIDEST.get(name, 1e3)), 12, dtype=torch.float64)
     for rho in ENDS:
