@@ -15,7 +15,7 @@ OVERRIDES_smoke := name=smoke 'sweep=[{grid: {network.width: [32, 64, 128, 256]}
 help:
 	@echo "make reproduce   run the main job (PRESET=smoke|laptop, default laptop) and draw its figures into results/"
 	@echo "make test        run the tests            make test-slow   run the long ones"
-	@echo "make lint        ruff and mypy            make bench       print the benchmarks' tables"
+	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"
 	@echo "make clean       remove .venv and caches; results stay"
 
@@ -48,7 +48,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit; done
+	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,14 +9,13 @@ growth of the process's peak, each kernel in a fresh process.
 import math
 import multiprocessing
 import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from common import medians
 from torch import Tensor
 
 import ntkrun
@@ -34,25 +33,11 @@ GROWTH = {
 }
 
 Problem = tuple[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor]
-Timed = Mapping[str, tuple[Callable[[], object], int]]  # by name: what to run, and how often a round
 
 
 def _problem(inputs: int, width: int, outputs: int) -> Problem:
     net = ntkrun.DenseNetwork(DIMENSION, outputs, DEPTH, width, "relu")
     return net, net.init([0]), torch.randn(inputs, DIMENSION, generator=torch.Generator().manual_seed(0))
-
-
-def _medians(timed: Timed, rounds: int = ROUNDS) -> dict[str, float]:
-    """Seconds, by turns; the first turn warms up."""
-    times: dict[str, list[float]] = {name: [] for name in timed}
-    for round_ in range(rounds + 1):
-        for name, (call, often) in timed.items():
-            for _ in range(often):
-                started = time.perf_counter()
-                call()
-                if round_ > 0:
-                    times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def _bare_products(problem: Problem) -> Callable[[], None]:
@@ -104,20 +89,21 @@ def _against_others(peaks: dict[str, float]) -> None:
     problem = _problem(*SMALL)
     results = [ntkrun.empirical_ntk(*problem), jacobian_ntk(*problem)]
     difference = float((results[0] - results[1]).norm() / results[1].norm())
-    medians = _medians(
+    found = medians(
         {
-            "layerwise": (lambda: ntkrun.empirical_ntk(*problem), 8),
-            "its matrix products, bare": (_bare_products(problem), 8),
-            "Jacobian contraction": (lambda: jacobian_ntk(*problem), 1),
+            "layerwise": lambda: ntkrun.empirical_ntk(*problem),
+            "its matrix products, bare": _bare_products(problem),
+            "Jacobian contraction": lambda: jacobian_ntk(*problem),
         },
         rounds=3,
+        often={"layerwise": 8, "its matrix products, bare": 8},
     )
     inputs, width, outputs = SMALL
     print(f"empirical NTK, N={inputs}, n={width}, L={DEPTH}, O={outputs}, float32, {torch.get_num_threads()} threads")
-    for name, median in medians.items():
+    for name, median in found.items():
         memory = f"{peaks[name]:8.0f} MiB on top of the weights" if name in peaks else ""
         print(f"  {name:<26}{1e3 * median:9.2f} ms   {memory}".rstrip())
-    ours, bare, jacobian = medians.values()
+    ours, bare, jacobian = found.values()
     print(f"  {jacobian / ours:.0f} times faster than the Jacobian, {ours / bare:.2f} times its own products")
     print(f"  difference {difference:.1e} relative")
 
@@ -126,8 +112,8 @@ def _growth() -> None:
     print("growth where one size doubles: time, with the operations counted")
     for name, (small, large) in GROWTH.items():
         problems = _problem(*small), _problem(*large)
-        medians = _medians({str(k): (partial(ntkrun.empirical_ntk, *p), 1) for k, p in enumerate(problems)})
-        exponent = math.log2(medians["1"] / medians["0"])
+        found = medians({str(k): partial(ntkrun.empirical_ntk, *p) for k, p in enumerate(problems)}, ROUNDS)
+        exponent = math.log2(found["1"] / found["0"])
         expected = math.log2(_operations(*large) / _operations(*small))
         print(f"  {name}: {small} to {large} (N, n, O)   exponent {exponent:.2f}, of operations {expected:.2f}")
 

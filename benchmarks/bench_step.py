@@ -6,14 +6,12 @@ turns in one process, so that their ratio does not depend on what else the machi
     OMP_NUM_THREADS=1 python benchmarks/bench_step.py [alone|stacks ...]        on one thread; both tables by default
 """
 
-import itertools
-import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from common import medians, plain_network
+from torch import Tensor
 
 from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, output_gradients
@@ -41,9 +39,7 @@ def plain(width: int, seeds: int) -> Step:
     x, y = _data()
 
     def one() -> Step:
-        sizes = [DIMENSION, *[width] * (DEPTH - 1)]
-        hidden = [m for n, w in itertools.pairwise(sizes) for m in (nn.Linear(n, w), nn.ReLU())]
-        net = nn.Sequential(*hidden, nn.Linear(width, 1))
+        net = plain_network(DIMENSION, width, DEPTH)
         optimiser = torch.optim.SGD(net.parameters(), lr=STEP_SIZE / width)
 
         def step() -> None:
@@ -102,19 +98,6 @@ def _network(width: int) -> DenseNetwork:
     return DenseNetwork(DIMENSION, 1, DEPTH, width, "relu", BETA)
 
 
-def medians(routes: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Milliseconds a step, the routes taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in routes}
-    for step in [step for step in routes.values() for _ in range(2)]:
-        step()  # warm
-    for _ in range(rounds):
-        for name, step in routes.items():
-            started = time.perf_counter()
-            step()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
 def table(widths: dict[int, int], seeds: int) -> None:
     routes: dict[str, Callable[[int, int], Step]] = {
         "plain": plain,
@@ -129,7 +112,7 @@ def table(widths: dict[int, int], seeds: int) -> None:
     for width, rounds in widths.items():
         found = medians({name: make(width, seeds) for name, make in routes.items()}, rounds)
         ratios = " | ".join(f"{found[name] / found['plain']:.2f}" for name in list(routes)[1:])
-        print(f"| {width} | {found['plain']:.2f} | {ratios} |", flush=True)
+        print(f"| {width} | {1e3 * found['plain']:.2f} | {ratios} |", flush=True)
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ class Modes:
     amplitude: Tensor  # (S, P, 1) or (S, N, O)
 
     def at(self, time: float) -> Tensor:
-        _, driven = Flow().factors(self.values, torch.tensor([time], dtype=torch.float64, device=self.values.device))
+        _, driven = Flow().factors(self.values, self.values.new_full((1,), time))
         return self.start - self.reach @ (driven.mT * self.amplitude)
 
     def select(self, keep: list[int]) -> "Modes":

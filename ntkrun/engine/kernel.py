@@ -15,6 +15,7 @@ from torch.func import jacrev, vmap
 from ntkrun.engine.blocks import Blocks, cut, tile_inputs
 from ntkrun.engine.memory import budget
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients, pullback
+from ntkrun.engine.precision import full_float32
 from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
@@ -31,6 +32,7 @@ class Passes:
         return Passes([a[:, piece] for a in self.activations], [d[:, piece] for d in self.deltas])
 
 
+@full_float32()
 def empirical_ntk(
     net: DenseNetwork,
     params: Parameters,
@@ -106,6 +108,7 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.reshape(s, n * o, m * p)
 
 
+@full_float32()
 def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | None = None) -> Tensor:
     """The oracle of `empirical_ntk`: the Jacobian by torch.func, squared. Slow, large and plainly right.
 
@@ -179,10 +182,9 @@ def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Passes:
 def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, second: Passes) -> None:
     """Adds every layer's product to a tile: [σ_w² a·a'/n + β²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
     for layer in range(net.depth):
-        a, a2 = first.activations[layer], second.activations[layer]
-        forward = net.scale(layer) ** 2 * (a @ a2.mT) + net.beta**2  # (S, N, M)
+        forward = _forward(net, layer, first.activations[layer], second.activations[layer])
         delta, delta2 = first.deltas[layer], second.deltas[layer]
-        s, n, o, _ = delta.shape
+        _, n, o, _ = delta.shape
         if outputs == "trace":
             tile.addcmul_(forward, delta.flatten(2) @ delta2.flatten(2).mT)
         elif outputs == "diagonal":
@@ -190,5 +192,17 @@ def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, secon
                 tile[:, i].addcmul_(forward, delta[:, :, i] @ delta2[:, :, i].mT)
         else:
             # Repeated for every j, so that the inner axis is long: broadcasting over it costs five times as much.
-            weight = forward.repeat_interleave(o, dim=2).unsqueeze(2)
-            tile.addcmul_(weight, (delta.flatten(1, 2) @ delta2.flatten(1, 2).mT).view(s, n, o, -1))
+            weight = forward if o == 1 else forward.repeat_interleave(o, dim=2)
+            product = _of_stack(delta).flatten(1, 2) @ _of_stack(delta2).flatten(1, 2).mT
+            tile.addcmul_(weight.unsqueeze(2), product.view(len(product), n, o, -1))
+
+
+def _forward(net: DenseNetwork, layer: int, a: Tensor, a2: Tensor) -> Tensor:
+    """σ_w² a·a'/n + β² of the inputs of a layer: (S, N, M), or (1, N, M) where they are those of every network."""
+    constant = a.new_full((1, 1, 1), net.beta**2)
+    return torch.baddbmm(constant, _of_stack(a), _of_stack(a2).mT, alpha=net.scale(layer) ** 2)
+
+
+def _of_stack(a: Tensor) -> Tensor:
+    """One network's part of (S, N, n) where all share it: x and δ^(L) are expanded over the stack, never copied."""
+    return a[:1] if a.stride(0) == 0 else a

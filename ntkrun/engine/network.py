@@ -152,8 +152,9 @@ def output_gradients(layers: Layers) -> list[Tensor]:
 
     δ_i^(L) = e_i,   δ_i^(l) = (σ_w/√n_l · δ_i^(l+1) w^(l)) ∘ σ'(z^(l))
     """
-    s, n, o = layers.outputs.shape
-    return _backward(layers, torch.eye(o).to(layers.outputs).expand(s, n, o, o))
+    top = layers.outputs
+    s, n, o = top.shape
+    return _backward(layers, torch.eye(o, dtype=top.dtype, device=top.device).expand(s, n, o, o))
 
 
 def pullback(layers: Layers, cotangent: Tensor) -> list[Tensor]:

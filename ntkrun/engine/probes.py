@@ -83,8 +83,11 @@ def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
 
 
 def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
-    """The extreme eigenvalues of K/N, in float64 as well."""
-    found = torch.linalg.eigvalsh(as_matrix(kernel).double()) / kernel.shape[1]
+    """The extreme eigenvalues of K/N, in float64 as well; nan where K is not finite, where torch would raise."""
+    matrix = as_matrix(kernel).double()
+    finite = matrix.isfinite().flatten(1).all(dim=1, keepdim=True)
+    found = torch.linalg.eigvalsh(matrix.where(finite.unsqueeze(2), 0.0)) / kernel.shape[1]
+    found = found.where(finite, torch.nan)
     return {"lambda_min": found[:, 0], "lambda_max": found[:, -1]}
 
 

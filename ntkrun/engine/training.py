@@ -5,7 +5,7 @@ the step. Time is t = η·step.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,7 +32,9 @@ class Departure:
 class State:
     """The runs of a stack before an update. Valid until the next state is asked for: parameters are updated in place.
 
-    `positions` are those of the runs still going, in the stack as it started (S of them); `departed` left at this step.
+    `positions` are those of the runs still going, in the stack as it started (S of them); `departed` were found to have
+    diverged since the last check, at this step or before. `checked`: divergence has been looked for up to this state;
+    what unchecked states say of a run from its departure's step on is to be dropped.
     `params` is W, `start` is W_0. `batch` are the inputs whose loss the update descends, (S, B); None means all.
 
     At probed steps `layers` and `loss` (S,) are of all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the passes of
@@ -43,6 +45,7 @@ class State:
     step: int
     positions: list[int]
     departed: list[Departure]
+    checked: bool
     params: Parameters
     start: Parameters
     batch: Tensor | None
@@ -63,6 +66,7 @@ def train(
     loss: Loss = LOSSES["squared"],
     momentum: float = 0.0,
     batches: Iterator[Tensor] | None = None,
+    check_every: int = 1,
 ) -> Iterator[State]:
     """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
@@ -72,21 +76,23 @@ def train(
         ∂loss/∂b^(l) = β Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
 
     `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
-    grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left.
+    grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left. Losses are looked at every
+    `check_every` steps, at step 0 and at the last: on a device of its own each look makes it wait for the host.
     """
     runs = _Runs.begin(params, Update.begin(params, step_size, momentum))
     for step in range(steps + 1):
         probe, batch = step in probed, next(batches) if batches else None
         seen = _forward(net, runs, x, y, loss, batch, probe)
-        departed = runs.departures(seen.loss, step)
+        runs.losses.append(seen.loss)
+        checked = step % check_every == 0 or step == steps
+        departed = runs.departures(step) if checked else []
         if departed:
             runs = runs.without(departed)
             seen = _forward(net, runs, x, y, loss, batch, probe)
         deltas = output_gradients(seen.layers) if probe and runs.positions else None
         start, distances = runs.descent.start, runs.distances
-        yield State(
-            step, runs.positions, departed, runs.params, start, seen.batch, seen.layers, seen.loss, deltas, distances
-        )
+        passes = (seen.batch, seen.layers, seen.loss, deltas, distances)
+        yield State(step, runs.positions, departed, checked, runs.params, start, *passes)
         if not runs.positions:
             return
         if step < steps:
@@ -109,42 +115,54 @@ def batches(net: DenseNetwork, seeds: Sequence[int], inputs: int, size: int, dev
 
 @dataclass
 class _Runs:
-    """What the runs still going carry from step to step; `distances` of the state to come, if it is probed."""
+    """What the runs still going carry from step to step; `distances` of the state to come, if it is probed; `losses` of
+    the steps since divergence was last looked for."""
 
     positions: list[int]
+    rows: Tensor  # the positions on the device: a list would be sent there at every step
     params: Parameters
     descent: Update
     distances: Tensor | None
-    first_loss: Tensor | None = None
+    losses: list[Tensor] = field(default_factory=list)
+    first_losses: list[float] = field(default_factory=list)
 
     @classmethod
     def begin(cls, params: Parameters, descent: Update) -> "_Runs":
         stack = len(params.weights[0])
         nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
-        return cls(list(range(stack)), params, descent, nowhere)
+        return cls(list(range(stack)), torch.arange(stack, device=nowhere.device), params, descent, nowhere)
 
-    def departures(self, loss: Tensor, step: int) -> list[Departure]:
-        """Which runs have diverged, and how."""
-        if self.first_loss is None:
-            self.first_loss = loss
-        departed = []
-        for position, now, first in zip(self.positions, loss.tolist(), self.first_loss.tolist(), strict=True):
-            if not now < float("inf"):  # true of nan as well
-                departed.append(Departure(position, step, f"the loss is not finite at step {step}"))
-            elif now > GROWTH_LIMIT * first:
-                departed.append(Departure(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}"))
-        return departed
+    def departures(self, step: int) -> list[Departure]:
+        """Which runs have diverged by `step`, since which step, and how: one transfer for all losses not looked at."""
+        losses = torch.stack(self.losses, dim=1).tolist()  # by run, then step
+        self.losses = []
+        self.first_losses = self.first_losses or [of_run[0] for of_run in losses]
+        runs = zip(self.positions, losses, self.first_losses, strict=True)
+        found = [_departure(position, of_run, first, step) for position, of_run, first in runs]
+        return [departure for departure in found if departure]
 
     def without(self, departed: list[Departure]) -> "_Runs":
         left = {run.position for run in departed}
         keep = [k for k, position in enumerate(self.positions) if position not in left]
         return _Runs(
             [self.positions[k] for k in keep],
+            self.rows[keep],
             self.params.select(keep),
             self.descent.select(keep),
             None if self.distances is None else self.distances[keep],
-            None if self.first_loss is None else self.first_loss[keep],
+            [loss[keep] for loss in self.losses],
+            [self.first_losses[k] for k in keep],
         )
+
+
+def _departure(position: int, losses: list[float], first: float, last_step: int) -> Departure | None:
+    """The first of a run's losses, those of the steps up to `last_step`, that says it has diverged."""
+    for step, now in enumerate(losses, start=last_step - len(losses) + 1):
+        if not now < float("inf"):  # true of nan as well
+            return Departure(position, step, f"the loss is not finite at step {step}")
+        if now > GROWTH_LIMIT * first:
+            return Departure(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}")
+    return None
 
 
 @dataclass(frozen=True)
@@ -162,7 +180,7 @@ def _forward(
     net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool
 ) -> _Pass:
     """All inputs where everything is measured, else those of the batch alone."""
-    batch = None if batch is None else batch[runs.positions]
+    batch = None if batch is None else batch.index_select(0, runs.rows)
     if batch is None or probe:
         shares = shares_of(batch, x)
     else:

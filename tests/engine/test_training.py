@@ -1,5 +1,7 @@
 """Training and its probes, against plain torch."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -228,3 +230,55 @@ def test_parameters_can_be_selected_and_cloned() -> None:
     copy = params.clone()
     copy.weights[0].zero_()
     assert params.weights[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@either
+def test_reading_every_seventh_step_gives_the_same_tables(changes: dict[str, object], device: str) -> None:
+    """Of runs that diverge between two readings too, and of one that goes on. The rounding of a product may depend on
+    how many are stacked: 1e-10."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+
+    class TwoWild(DenseNetwork):
+        def init(self, seeds, dtype=torch.float32, device="cpu"):  # type: ignore[no-untyped-def]
+            params = super().init(seeds, dtype, device)
+            params.weights[1][0] *= 100
+            params.weights[1][2] *= 20
+            return params
+
+    changes = changes and {**changes, "loss": "squared"}  # huber's gradient is bounded: nothing diverges
+    # Far past the divergence: what was measured meanwhile is not finite, and must not be seen.
+    task = _task(TwoWild(3, 1, 3, 16, "relu"), steps=33, probed=frozenset(range(34)), **changes)
+    often, seldom = (run_stack(task, torch.device(device), read_every=k) for k in (1, 7))
+    assert {run.position for run in often.departed} == {0, 2}
+    assert any(run.step % 7 for run in often.departed)
+    assert sorted(seldom.departed, key=str) == sorted(often.departed, key=str)
+    for position in range(3):
+        assert sorted(seldom.kernels[position]) == sorted(often.kernels[position])
+        for name, values in _columns(often, position).items():
+            found = _columns(seldom, position)[name]
+            assert found == pytest.approx(values, rel=1e-10, abs=1e-13, nan_ok=True), (position, name)
+    assert seldom.steps["step"] == often.steps["step"]
+    assert seldom.layers.keys() == often.layers.keys()
+    for name in often.layers:
+        assert seldom.layers[name] == pytest.approx(often.layers[name], rel=1e-10, abs=1e-13)
+
+
+def test_a_stack_leaves_nothing_on_the_device() -> None:
+    """Its memory is free for the next one as it returns, without a collection of garbage."""
+    left: list[weakref.ref[torch.Tensor]] = []
+
+    class Watched(DenseNetwork):
+        def init(self, seeds, dtype=torch.float32, device="cpu"):  # type: ignore[no-untyped-def]
+            params = super().init(seeds, dtype, device)
+            left.extend(weakref.ref(p) for p in params)
+            return params
+
+    gc.disable()
+    try:
+        _run(Watched(3, 1, 3, 8))
+        assert len(left) == 6
+        assert all(p() is None for p in left)
+    finally:
+        gc.enable()

@@ -11,12 +11,14 @@ from ntkrun.engine.modules import parts
 from ntkrun.engine.modules.checks import inspect, trainable
 from ntkrun.engine.modules.plan import Group, plan
 from ntkrun.engine.modules.state import state
+from ntkrun.engine.precision import full_float32
 from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
 from ntkrun.errors import UserError
 
 State = dict[str, parts.Part]
 
 
+@full_float32()
 def module_ntk(
     module: nn.Module,
     x: Tensor,

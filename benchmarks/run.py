@@ -1,0 +1,65 @@
+"""Runs the benchmarks, each on one thread and on all cores; prints what they print and writes it to results.md.
+
+python benchmarks/run.py [step kernel sweep ...]        all bench_*.py by default
+"""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+
+
+def machine() -> str:
+    """The processor's name where Linux tells, and the cores that there are."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The commit that was measured, and whether anything was changed since."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "unknown"
+
+
+def printed(script: Path, threads: int) -> str:
+    """What a benchmark prints, shown as it comes. Raises CalledProcessError where it fails."""
+    command, environment = [sys.executable, "-u", str(script)], os.environ | {"OMP_NUM_THREADS": str(threads)}
+    lines = []
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return "".join(lines).strip()
+
+
+def main() -> None:
+    names = sys.argv[1:] or sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    cores = os.cpu_count() or 1
+    parts = [
+        "# Benchmarks\n",
+        f"{machine()}. Python {platform.python_version()}, torch {torch.__version__}. "
+        f"{datetime.date.today():%Y-%m-%d}, commit {commit()}. Nothing here was measured on a GPU.\n",
+    ]
+    for name in names:
+        for threads in dict.fromkeys((1, cores)):
+            print(f"\n== bench_{name}.py, {threads} thread(s)", flush=True)
+            parts.append(f"## bench_{name}.py, {threads} thread{'s' * (threads > 1)}\n")
+            parts.append(printed(HERE / f"bench_{name}.py", threads) + "\n")
+    (HERE / "results.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
