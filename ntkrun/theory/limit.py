@@ -85,9 +85,9 @@ def limit_kernels(
 
     In float64 wherever x lies. Equal inputs have ρ = 1 exactly in every layer: a correlation within rounding of ±1 is
     taken for ±1. (Inputs that are nearly equal lose digits as in any code that works from covariances: at relative
-    distance d, slopes of a kinked σ are good to 1e-16/d.) Raises UserError for inputs of the wrong shape or not finite,
-    for a σ whose dual cannot be computed to its tolerance, for kernels that overflow, and for a parametrisation without
-    a limit.
+    distance d, slopes of a kinked σ are good to 1e-16/d, and to d where d is so small that the two count as equal.)
+    Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
+    tolerance, for kernels that overflow, and for a parametrisation without a limit.
     """
     if parametrization not in get_args(Parametrization):
         raise UserError(f"parametrization {parametrization!r}: choose {', '.join(get_args(Parametrization))}")
