@@ -138,6 +138,7 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
             for run_id in ids:
                 if run_id not in store.finished():
                     store.commit(_frames(run_id), {{run_id: {{0: np.zeros((9, 9, 1, 1))}}}})
+                    print("committed", flush=True)
                 store.write_tables()
     """)
     finished = 0
@@ -145,6 +146,7 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
         process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
+        assert process.stdout.readline() == "committed\n"  # however slow the disk, each attempt gets further
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.35 + 0.11 * attempt)
         process.send_signal(signal.SIGKILL)
@@ -156,7 +158,7 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
             pd.read_parquet(path)
         for run_id in results.runs["run_id"]:
             assert results.kernels(run_id) is not None
-        assert len(results.runs) > finished  # what was finished stays, and each attempt got further
+        assert len(results.runs) > finished  # what was finished stays
         finished = len(results.runs)
 
 
