@@ -16,6 +16,7 @@ from ntkrun.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.kernels import Arrays
     from ntkrun.lab.store import Results
@@ -143,6 +144,27 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
 
 
 @app.command()
+def claims(run_dir: RunDirectory, json: Json = False) -> None:
+    """Judge the claims that the sweep's config names, from the stored tables alone.
+
+    Exits 0 when each turned out as expected, 3 when one did not, 5 when one is inconclusive, 1 when runs failed.
+    """
+    from ntkrun.evidence.claims_table import claims_tables
+    from ntkrun.evidence.verdicts import exit_code
+    from ntkrun.lab.store import read_results
+
+    results = read_results(run_dir)
+    verdicts, document, expect = _judge(results)
+    if json:
+        _print_json(document)
+    elif verdicts:
+        _print_table(*claims_tables(verdicts))
+    else:
+        print(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
+    raise typer.Exit(exit_code(verdicts, results, expect))
+
+
+@app.command()
 def plot(run_dir: RunDirectory) -> None:
     """Draw the figures again from the stored tables alone."""
     from ntkrun.lab.store import read_results
@@ -188,7 +210,7 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses", help="What to list")]) -> None:
+def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses|claims", help="What to list")]) -> None:
     """What a config may name, a line each."""
     if what == "activations":
         from ntkrun.theory.activations import ACTIVATIONS
@@ -202,8 +224,12 @@ def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses",
         from ntkrun.theory.losses import LOSSES
 
         rows = [(loss.name, loss.statement) for loss in LOSSES.values()]
+    elif what == "claims":
+        from ntkrun.evidence.claims import CLAIMS
+
+        rows = [(claim.name, claim.statement) for claim in CLAIMS.values()]
     else:
-        raise UserError(f"list {what}: choose activations, data or losses")
+        raise UserError(f"list {what}: choose activations, data, losses or claims")
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
 
@@ -228,18 +254,34 @@ def _draw(results: "Results") -> list[Path]:
     return paths
 
 
+def _judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | None]":
+    """The verdicts on the claims of the sweep's config, stored as claims.json; and what the config expects of the
+    runs."""
+    from ntkrun.evidence.verdicts import asked, document, judge
+
+    config = results.config()
+    expect = config.get("expect")
+    verdicts = judge(results, asked(config.get("claims", ())))
+    found = document(verdicts, results, expect)
+    results.write_claims(_json_text(found) + "\n")
+    return verdicts, found, expect
+
+
 def _close(results: "Results", json: bool, quiet: bool) -> None:
-    """The closing table, and the exit code."""
+    """The closing tables, and the exit code."""
+    from ntkrun.evidence.claims_table import claims_tables
     from ntkrun.evidence.summary import groups
     from ntkrun.evidence.tables import closing_document, closing_tables
 
     found = groups(results.runs, results.steps, results.layers)
+    verdicts, judged, expect = _judge(results)
     if json:
-        _print_json({"results": str(results.path), "groups": closing_document(found)})
+        _print_json({"results": str(results.path), "groups": closing_document(found), **judged})
     elif not quiet:
-        _print_table(*closing_tables(found))
+        _print_table(*closing_tables(found), *claims_tables(verdicts))
         print(f"results in {results.path}")
-    if (results.runs["status"] != "done").any():
+    ended = set(results.runs["status"]) - {"done", expect}
+    if ended:
         raise typer.Exit(DIVERGED)
 
 
@@ -253,7 +295,11 @@ def _print_table(*tables: Any) -> None:
 
 def _print_json(document: Any) -> None:
     """Strict JSON: what is not a number is null."""
-    print(json_module.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False))
+    print(_json_text(document))
+
+
+def _json_text(document: Any) -> str:
+    return json_module.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

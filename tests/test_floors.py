@@ -12,9 +12,12 @@ def _modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-EVIDENCE = "estimates figures summary tables"
+EVIDENCE = (
+    "cases claims claims_table conditions edge ensembles estimates figures judging parts per_run rates summary tables "
+    "vanishing verdicts"
+)
 ENGINE = "blocks data kernel memory modules network probes stack tiles training"
-LAB = "config execute plan points provenance sections store yaml_reader"
+LAB = "asked config execute plan points provenance sections store yaml_reader"
 
 
 def _imports(floor: str, names: str) -> str:
@@ -27,7 +30,7 @@ def _imports(floor: str, names: str) -> str:
         (_imports("evidence", EVIDENCE), ("torch", "ntkrun.lab", "ntkrun.engine", "ntkrun.theory", "pyarrow.parquet")),
         (_imports("theory", "activations duals limit"), ("ntkrun.engine", "ntkrun.lab", "ntkrun.evidence", "pandas")),
         (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
-        (_imports("lab", LAB), ("ntkrun.evidence", "matplotlib")),
+        (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
         ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
     ],

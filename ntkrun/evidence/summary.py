@@ -1,12 +1,13 @@
 """The closing table of a sweep as plain data: levels at every width, exponents over the widths."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ntkrun.evidence.estimates import WIDTH, Exponent, Level, fit_exponent, level, per_run
+from ntkrun.evidence.cases import label, split
+from ntkrun.evidence.estimates import WIDTH, WIDTHS_PER_LAYER, Exponent, Level, fit_exponent, level
+from ntkrun.evidence.per_run import done, per_run
 
 NOT_CONFIG = ("run_id", "seed")
 LEVELS = ("loss", "loss_ratio", "kernel_drift", "weight_drift")
@@ -28,14 +29,14 @@ class Group:
 
     settings: dict[str, Any]
     runs: pd.DataFrame  # the group's rows of runs.parquet, whatever their status
-    statistics: pd.DataFrame  # estimates.per_run of them
+    statistics: pd.DataFrame  # per_run of those that are done
     rows: list[WidthRow]
     exponents: dict[str, Exponent]  # of kernel_drift, linear_gap, weight_drift and weight_drift.<layer>
 
     @property
     def label(self) -> str:
         """'activation relu, depth 4', or '' when the sweep varies nothing but the width."""
-        return ", ".join(f"{key.split('.', 1)[-1].replace('_', ' ')} {value}" for key, value in self.settings.items())
+        return label(self.settings)
 
     @property
     def has_widths(self) -> bool:
@@ -47,18 +48,8 @@ def groups(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> lis
     """The groups of a sweep, in the order of its plan."""
     if runs.empty:
         return []
-    statistics = per_run(runs, steps, layers)
-    return [_group(settings, part, statistics) for settings, part in _split(runs)]
-
-
-def _split(runs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    config = [name for name in runs.columns if "." in name and name != WIDTH]
-    varied = [name for name in config if runs[name].nunique(dropna=False) > 1]
-    if not varied:
-        yield {}, runs
-        return
-    for values, part in runs.groupby(varied, sort=False, dropna=False):
-        yield {name: value for name, value in zip(varied, values, strict=True) if not pd.isna(value)}, part
+    statistics = done(per_run(runs, steps, layers))
+    return [_group(settings, part, statistics) for settings, part in split(runs, (WIDTH,))]
 
 
 def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFrame) -> Group:
@@ -76,10 +67,14 @@ def _exponents(runs: pd.DataFrame, statistics: pd.DataFrame) -> dict[str, Expone
         return {}
     depth = int(runs["network.depth"].iloc[0])
     names = ("kernel_drift", "linear_gap")
-    drifts = [name for name in statistics.columns if name in names or name.startswith("weight_drift")]
+    drifts = [name for name in statistics.columns if name in names or _is_weight_drift(name)]
     # A column of layers that only deeper networks of the sweep have is empty here.
     return {
-        name: fit_exponent(statistics[WIDTH], statistics[name], depth)
+        name: fit_exponent(statistics[WIDTH], statistics[name], WIDTHS_PER_LAYER * depth)
         for name in drifts
         if statistics[name].notna().any()
     }
+
+
+def _is_weight_drift(name: str) -> bool:
+    return name == "weight_drift" or name.startswith("weight_drift.")

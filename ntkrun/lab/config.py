@@ -339,5 +339,5 @@ def _replaced(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 def _plain(raw: _Raw, config: Config) -> dict[str, Any]:
     """The config with every default filled in, as plain values, sections in their usual order."""
     dumped = config.model_dump(mode="json")
-    order = ["name", *POINT_SECTIONS, "sweep"]
+    order = ["name", *POINT_SECTIONS, "sweep", "claims", "expect"]
     return {key: dumped[key] for key in order}

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from ntkrun.engine.data import DataConfig
 from ntkrun.errors import UserError
+from ntkrun.lab.asked import Claims, check_claims
 from ntkrun.strict import Strict
 from ntkrun.theory.activations import activation, registered_values
 from ntkrun.theory.losses import LOSSES
@@ -139,10 +140,17 @@ class Point(Strict):
 
 
 class Config(Point):
-    """A whole config file."""
+    """A whole config file. Claims and what is expected of them change no number of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     sweep: Annotated[
         Annotated[SweepBlock, Tag("<mapping>")] | Annotated[tuple[SweepBlock, ...], Field(min_length=1), Tag("<list>")],
         Discriminator(_kind),
     ] = SweepBlock()
+    claims: Claims = ()
+    expect: Literal["diverged"] | None = None
+
+    @field_validator("claims")
+    @classmethod
+    def _known_claims(cls, claims: Claims) -> Claims:
+        return check_claims(claims)

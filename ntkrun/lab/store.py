@@ -6,6 +6,7 @@
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     runs, steps, layers .parquet    the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
+    claims.json         the verdicts on the present plan's claims
 
 Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
 complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there.
@@ -45,6 +46,7 @@ class Results:
     runs: pd.DataFrame
     steps: pd.DataFrame
     layers: pd.DataFrame
+    plan: pd.DataFrame
     path: Path
     made_from: str  # changes whenever the plan or the finished runs do
 
@@ -64,6 +66,16 @@ class Results:
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
         with _sentence_for(self.path / "figures"):
             _write(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config that the sweep was last run with."""
+        return dict(Store(self.path).description()["config"])
+
+    def write_claims(self, text: str) -> None:
+        """Store the verdicts on these tables as claims.json."""
+        path = self.path / "claims.json"
+        with _sentence_for(path):
+            _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def figures_are_current(self) -> bool:
         """Whether every figure was drawn from these very tables."""
@@ -203,7 +215,7 @@ class Store:
         self.plan()
         if self._tables_made_from() == self._made_from():
             runs, steps, layers = (_read(self._table(table)) for table in TABLES)
-            return Results(runs, steps, layers, self.root, self._made_from().decode())
+            return Results(runs, steps, layers, self.plan(), self.root, self._made_from().decode())
         return self._assemble()
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
@@ -256,7 +268,7 @@ class Store:
         runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         steps, layers = (_in_order(tables[table], order) for table in ("steps", "layers"))
-        return Results(runs, steps, layers, self.root, self._made_from().decode())
+        return Results(runs, steps, layers, plan, self.root, self._made_from().decode())
 
 
 @contextmanager

@@ -39,5 +39,5 @@ def tables(
                 )
                 for layer in range(2):
                     layers.append({"run_id": run_id, "step": step, "layer": layer, "weight_drift": drift * share / 2})
-    frame = pd.DataFrame(runs).assign(status="done", reason="", seconds=1.0, step_size=0.5)
+    frame = pd.DataFrame(runs).assign(status="done", reason="", seconds=1.0, step_size=0.5, smooth=False)
     return frame, pd.DataFrame(steps), pd.DataFrame(layers)

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ntkrun.evidence.estimates import fit_exponent, level, per_run
+from ntkrun.evidence.estimates import fit_exponent, level
+from ntkrun.evidence.per_run import done, per_run
 from tests.evidence.synthetic import tables
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -89,20 +90,19 @@ def test_a_curve_to_its_end_is_called_not_asymptotic() -> None:
     assert found.fit_range == (128, 512)
 
 
-def test_widths_below_sixteen_a_layer_are_left_out() -> None:
+def test_widths_below_the_smallest_are_left_out() -> None:
     widths, values = _sample(np.random.default_rng(6), 5)
-    assert fit_exponent(widths, values, depth=8).fit_range[0] == 128
+    assert fit_exponent(widths, values, smallest=128).fit_range[0] == 128
 
 
 @pytest.mark.parametrize(
     ("widths", "values", "why"),
     [
-        ([64, 64], [1, 2], "1 usable widths"),
-        ([64, 128], [0, 1], "1 usable widths"),
-        ([64, 128], [math.nan, 1], "1 usable widths"),
-        ([4, 8], [1, 2], "0 usable widths"),
-        ([64, 128], [1, 2], "two widths with a seed each"),
-        ([], [], "0 usable widths"),
+        ([64, 64], [1, 2], "1 usable values"),
+        ([64, 128], [0, 1], "1 usable values"),
+        ([64, 128], [math.nan, 1], "1 usable values"),
+        ([64, 128], [1, 2], "two values with a seed each"),
+        ([], [], "0 usable values"),
     ],
 )
 def test_no_slope_has_a_reason(widths: list[float], values: list[float], why: str) -> None:
@@ -137,7 +137,7 @@ def test_per_run_takes_sups_and_ends_of_finished_runs() -> None:
     steps.loc[(steps["run_id"] == "w8s0") & (steps["step"] == 10), "kernel_drift"] = 9.0  # the sup lies inside
     runs.loc[runs["run_id"] == "w16s0", "status"] = "diverged"
     shuffled = steps.sample(frac=1, random_state=0)
-    found = per_run(runs, shuffled, layers).set_index("run_id")
+    found = done(per_run(runs, shuffled, layers)).set_index("run_id")
     assert found.index.tolist() == ["w8s0", "w8s1"]
     assert found.loc["w8s0", "kernel_drift"] == 9.0
     assert found["loss"].to_numpy() == pytest.approx(0.5 * math.exp(-10))

@@ -1,0 +1,111 @@
+"""Statistics of what networks of one kind compute over their initialisations: from the outputs table, seeds pooled.
+
+The last layer's weights are Gaussian, so given the hidden layers F_i(x) is Gaussian with a variance v(x) that is known
+exactly. Averages over it have less noise than those of F itself, by the whole scatter of the last layer.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ntkrun.evidence.cases import AT, Case
+
+TRAIN = "train"
+
+
+def at_start(case: Case, at: float) -> pd.DataFrame:
+    """The outputs at step 0 of the runs at one value of the axis, indexed by seed."""
+    table = case.outputs
+    return table[(table[AT] == at) & (table["step"] == 0)].set_index("seed")
+
+
+def conditional_variances(case: Case, at: float) -> pd.DataFrame:
+    """v(x) and K_ii(x, x) of each run and input at step 0, of one output (v is the same for all), indexed by seed."""
+    table = at_start(case, at)
+    return table[table["output"] == 0][["part", "input", "variance", "kernel", "limit_kernel"]]
+
+
+def excess_kurtosis(sample: pd.DataFrame) -> float:
+    """3 Var(v)/E[v]², the mean over inputs: the excess kurtosis of F_i(x) over initialisations, since F_i(x) =
+    √v(x)·N(0, 1). (theory.md, finite width; the sample kurtosis of F itself is biased low.)"""
+    v = sample.groupby(["part", "input"])["variance"].agg(["mean", "var"])
+    return float((3 * v["var"] / v["mean"] ** 2).mean())
+
+
+def kernel_variance(sample: pd.DataFrame) -> float:
+    """Var K_0(x, x)/K_inf(x, x)², the mean over inputs."""
+    k = sample.groupby(["part", "input"]).agg(var=("kernel", "var"), limit=("limit_kernel", "first"))
+    return float((k["var"] / k["limit"] ** 2).mean())
+
+
+def squares(case: Case, at: float) -> pd.DataFrame:
+    """F_i(x)² at step 0 by output, a column each, indexed by seed, with the input; empty with one output."""
+    table = at_start(case, at)
+    if table["output"].nunique() < 2:
+        return pd.DataFrame()
+    wide = table.reset_index().pivot(index=["seed", "part", "input"], columns="output", values="value")
+    return (wide**2).reset_index().set_index("seed")
+
+
+def square_correlation(sample: pd.DataFrame) -> float:
+    """corr(F_i(x)², F_j(x)²), i ≠ j, the mean over pairs of outputs and inputs: 0 were the outputs independent.
+
+    With the mean and the variance of F_i² pooled over the outputs, which are exchangeable."""
+    found = []
+    for _, part in sample.groupby(["part", "input"]):
+        values = part.drop(columns=["part", "input"]).to_numpy()
+        centred = values - values.mean()
+        total, own = np.square(centred.sum(axis=1)).sum(), np.square(centred).sum()
+        found.append((total - own) / ((values.shape[1] - 1) * own))
+    return float(np.mean(found))
+
+
+def covariance_bias(case: Case, at: float, column: str = "") -> pd.Series:
+    """Of each run, n/L times the relative error of the covariances that its hidden layers give its outputs: Σ_x (C - Σ)
+    Σ / Σ_x Σ² over the entries (x, x) and (x, x_0), C the conditional covariance and Σ that of infinite width.
+
+    Its mean over seeds is n/L times the bias of the covariance, a number of order 1 where the bias is of order L/n.
+    """
+    table = at_start(case, at)
+    table = table[table["output"] == 0]
+    limit = table[["limit_variance", "limit_covariance"]].to_numpy()
+    error = (table[["variance", "covariance"]].to_numpy() - limit) * limit
+    sums = pd.DataFrame({"error": error.sum(axis=1), "size": np.square(limit).sum(axis=1)}, index=table.index)
+    by_run = sums.groupby(level="seed").sum()
+    return at / case.depth * by_run["error"] / by_run["size"]
+
+
+def normality(case: Case, at: float) -> float:
+    """The smallest p value over inputs and outputs, adjusted by Holm, of D'Agostino and Pearson's test that F_i(x) at
+    step 0 is Gaussian over seeds; nan with fewer than 20 seeds."""
+    table = at_start(case, at)
+    if table.index.nunique() < 20:
+        return math.nan
+    tests = [stats.normaltest(part["value"]).pvalue for _, part in table.groupby(["part", "input", "output"])]
+    return float(min(1.0, len(tests) * min(tests))) if tests else math.nan
+
+
+def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
+    """Of each run, how much of the mean that infinite width predicts of F_t(x) on test inputs at the end its own
+    function has: Σ_x F(x) m(x) / Σ_x m(x)², 1 in the mean where the ensemble's mean is m."""
+    table = _at_end(case, at)
+    table = table.assign(dot=table["value"] * table["limit_mean"], size=table["limit_mean"] ** 2)
+    by_run = table.groupby("seed")[["dot", "size"]].sum(min_count=1)
+    return by_run["dot"] / by_run["size"]
+
+
+def spread(case: Case, at: float, column: str = "") -> pd.Series:
+    """Of each run, the mean over test inputs of (F_t(x) - m(x))²/s²(x) at the end, m and s² the mean and variance that
+    infinite width predicts: 1 in the mean where both are right."""
+    table = _at_end(case, at)
+    deviation = (table["value"] - table["limit_mean"]) ** 2 / table["limit_variance"]
+    return deviation.groupby(table["seed"]).mean()
+
+
+def _at_end(case: Case, at: float) -> pd.DataFrame:
+    """The outputs on test inputs after the last step."""
+    table = case.outputs
+    table = table[(table[AT] == at) & (table["part"] != TRAIN) & (table["step"] > 0)]
+    return table[table["step"] == table["step"].max()]

@@ -1,0 +1,108 @@
+"""Figures against the width: every seed, the means, and the power laws fitted to them elsewhere."""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from ntkrun.evidence.claims import expected_exponent
+from ntkrun.evidence.estimates import WIDTH, Exponent, level
+from ntkrun.evidence.figures.pieces import (
+    COLUMN,
+    HIDDEN_WIDTH,
+    KERNEL,
+    WEIGHTS,
+    few,
+    log_scale,
+    panels,
+    place,
+    sparse_minor_labels,
+)
+from ntkrun.evidence.summary import Group
+
+
+def kernel_drift(group: Group) -> Figure:
+    """sup_t ‖K_t-K_0‖/‖K_0‖ against width."""
+    figure, axes = panels(group, 1, COLUMN, 2.7)
+    _against_width(axes[0], group, "kernel_drift", "C0", "o", "kernel")
+    axes[0].set_ylabel(r"$\mathrm{sup}_t\,$" + KERNEL)
+    axes[0].legend(loc="best")
+    return figure
+
+
+def weight_drift(group: Group) -> Figure:
+    """sup_t ‖w_t-w_0‖/‖w_0‖ of each layer against width."""
+    figure, axes = panels(group, 1, COLUMN, 3.4)
+    names = [
+        name for name in group.statistics if name.startswith("weight_drift.") and group.statistics[name].notna().any()
+    ]
+    for k, name in enumerate(names):
+        layer = int(name.split(".")[1])
+        _against_width(
+            axes[0], group, name, f"C{k % 7}", "osD^vPX"[k % 7], f"$w^{{({layer})}}$" + place(layer, len(names))
+        )
+    axes[0].set_ylabel(r"$\mathrm{sup}_t\,$" + WEIGHTS)
+    figure.legend(loc="outside lower center", ncols=1 if len(names) < 5 else 2)
+    return figure
+
+
+def loss(group: Group) -> Figure:
+    """The last training and test loss against width."""
+    figure, axes = panels(group, 1, COLUMN, 2.7)
+    _against_width(axes[0], group, "loss", "C0", "o", "training", fitted=False)
+    if group.statistics["test_loss"].notna().any():
+        _against_width(axes[0], group, "test_loss", "C1", "s", "test", fitted=False)
+    axes[0].set_ylabel("loss at the last step")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _against_width(
+    ax: Axes, group: Group, column: str, colour: str, marker: str, label: str, fitted: bool = True
+) -> None:
+    """Every seed, the mean with its interval and the fitted line, log-log. Zeros have no logarithm and are left out."""
+    table = group.statistics[group.statistics[column] > 0]
+    levels = {width: level(part[column]) for width, part in table.groupby(WIDTH)}
+    widths = np.array(list(levels))
+    means = np.array([found.mean for found in levels.values()])
+    low, high = (np.array([found.interval[side] for found in levels.values()]) for side in (0, 1))
+    bars = np.nan_to_num(np.stack([np.minimum(means - low, 0.95 * means), high - means]))
+    exponent = group.exponents.get(column) if fitted else None
+    ax.plot(table[WIDTH], table[column], ".", color=colour, alpha=0.4, markersize=3.5, markeredgewidth=0)
+    ax.errorbar(widths, means, bars, fmt=marker, color=colour, capsize=2, elinewidth=0.8, label=_label(label, exponent))
+    if exponent:
+        span = np.array(exponent.fit_range)
+        ax.plot(span, math.exp(exponent.log_constant) * span**exponent.slope, "-", color=colour, linewidth=1)
+    if exponent:
+        _expected(ax, group, column, colour, exponent)
+    ax.set_xscale("log", base=2)
+    log_scale(ax)
+    ax.xaxis.set_major_locator(FixedLocator(few(sorted(group.runs[WIDTH].unique()))))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(HIDDEN_WIDTH)
+    sparse_minor_labels(ax)
+
+
+def _expected(ax: Axes, group: Group, column: str, colour: str, exponent: Exponent) -> None:
+    """The slopes that the theory expects, through the fitted line's middle: a wedge, in the curve's own colour."""
+    margin = expected_exponent(column, group.runs)
+    if margin is None:
+        return
+    span = np.geomspace(*exponent.fit_range, 21)
+    middle = math.sqrt(exponent.fit_range[0] * exponent.fit_range[1])
+    through = math.exp(exponent.log_constant) * middle**exponent.slope
+    low, high = (through * (span / middle) ** slope for slope in margin)
+    ax.fill_between(span, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _label(label: str, exponent: Exponent | None) -> str:
+    if exponent is None:
+        return label
+    if not exponent:
+        return f"{label}: no slope"
+    low, high = exponent.interval
+    text = f"{label}: slope {exponent.slope:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−")
+    return text if exponent.asymptotic else text + " (curved)"

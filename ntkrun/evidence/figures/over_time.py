@@ -1,0 +1,82 @@
+"""Figures over time: the mean over seeds, a line a width."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.figures.pieces import COLUMN, PAGE, TIME, WEIGHTS, lines, log_scale, panels, place, width_legend
+from ntkrun.evidence.summary import Group
+
+FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "$K_0$ flow", "limit_loss": r"$K_\infty$ flow"}
+FLOW_STYLES = ("-", "--", "-.", ":")
+
+
+def over_time(group: Group, steps: pd.DataFrame, column: str, label: str, colours: Mapping[Any, Any]) -> Figure:
+    """One quantity over time, a line a width."""
+    figure, axes = panels(group, 1, COLUMN, 2.7)
+    lines(axes[0], steps, column, colours)
+    log_scale(axes[0])
+    axes[0].set_ylabel(label)
+    width_legend(figure, colours, steps)
+    return figure
+
+
+def losses_over_time(group: Group, steps: pd.DataFrame, colours: Mapping[Any, Any]) -> Figure:
+    """Training loss and, where there is one, test loss over time, a line a width."""
+    columns = [("loss", "training loss"), ("test_loss", "test loss")]
+    shown = [pair for pair in columns if steps[pair[0]].notna().any()]
+    figure, axes = panels(group, len(shown), COLUMN if len(shown) == 1 else PAGE, 2.7)
+    for ax, (column, label) in zip(axes, shown, strict=True):
+        lines(ax, steps, column, colours)
+        log_scale(ax)
+        ax.set_ylabel(label)
+    width_legend(figure, colours, steps)
+    return figure
+
+
+def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
+    """The losses of the network and of its three predictions over time: the narrowest and the widest network side by
+    side, training above test inputs."""
+    widths = sorted(steps[WIDTH].unique())
+    widths = widths if len(widths) == 1 else [widths[0], widths[-1]]
+    parts = [(prefix, label) for prefix, label in (("", "training loss"), ("test_", "test loss"))
+             if steps[f"{prefix}loss"].notna().any()]  # fmt: skip
+    figure, axes = panels(group, len(parts) * len(widths), PAGE, 0.7 + 2.1 * len(parts), len(widths))
+    for k, ax in enumerate(axes):
+        (prefix, label), width = parts[k // len(widths)], widths[k % len(widths)]
+        part = steps[steps[WIDTH] == width]
+        for number, (flow, name) in enumerate(FLOWS.items()):
+            if steps[f"{prefix}{flow}"].isna().all():
+                continue  # no limit kernel
+            mean = part.groupby("step")[["time", f"{prefix}{flow}"]].mean()
+            (line,) = ax.plot(
+                mean["time"], mean[f"{prefix}{flow}"], FLOW_STYLES[number], label=name if k == 0 else None
+            )
+            line.set(color=f"C{number}", linewidth=2.2 - 0.4 * number)
+        log_scale(ax)
+        ax.set_title(f"width {width}")
+        ax.set_xlabel(TIME)
+        ax.set_ylabel(label if k % len(widths) == 0 else "")
+    figure.legend(loc="outside lower center", ncols=4, handlelength=3.2)
+    return figure
+
+
+def layers_over_time(group: Group, layers: pd.DataFrame, steps: pd.DataFrame, colours: Mapping[Any, Any]) -> Figure:
+    """The relative change of each weight matrix over time: a panel a layer, a line a width."""
+    depth = int(layers["layer"].max()) + 1
+    times = steps[["run_id", "step", "time"]]
+    across = min(depth, 4)
+    rows = math.ceil(depth / across)
+    figure, axes = panels(group, depth, PAGE if across > 1 else COLUMN, 0.5 + 2.1 * rows, across, share=True)
+    for layer, ax in enumerate(axes):
+        of_layer = layers[layers["layer"] == layer].merge(times, on=["run_id", "step"])
+        lines(ax, of_layer, "weight_drift", colours)
+        log_scale(ax)
+        ax.set_title(f"$w^{{({layer})}}$" + place(layer, depth))
+        ax.set_ylabel(WEIGHTS if layer % across == 0 else "")
+    width_legend(figure, colours, layers)
+    return figure

@@ -1,0 +1,126 @@
+"""What all figures are made of: sizes, names of axes, colours, panels and legends."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.summary import Group
+
+STYLE = Path(__file__).with_name("ntkrun.mplstyle")
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
+FEW_WIDTHS = 8  # more than these are named by a colour bar's ticks alone
+KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
+WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
+TIME = r"time $t$ = step · $\eta$"
+HIDDEN_WIDTH = "hidden width $n$"
+
+
+def width_colours(runs: pd.DataFrame) -> dict[Any, Any]:
+    """One colour a width, the same in every figure of a sweep: from viridis, dark for narrow, by the logarithm of the
+    width."""
+    widths = sorted(runs[WIDTH].unique()) if len(runs) else []
+    cmap = mpl.colormaps["viridis"]
+    numeric = all(isinstance(width, int | float | np.number) for width in widths)
+    places = np.log(np.array(widths, float)) if numeric and widths else np.arange(len(widths), dtype=float)
+    spread = np.ptp(places) if len(places) > 1 else 1.0
+    return {
+        width: cmap(0.88 * (place - places[0]) / (spread or 1.0)) for width, place in zip(widths, places, strict=True)
+    }
+
+
+def new_figure(group: Group, width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.suptitle(subtitle(group, width > COLUMN), fontsize=7, color="0.35")
+    return figure
+
+
+def panels(
+    group: Group, count: int, width: float, height: float, across: int | None = None, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    figure = new_figure(group, width, height)
+    across = across or count
+    rows = math.ceil(count / across)
+    grid = figure.subplots(rows, across, squeeze=False, sharex=share, sharey=share)
+    axes = list(grid.flat)
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def subtitle(group: Group, wide: bool) -> str:
+    """The config in a line (two in a narrow figure): 'digits, N = 64, L = 4, relu, β = 0.1' and so on."""
+    first = group.runs.iloc[0]
+    classes = first.get("data.classes")
+    data = f"{first['data.name']}" + (f" {classes}" if isinstance(classes, str) else "")
+    most = group.runs.groupby(WIDTH)["seed"].nunique()
+    seeds = f"{most.max()} seeds" if most.min() == most.max() else f"{most.min()} to {most.max()} seeds"
+    parts = [
+        f"{data}, N = {first['data.samples']}, L = {first['network.depth']}, "
+        f"{first['network.activation']}, β = {first['network.beta']:g}, "
+        rf"$\sigma_w$ = {first['network.weight_scale']:g}",
+        f"η = {first['step_size']:.3g}, {first['training.steps']} steps, {first['training.dtype']}, "
+        + (seeds if most.max() > 1 else "1 seed"),
+    ]
+    return ("; " if wide else "\n").join(parts)
+
+
+def lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any]) -> None:
+    for width, part in table.groupby(WIDTH, sort=True):
+        mean = part.groupby("step")[["time", column]].mean()
+        ax.plot(mean["time"], mean[column], color=colours[width])
+    ax.set_xlabel(TIME)
+
+
+def log_scale(ax: Axes) -> None:
+    """A logarithmic axis, if anything positive is drawn: a drift of exactly 0 has no place on one."""
+    if any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines):
+        ax.set_yscale("log", nonpositive="mask")
+
+
+def width_legend(figure: Figure, colours: Mapping[Any, Any], table: pd.DataFrame) -> None:
+    widths = few([width for width in colours if (table[WIDTH] == width).any()])
+    lines = [mpl.lines.Line2D([], [], color=colours[width]) for width in widths]
+    across = 6 if figure.get_figwidth() > COLUMN else 4
+    figure.legend(
+        lines,
+        [str(width) for width in widths],
+        title="width",
+        title_fontsize=7,
+        loc="outside lower center",
+        ncols=across,
+    )
+
+
+def few(values: list[Any]) -> list[Any]:
+    """At most FEW_WIDTHS of them, evenly, with both ends."""
+    if len(values) <= FEW_WIDTHS:
+        return values
+    return [values[k] for k in np.linspace(0, len(values) - 1, FEW_WIDTHS).round().astype(int)]
+
+
+def sparse_minor_labels(ax: Axes) -> None:
+    """At least two labels: 1, 2 and 5 times the powers of ten on an axis that spans few of these."""
+    low, high = ax.get_ylim()
+    if not low > 0 or ax.get_yscale() != "log":
+        return
+    if high / low > 100:
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def place(layer: int, depth: int) -> str:
+    return " (first)" if layer == 0 else " (last)" if layer == depth - 1 else ""

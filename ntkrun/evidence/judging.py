@@ -1,0 +1,109 @@
+"""An estimate against what is expected: supported, refuted or inconclusive, and why."""
+
+import math
+from dataclasses import dataclass
+
+from ntkrun.evidence.estimates import Exponent, Interval, Level
+
+SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
+VERDICTS = (SUPPORTED, REFUTED, INCONCLUSIVE)
+HOPELESS = 400  # times as many seeds: the estimate sits on the edge, and other runs would tell more
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds`, the fewest at any
+    value of the axis; `doubt` says where most of the variance comes from; `curved`: no one exponent describes the
+    range; `trouble` says why it cannot be judged, or ""; `remark` is what a reader should know beside the number."""
+
+    value: float = math.nan
+    interval: Interval = (math.nan, math.nan)
+    fit_range: Interval = (math.nan, math.nan)
+    seeds: int = 0
+    doubt: str = ""
+    curved: bool = False
+    trouble: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part of a claim, judged."""
+
+    part: str
+    estimate: Estimate
+    expected: Interval
+    verdict: str
+    why: str
+
+
+def finding(part: str, estimate: Estimate, expected: Interval, conditions: str = "") -> Finding:
+    """The verdict on one estimate. `conditions` says which of the claim's are not met: then nothing is judged."""
+    verdict, why = _verdict(estimate, expected, conditions)
+    return Finding(part, estimate, expected, verdict, "; ".join(text for text in (why, estimate.remark) if text))
+
+
+def _verdict(estimate: Estimate, expected: Interval, conditions: str) -> tuple[str, str]:
+    low, high = estimate.interval
+    if estimate.trouble or conditions:
+        return INCONCLUSIVE, estimate.trouble or conditions
+    if math.isnan(low) or math.isnan(high):
+        return INCONCLUSIVE, "one seed has no interval; run more seeds"
+    if expected[0] <= low and high <= expected[1]:
+        return SUPPORTED, ""
+    if high < expected[0] or low > expected[1]:
+        return REFUTED, f"{_span(estimate.interval)} lies outside {_span(expected)}"
+    return INCONCLUSIVE, f"{_span(estimate.interval)} straddles {_span(expected)}; {_cure(estimate, expected)}"
+
+
+def _cure(estimate: Estimate, expected: Interval) -> str:
+    """What would settle a straddling interval: its half width has to shrink to the distance from the nearest edge."""
+    if estimate.curved:
+        return "the exponent still changes over the range (not yet asymptotic): wider networks would tell"
+    half = (estimate.interval[1] - estimate.interval[0]) / 2
+    distance = min(abs(estimate.value - edge) for edge in expected)
+    if distance == 0 or (half / distance) ** 2 > HOPELESS:
+        return "the estimate lies on the edge of what is expected: wider networks would tell more than more seeds"
+    needed = math.ceil(max(estimate.seeds, 1) * (half / distance) ** 2)
+    return f"needs about {needed} seeds instead of {estimate.seeds}{estimate.doubt and ' ' + estimate.doubt}"
+
+
+def of_exponent(found: Exponent) -> Estimate:
+    """An exponent as an estimate; a trend takes three values of the axis, so that it can be seen to be one."""
+    if found.why:
+        return Estimate(trouble=found.why)
+    seeds = min(found.counts.values())
+    if len(found.counts) < 3:
+        return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=f"{TWO} {_list(found.counts)}")
+    if seeds < 3:
+        few = [at for at, count in found.counts.items() if count < 3]
+        what = f"fewer than 3 seeds at {_list(few)}; run at least 3, better 10"
+        return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=what)
+    return Estimate(found.slope, found.interval, found.fit_range, seeds, _doubt(found), not found.asymptotic)
+
+
+TWO = "a power law takes at least three values of the axis to be seen, and there are only"
+
+
+def of_level(found: Level, at: float) -> Estimate:
+    """A mean at one value of the axis as an estimate."""
+    if found.count < 3:
+        what = f"{found.count} finished runs; it takes at least 3"
+        return Estimate(found.mean, found.interval, seeds=found.count, trouble=what)
+    return Estimate(found.mean, found.interval, (at, at), found.count, f"at {at:g}")
+
+
+def _doubt(found: Exponent) -> str:
+    if not found.doubt:
+        return ""
+    at = max(found.doubt, key=lambda where: found.doubt[where])
+    share = found.doubt[at]
+    return f"at {at:g}" if share > 0.5 else "at each value"
+
+
+def _span(interval: Interval) -> str:
+    return f"[{interval[0]:.3g}, {interval[1]:.3g}]"
+
+
+def _list(values: object) -> str:
+    return ", ".join(f"{value:g}" for value in values)  # type: ignore[attr-defined]

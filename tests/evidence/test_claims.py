@@ -1,0 +1,215 @@
+"""Each claim on tables made from known laws: supported where the law is the theory's, refuted where it is another, and
+inconclusive, with what would settle it, where the tables do not say."""
+
+import dataclasses
+import json
+import math
+import re
+
+import pytest
+
+from ntkrun.evidence.claims import CLAIMS
+from ntkrun.evidence.verdicts import Asked, Verdict, asked, document, exit_code, judge, margin
+from tests.evidence.laws import STEPS, Laws, sweep
+
+BY_WIDTH = Laws()
+MANY = Laws(seeds=400)  # for statistics that all seeds give together
+JOINT = Laws(seeds=1000, outputs=8, values=(64, 128, 256))
+OTHER_LOSS = Laws(config={"training.loss": "huber"})
+BY_STEP = Laws(axis="training.step_size", values=(0.1, 0.2, 0.4, 0.8))
+ON_BATCHES = BY_STEP.but(config={"training.batch": "8"})
+EDGE = Laws(axis="training.step_size", values=(0.5, 1.0, 1.5, 1.95, 2.05, 3.0))
+BY_SCALE = Laws(axis="training.output_scale", values=tuple(f'{{"centred": {a}}}' for a in (1.0, 4.0, 16.0)))  # type: ignore[arg-type]
+
+
+def _flat(name: str) -> dict[str, dict[str, float]]:
+    return {"exponents": {name: 0.0}}
+
+
+# Of each claim: a world where it holds, and what is changed in worlds where it does not.
+WORLDS = [
+    ("kernel-gradient-descent", BY_STEP, [{"exponents": {"descent_residual": 0.0}}]),
+    ("gaussian-output", MANY, [{"kurtosis": 0.0}, {"bias": 40.0}]),
+    ("independent-outputs", JOINT, [{"coupling_exponent": 0.0}]),
+    ("deterministic-kernel", MANY, [_flat("distance_to_limit"), {"variance": 0.0}]),
+    ("diagonal-kernel", BY_WIDTH, [_flat("off_diagonal")]),
+    ("frozen-kernel", BY_WIDTH, [_flat("kernel_drift"), {"exponents": {"kernel_drift": -2.0}}]),
+    ("lazy-weights", BY_WIDTH, [_flat(f"weight_drift.{l}") for l in range(3)] + [_flat("weight_drift_operator")]),
+    ("frozen-activations", BY_WIDTH, [_flat("activation_drift")]),
+    ("bounded-initialisation", BY_WIDTH, [{"exponents": {"weight_operator": 0.5}}]),
+    ("bounded-backpropagation", BY_WIDTH, [{"exponents": {"backprop_norm": 0.5}}]),
+    ("subnetwork-kernels", BY_WIDTH, [_flat("subnetwork_kernel_drift")]),
+    ("growth-bound", BY_WIDTH, [_flat("growth")]),
+    ("linear-dynamics", BY_WIDTH, [_flat("linear_gap"), _flat("test_linear_gap")]),
+    ("exponential-convergence", BY_WIDTH, [{"mode_speed": 1.5}, {"last_loss": 0.9}]),
+    ("global-minimum", BY_WIDTH, [{"last_loss": 0.01, "plateau": True}]),
+    ("limit-ensemble", BY_WIDTH.but(seeds=100), [{"learned": 0.7}, {"spread": 3.0}]),
+    ("training-direction", OTHER_LOSS, [_flat("kernel_drift"), _flat("weight_drift.1")]),
+    ("stochastic-gradient", ON_BATCHES, [{"exponents": {"flow_gap": 1.0}}]),
+    ("stability-edge", EDGE, [{"edge": 1.2}]),
+    ("lazy-by-scale", BY_SCALE.but(exponents={"kernel_drift": -1.0}), [{"exponents": {"kernel_drift": 0.0}}]),
+    ("lazy-regime", BY_WIDTH, [{"exponents": {"kernel_drift": -0.1}}]),
+]
+
+
+def _judge(name: str, laws: Laws, **asks: object) -> Verdict:
+    (found,) = judge(_ending_together(laws), [Asked(name, **asks)])  # type: ignore[arg-type]
+    return found
+
+
+def _ending_together(laws: Laws):  # type: ignore[no-untyped-def]
+    """A sweep over step sizes takes fewer steps of larger ones; the tables only have to say so."""
+    tables = sweep(laws)
+    if laws.axis != "training.step_size":
+        return tables
+    steps = (STEPS[-1] / tables.runs["step_size"]).round()
+    return dataclasses.replace(tables, runs=tables.runs.assign(**{"training.steps": steps}))
+
+
+def test_every_claim_has_its_worlds() -> None:
+    assert [name for name, _, _ in WORLDS] == list(CLAIMS)
+
+
+@pytest.mark.parametrize(("name", "laws"), [(name, laws) for name, laws, _ in WORLDS], ids=lambda v: str(v)[:30])
+def test_a_claim_is_supported_where_it_holds(name: str, laws: Laws) -> None:
+    found = _judge(name, laws)
+    assert found.verdict == "supported", [(each.part, each.why) for each in found.findings]
+    low, high = found.deciding.estimate.interval
+    assert low <= found.deciding.estimate.value <= high
+
+
+@pytest.mark.parametrize(
+    ("name", "laws"), [(name, laws.but(**change)) for name, laws, changes in WORLDS for change in changes]
+)
+def test_a_claim_is_refuted_where_it_does_not_hold(name: str, laws: Laws) -> None:
+    found = _judge(name, laws)
+    assert found.verdict == "refuted", [(each.part, each.why) for each in found.findings]
+    assert "lies outside" in found.deciding.why
+
+
+def test_a_claim_that_should_fail_and_does_counts_as_a_success() -> None:
+    bad = sweep(BY_WIDTH.but(exponents={"kernel_drift": 0.0}))
+    verdicts = judge(bad, [Asked("frozen-kernel", "refuted")])
+    assert verdicts[0].as_expected
+    assert exit_code(verdicts, bad, None) == 0
+    assert exit_code(judge(bad, [Asked("frozen-kernel")]), bad, None) == 3
+    good = sweep(BY_WIDTH)
+    assert exit_code(judge(good, [Asked("frozen-kernel", "refuted")]), good, None) == 3
+    assert exit_code(judge(good, [Asked("frozen-kernel")]), good, None) == 0
+
+
+def test_a_straddling_interval_says_how_many_seeds_would_settle_it() -> None:
+    """Four times as many seeds halve an interval: the number asked for, once run, must settle it."""
+    laws = BY_WIDTH.but(scatter=0.35, seeds=5)
+    found = _judge("frozen-kernel", laws)
+    assert found.verdict == "inconclusive"
+    needed = re.search(r"needs about (\d+) seeds instead of 5", found.deciding.why)
+    assert needed, found.deciding.why
+    assert _judge("frozen-kernel", laws.but(seeds=2 * int(needed.group(1)))).verdict == "supported"
+
+
+def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
+    tables = sweep(BY_WIDTH.but(scatter=1e-3))
+    width = tables.steps["run_id"].str.split("-").str[0].astype(float)
+    tables.steps["kernel_drift"] *= (width / 64) ** (0.06 * (width / 64).map(math.log))
+    (found,) = judge(tables, [Asked("frozen-kernel")])
+    assert found.verdict == "inconclusive"
+    assert "not yet asymptotic" in found.deciding.why
+    low, high = found.deciding.estimate.interval
+    assert low < -0.85 < -0.8 < high  # both local exponents: -0.87 and -0.79
+
+
+@pytest.mark.parametrize(
+    ("name", "laws", "why"),
+    [
+        ("frozen-kernel", BY_WIDTH.but(missing=3), "of 24 planned runs 3 missing"),
+        ("frozen-kernel", BY_WIDTH.but(diverged=2), "of 24 planned runs 2 diverged"),
+        ("frozen-kernel", BY_WIDTH.but(seeds=2), "fewer than 3 seeds"),
+        ("frozen-kernel", BY_WIDTH.but(values=(64, 128)), "at least three values of the axis"),
+        ("frozen-kernel", BY_WIDTH.but(values=(8, 16, 32)), "0 usable values"),
+        ("frozen-kernel", BY_WIDTH.but(step_size=2.5), "beyond the edge of stability"),
+        ("frozen-kernel", BY_WIDTH.but(config={"training.steps": 0}), "nothing was trained"),
+        ("global-minimum", BY_WIDTH.but(last_loss=0.01), "still falling"),
+        ("training-direction", BY_WIDTH, "this claim is about others"),
+        ("exponential-convergence", BY_WIDTH.but(config={"training.momentum": 0.5}), "momentum is not 0"),
+        ("stochastic-gradient", BY_STEP, "batch is full"),
+        ("stability-edge", BY_STEP, "the loss rises in no run"),
+        ("stability-edge", EDGE.but(edge=0.1), "the loss rises in every run"),
+        ("gaussian-output", BY_WIDTH.but(seeds=2), "seed"),
+        ("frozen-activations", BY_WIDTH.but(config={"network.depth": 1}), "depth 1 have no such layer"),
+    ],
+)
+def test_what_cannot_be_judged_says_why(name: str, laws: Laws, why: str) -> None:
+    found = _judge(name, laws)
+    assert found.verdict == "inconclusive"
+    assert why in found.deciding.why
+    assert exit_code([found], sweep(laws.but(diverged=0)), None) == 5
+
+
+def test_step_sizes_must_end_at_one_time() -> None:
+    (found,) = judge(sweep(ON_BATCHES), [Asked("stochastic-gradient")])
+    assert "vary training.steps" in found.deciding.why
+
+
+def test_margins_of_a_config_change_the_verdict_and_its_hash() -> None:
+    own = _judge("frozen-kernel", BY_WIDTH, thresholds={"exponent": (-0.8, -0.2)})
+    assert own.verdict == "refuted"
+    assert own.deciding.expected == (-0.8, -0.2)
+    assert own.thresholds_hash != _judge("frozen-kernel", BY_WIDTH).thresholds_hash
+    kinked = _judge("frozen-kernel", BY_WIDTH.but(smooth=False))
+    assert kinked.deciding.expected == (-1.1, -0.5)
+
+
+def test_a_zero_eigenvalue_is_stated() -> None:
+    found = _judge("global-minimum", BY_WIDTH.but(last_loss=0.01, plateau=True))
+    assert "λ_min of K̂_0 is 0 to rounding" in found.deciding.why
+
+
+def test_each_setting_of_a_sweep_has_its_own_verdict() -> None:
+    good, bad = sweep(BY_WIDTH), sweep(BY_WIDTH.but(exponents={"kernel_drift": 0.0}))
+    both = type(good)(*(_joined(getattr(good, f.name), getattr(bad, f.name)) for f in dataclasses.fields(good)))
+    verdicts = judge(both, [Asked("frozen-kernel")])
+    assert [(each.label, each.verdict) for each in verdicts] == [
+        ("activation erf", "supported"),
+        ("activation sin", "refuted"),
+    ]
+
+
+def _joined(first, second):  # type: ignore[no-untyped-def]
+    import pandas as pd
+
+    other = second.assign(run_id=second["run_id"] + "b")
+    if "network.activation" in other:
+        other["network.activation"] = "sin"
+    return pd.concat([first, other])
+
+
+@pytest.mark.parametrize(
+    ("laws", "expect", "code"),
+    [
+        (BY_WIDTH.but(diverged=1), None, 1),
+        (BY_WIDTH.but(diverged=1), "diverged", 0),
+        (BY_WIDTH, "diverged", 3),
+        (BY_WIDTH, None, 0),
+        (BY_WIDTH.but(missing=1), None, 5),
+    ],
+)
+def test_exit_codes_without_claims(laws: Laws, expect: str | None, code: int) -> None:
+    assert exit_code([], sweep(laws), expect) == code
+
+
+def test_the_document_has_the_keys_of_the_contract() -> None:
+    tables = sweep(BY_WIDTH)
+    found = document(
+        judge(tables, asked(["frozen-kernel", {"name": "lazy-weights", "first": [-0.7, None]}])), tables, None
+    )
+    keys = {"name", "statement", "verdict", "estimate", "interval", "expected", "fit_range", "why", "thresholds_hash"}
+    assert all(keys <= set(each) for each in found["claims"])
+    assert found["claims"][1]["parts"][0]["expected"] == [-0.7, math.inf]
+    assert found["runs"] == {"planned": 24, "done": 24, "diverged": 0, "failed": 0, "missing": 0}
+    json.dumps(found)
+
+
+def test_open_margins() -> None:
+    assert margin([None, 0.5]) == (-math.inf, 0.5)
+    assert margin([1, None]) == (1.0, math.inf)
