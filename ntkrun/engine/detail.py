@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, pullback
-from ntkrun.engine.operators import BLOCK, Largest, operator_norms
+from ntkrun.engine.operators import BLOCK, Largest, leading_vectors, operator_norms
 from ntkrun.engine.training import State
 
 LAYER_COLUMNS = (
@@ -43,7 +43,7 @@ class Start:
 
 def detail_start(net: DenseNetwork, state: State, kernel: Tensor) -> Start:
     """Of the first state, whose kernel is K_0 (S, N, O, N, O)."""
-    vectors = [operator_norms(w).vectors for w in state.params.weights]
+    vectors = [leading_vectors(w) for w in state.params.weights]
     return Start(_made(state.layers), subnetwork_kernels(net, state.layers, kernel), vectors)
 
 

@@ -36,10 +36,21 @@ def operator_norms(w: Tensor, start: Tensor | None = None) -> Largest:
     is stacked with, beyond rounding."""
     tall = w if w.shape[1] >= w.shape[2] else w.mT
     if tall.shape[2] <= DIRECT:
-        wide = tall.double()
-        values, _ = _eigenvectors(wide.mT @ wide)
-        return Largest(values[:, -1].clamp(min=0).sqrt(), w.new_empty(len(w), tall.shape[2], 0))
-    return _krylov(tall, _orthonormal(_random_block(tall) if start is None or not start.shape[2] else start))
+        return Largest(_by_gram(tall.double()), w.new_empty(len(w), tall.shape[2], 0))
+    return _krylov(tall, _orthonormal(_random_block(tall) if start is None else start))
+
+
+def leading_vectors(w: Tensor) -> Tensor:
+    """`operator_norms(w).vectors`, without the norms where there are none."""
+    shorter = min(w.shape[1:])
+    return operator_norms(w).vectors if shorter > DIRECT else w.new_empty(len(w), shorter, 0)
+
+
+def _by_gram(w: Tensor) -> Tensor:
+    gram = w.mT @ w
+    finite = _finite(gram)
+    values = torch.linalg.eigvalsh(gram.where(finite, 0.0))[:, -1]
+    return values.clamp(min=0).sqrt().where(finite[:, 0, 0], torch.nan)
 
 
 def _krylov(w: Tensor, block: Tensor) -> Largest:
@@ -67,15 +78,14 @@ def _krylov(w: Tensor, block: Tensor) -> Largest:
 
 def _largest(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The root of the largest eigenvalue (S,), and the BLOCK leading eigenvectors (S, k, BLOCK), the largest first."""
-    values, vectors = _eigenvectors(gram.double())
-    return values[:, -1].clamp(min=0).sqrt(), vectors[:, :, -BLOCK:].flip(2)
+    finite = _finite(gram)
+    values, vectors = torch.linalg.eigh(gram.double().where(finite, 0.0))
+    return values[:, -1].clamp(min=0).sqrt().where(finite[:, 0, 0], torch.nan), vectors[:, :, -BLOCK:].flip(2)
 
 
-def _eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """eigh, but nan for what is not finite, where torch would raise."""
-    finite = gram.isfinite().flatten(1).all(dim=1)[:, None, None]
-    values, vectors = torch.linalg.eigh(gram.where(finite, 0.0))
-    return values.where(finite[:, :, 0], torch.nan), vectors
+def _finite(gram: Tensor) -> Tensor:
+    """(S, 1, 1): eigh raises for what is not finite."""
+    return gram.isfinite().flatten(1).all(dim=1)[:, None, None]
 
 
 def _next_block(basis: Tensor, block: Tensor) -> Tensor:

@@ -29,10 +29,10 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
     found = {name: np.full(shape, np.nan) for name in COLUMNS}
     if not steps or point.network.parametrization != "ntk":
         return found
-    try:
-        (nngp, ntk), error = _kernels(_architecture(point))
-    except UserError:
-        return found  # sweep.yaml says why, under notes
+    kernels = _kernels(_architecture(point))
+    if kernels is None:
+        return found
+    (nngp, ntk), error = kernels
     found["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
     training = point.training
     lawful = training.loss == "squared" and training.batch == "full"
@@ -54,8 +54,12 @@ def _architecture(point: Point) -> Point:
 
 
 @lru_cache(maxsize=4)
-def _kernels(point: Point) -> tuple[LimitKernels, float]:
-    """Σ^(L) and K^(L) on all inputs, (A, A) each, and the measured error of the duals behind them."""
+def _kernels(point: Point) -> tuple[LimitKernels, float] | None:
+    """Σ^(L) and K^(L) on all inputs, (A, A) each, and the measured error of the duals behind them; None where they
+    cannot be had (sweep.yaml says why, under notes)."""
     data, net = data_of(point), network(point)
     points = np.concatenate([data.x, data.x_test])
-    return limit_kernels(net, points), dual_error(net, points)
+    try:
+        return limit_kernels(net, points), dual_error(net, points)
+    except UserError:
+        return None
