@@ -17,9 +17,12 @@ from torch import Tensor
 
 from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients
+from ntkrun.engine.tiles import pieces
 from ntkrun.engine.training import State, shares_of
 from ntkrun.theory.losses import Loss
 from ntkrun.theory.rules import Flow
+
+WIDE = 2**22  # parameters that are held in float64 at a time: many small networks at once, large ones one by one
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Modes:
     start: Tensor  # (S, A·O, 1), or (S, A, O) for a kernel that acts on each output alike
     reach: Tensor  # (S, A·O, P) or (A, N)
     values: Tensor  # (S, P) or (N,)
+    vectors: Tensor  # (S, P, P) or (N, N), in columns
     amplitude: Tensor  # (S, P, 1) or (S, N, O)
 
     def at(self, time: float) -> Tensor:
@@ -57,6 +61,7 @@ class Modes:
             self.start[keep],
             self.reach[keep] if own else self.reach,
             self.values[keep] if own else self.values,
+            self.vectors[keep] if own else self.vectors,
             self.amplitude[keep],
         )
 
@@ -100,7 +105,8 @@ class Flows:
 def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
     """The predictions that start from these parameters."""
     points = torch.cat([problem.x, problem.x_test]).double()
-    found = [_start(net, params.select([k]), points, len(problem.y)) for k in range(len(params.weights[0]))]
+    groups = pieces(len(params.weights[0]), max(1, WIDE // net.parameter_count))
+    found = [_start(net, params, group, points, len(problem.y)) for group in groups]
     start, kernel = (torch.cat(parts) for parts in zip(*found, strict=True))
     predicted = {}
     if problem.loss.name == "squared":
@@ -113,10 +119,10 @@ def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
     return Flows(problem, kernel, start, torch.zeros_like(start), predicted)
 
 
-def _start(net: DenseNetwork, params: Parameters, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """F_0 on all points (1, A, O), and K_0 from them to the first `count`, (1, A·O, N·O), float64; one network at a
-    time, since its float64 copy is twice its size."""
-    wide = Parameters([w.double() for w in params.weights], [b.double() for b in params.biases])
+def _start(net: DenseNetwork, params: Parameters, runs: slice, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """F_0 on all points (S, A, O), and K_0 from them to the first `count`, (S, A·O, N·O), float64, of some of the
+    runs: their float64 copy is twice their size."""
+    wide = Parameters([w[runs].double() for w in params.weights], [b[runs].double() for b in params.biases])
     layers = net.forward(wide, points)
     deltas = output_gradients(layers)
     first = Layers(net, wide, [a[:, :count] for a in layers.activations], [z[:, :count] for z in layers.preactivations])
@@ -129,4 +135,4 @@ def _modes(kernel: Tensor, start: Tensor, y: Tensor, inputs: int) -> Modes:
     train = kernel[..., : kernel.shape[-1], :] / inputs
     values, vectors = torch.linalg.eigh((train + train.mT) / 2)
     amplitude = vectors.mT @ (start[:, : kernel.shape[-1]] - y)
-    return Modes(start, kernel / inputs @ vectors, values.clamp(min=0), amplitude)
+    return Modes(start, kernel / inputs @ vectors, values.clamp(min=0), vectors, amplitude)

@@ -97,6 +97,16 @@ def layerwise_kernel(
     return result.view(s, n, o, m, o)
 
 
+def diagonal_kernel(net: DenseNetwork, layers: Layers, deltas: list[Tensor]) -> Tensor:
+    """K_ii(x, x) of every input and output from passes already made, (S, N, O): no pair of inputs is formed."""
+    terms = (
+        (net.scale(layer) ** 2 * a.square().sum(dim=2, keepdim=True) + net.bias_scale(layer) ** 2)
+        * delta.square().sum(dim=3)
+        for layer, (a, delta) in enumerate(zip(layers.activations, deltas, strict=True))
+    )
+    return sum(terms, start=torch.zeros_like(layers.outputs))
+
+
 def as_blocks(kernel: Tensor) -> Tensor:
     """(S, N, O, M, O) as (S, N, M, O, O)."""
     return kernel.permute(0, 1, 3, 2, 4)

@@ -103,6 +103,18 @@ class DenseNetwork:
         """σ_w/√n_l, the factor before w^(l)."""
         return self.weight_scale / math.sqrt(self.widths[layer])
 
+    def bias_scale(self, layer: int) -> float:
+        """β, the factor before b^(l)."""
+        return self.beta
+
+    def weight_std(self, layer: int) -> float:
+        """The standard deviation of the entries of w^(l) at the start."""
+        return 1.0
+
+    def bias_std(self, layer: int) -> float:
+        """The standard deviation of the entries of b^(l) at the start."""
+        return 1.0
+
     def init(
         self, seeds: Sequence[int], dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> Parameters:
@@ -166,10 +178,10 @@ def _backward(layers: Layers, top: Tensor) -> list[Tensor]:
     """The recursion of δ from `top` (S, N, R, O), R vectors an input, down to z^(1): L tensors (S, N, R, n_l)."""
     net, sigma = layers.net, activation(layers.net.activation)
     deltas = [top]
-    for layer in range(net.depth - 1, 0, -1):
+    for layer in range(len(layers.preactivations) - 1, 0, -1):  # of a network, or of its first layers
         slope = sigma.slope(layers.preactivations[layer - 1], layers.activations[layer])
         back = _scaled_product(deltas[0].flatten(1, 2), layers.params.weights[layer], net.scale(layer))
-        deltas.insert(0, back.view(*top.shape[:3], -1).mul_(slope.unsqueeze(2)))
+        deltas.insert(0, back.view(*top.shape[:3], back.shape[-1]).mul_(slope.unsqueeze(2)))
     return deltas
 
 

@@ -1,13 +1,17 @@
-"""What is measured of a state of training: numbers a run, and numbers a run and layer."""
+"""What is measured of a state of training: numbers a run, and numbers a run and layer, mode, or input and output."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ntkrun.engine import descent
+from ntkrun.engine.detail import LAYER_COLUMNS, Start, detail, detail_start, growth
 from ntkrun.engine.flows import Flows, Problem, flows
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.modes import Directions, directions, mode_columns
+from ntkrun.engine.network import DenseNetwork, output_gradients
+from ntkrun.engine.outputs import output_columns
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
 
@@ -15,15 +19,25 @@ from ntkrun.engine.update import norm
 @dataclass(frozen=True)
 class Reference:
     """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), F_0 (S, N, O),
-    and what frozen kernels predict."""
+    and what frozen kernels predict; where there are detail steps, what those need, and the modes of K_0 (None where the
+    loss has none)."""
 
     norms: Tensor
     kernel: Tensor
     outputs: Tensor
     flows: Flows
+    start: Start | None
+    directions: Directions | None
 
     def select(self, keep: list[int]) -> "Reference":
-        return Reference(self.norms[keep], self.kernel[keep], self.outputs[keep], self.flows.select(keep))
+        return Reference(
+            self.norms[keep],
+            self.kernel[keep],
+            self.outputs[keep],
+            self.flows.select(keep),
+            self.start and self.start.select(keep),
+            self.directions and self.directions.select(keep),
+        )
 
     def advanced(self, state: State) -> "Reference":
         """The reference of the state after this one."""
@@ -32,28 +46,41 @@ class Reference:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A probed state of S runs: `numbers` by column of steps.parquet, each (S,); `layers` by column of layers.parquet,
-    each (S, L); `kernel` K_t as (S, N, O, N, O)."""
+    """A probed state of S runs, at these `positions` of the stack: `numbers` by column of steps.parquet, each (S,);
+    `layers` by column of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O) by column of those tables,
+    where they are kept; `kernel` K_t as (S, N, O, N, O); and at a detail step without momentum, where the kernel would
+    `pull` the outputs."""
 
+    step: int
+    positions: list[int]
     numbers: dict[str, Tensor]
     layers: dict[str, Tensor]
+    modes: dict[str, Tensor]
+    outputs: dict[str, Tensor]
     kernel: Tensor
+    pull: descent.Pull | None
 
 
-def reference(net: DenseNetwork, state: State, problem: Problem) -> Reference:
-    """The reference that the first state of a training makes."""
+def reference(net: DenseNetwork, state: State, problem: Problem, detailed: bool = False) -> Reference:
+    """The reference that the first state of a training makes; `detailed` where there are detail steps."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
-    return Reference(norms, state_kernel(net, state), state.layers.outputs, flows(net, state.start, problem))
+    kernel, predictions = state_kernel(net, state), flows(net, state.start, problem)
+    start = detail_start(net, state, kernel) if detailed else None
+    along = directions(predictions) if detailed else None
+    return Reference(norms, kernel, state.layers.outputs, predictions, start, along)
 
 
-def measure(net: DenseNetwork, state: State, ref: Reference) -> Measurement:
-    """Every number of a probed state against its reference."""
+def measure(
+    net: DenseNetwork, state: State, ref: Reference, detailed: bool = False, keep_outputs: bool = False
+) -> Measurement:
+    """Every number of a probed state against its reference; the dearer ones where it is a detail step, else nan."""
     assert state.distances is not None, "only a probed state has them"
     kernel, problem = state_kernel(net, state), ref.flows.problem
-    outputs = torch.cat([state.layers.outputs, net.apply(state.params, problem.x_test)], dim=1)
+    test = net.forward(state.params, problem.x_test)
+    outputs = torch.cat([state.layers.outputs, test.outputs], dim=1)
     numbers = {
         "loss": state.loss,
-        "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
+        "test_loss": problem.loss(test.outputs, problem.y_test),
         **kernel_numbers(kernel, ref.kernel),
         **eigenvalues(kernel),
         "weight_drift": state.distances.norm(dim=1) / ref.norms.norm(dim=1),
@@ -62,7 +89,28 @@ def measure(net: DenseNetwork, state: State, ref: Reference) -> Measurement:
         **flow_numbers(outputs, ref.flows, state.step * problem.step_size),
     }
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
-    return Measurement(numbers, layers, kernel)
+    nowhere = torch.full_like(numbers["weight_drift"], torch.nan)
+    test_deltas = output_gradients(test) if detailed or keep_outputs else []
+    modes, pull = {}, None
+    if detailed:
+        assert ref.start is not None, "made where there are detail steps"
+        layers |= detail(net, state, kernel, ref.start)
+        numbers["growth"] = growth(layers)
+        modes = mode_columns(ref.directions, state.layers.outputs, problem.y) if ref.directions else {}
+        pull = None if problem.momentum else descent.pull(net, state, problem, kernel, test, test_deltas)
+    else:
+        layers |= {name: torch.full_like(layers["weight_drift"], torch.nan) for name in LAYER_COLUMNS}
+        numbers["growth"] = nowhere
+    numbers |= dict.fromkeys(descent.COLUMNS, nowhere)  # until the step is taken
+    kept = output_columns(net, state, test, test_deltas) if keep_outputs else {}
+    return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull)
+
+
+def completed(net: DenseNetwork, before: Measurement, state: State, problem: Problem) -> Measurement:
+    """The measurement of a state with what only the next `state` tells of its step."""
+    if before.pull is None:
+        return before
+    return replace(before, numbers=before.numbers | descent.residuals(net, before.pull, state, problem), pull=None)
 
 
 def state_kernel(net: DenseNetwork, state: State) -> Tensor:

@@ -287,9 +287,10 @@ def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
             check(point)
         except FieldError as error:
             found.append((("training", error.field), error.what))
-    for k, kept in enumerate(point.probes.kernels):
-        if isinstance(kept, int) and kept > point.training.steps:
-            found.append((("probes", "kernels", k), f"step {kept} lies beyond the last one, {point.training.steps}"))
+    for key in ("kernels", "outputs"):
+        for k, kept in enumerate(getattr(point.probes, key)):
+            if isinstance(kept, int) and kept > point.training.steps:
+                found.append((("probes", key, k), f"step {kept} lies beyond the last one, {point.training.steps}"))
     every = point.probes.every
     if isinstance(every, LogSpaced) and every.log_spaced > point.training.steps + 1:
         what = f"{every.log_spaced} probes do not fit into {point.training.steps} steps; use `every: 1`"

@@ -1,6 +1,7 @@
 """Plan minus store -> engine -> store."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,26 @@ import pandas as pd
 import torch
 
 import ntkrun
+from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.stack import StackResult, StackTask, run_stack
 from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep
-from ntkrun.lab.plan import Run, Stack, columns, plan, probed_steps, stacks
+from ntkrun.lab.limits import limit_outputs
+from ntkrun.lab.plan import Run, Stack, columns, detail_steps, kept_steps, plan, probed_steps, stacks
 from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, step_size
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.sections import Point
 from ntkrun.lab.store import Results, Store
+from ntkrun.lab.tables import completed, of_runs, with_limits
+from ntkrun.theory import corrections
 
+PREDICTED = {
+    "kernel_variance": corrections.kernel_variance,
+    "kurtosis": corrections.output_kurtosis,
+    "square_correlation": corrections.output_square_correlation,
+}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -139,8 +149,9 @@ def _memory(stack: Stack) -> Iterator[None]:
 def _task(stack: Stack) -> StackTask:
     point, data = stack.point, data_of(stack.point)
     check_loss(point)  # the config reader could not, where data are fetched
-    steps, kept = point.training.steps, point.probes.kernels
-    keep = {0 if step == "first" else step for step in kept if step != "last"}
+    steps, kept, probes = point.training.steps, point.probes.kernels, point.probes
+    keep = kept_steps((step for step in kept if step != "last"), steps)
+    outputs = kept_steps(probes.outputs, steps)
     return StackTask(
         network=network(point),
         seeds=stack.seeds,
@@ -150,14 +161,16 @@ def _task(stack: Stack) -> StackTask:
         y_test=data.y_test,
         step_size=step_size(point),
         steps=steps,
-        probed=probed_steps(point.probes, steps) | keep,
-        keep_kernels=frozenset(keep),
+        probed=probed_steps(probes, steps) | keep | outputs,
+        keep_kernels=keep,
         keep_last_kernel="last" in kept,
         dtype=DTYPES[point.training.dtype],
         loss=point.training.loss,
         batch=None if point.training.batch == "full" else point.training.batch,
         momentum=point.training.momentum,
         limit=_limit(point)[0],
+        detailed=detail_steps(probes, steps),
+        keep_outputs=outputs,
     )
 
 
@@ -172,8 +185,8 @@ def _limit(point: Point) -> tuple[np.ndarray | None, str]:
 def _rows(
     stack: Stack, result: StackResult, made_by: dict[str, Any]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
-    """A stack's result as rows of the three tables, and its kernels by run."""
-    ids = [run.run_id for run in stack.runs]
+    """A stack's result as rows of the tables, and its kernels by run."""
+    ids, point = [run.run_id for run in stack.runs], stack.point
     departed = {run.position: run for run in result.departed}
     runs = pd.DataFrame(
         {
@@ -188,18 +201,26 @@ def _rows(
             "torch": made_by["versions"]["torch"],
             "ntkrun": ntkrun.__version__,
             "commit": made_by["commit"] or "",
+            **{f"predicted_{name}": _known(formula, network(point)) for name, formula in PREDICTED.items()},
         }
     )
-    frames = {"runs": runs, "steps": _table(result.steps, ids), "layers": _table(result.layers, ids)}
+    kept = sorted(kept_steps(point.probes.outputs, point.training.steps))
+    frames = {
+        "runs": runs,
+        "steps": of_runs(result.steps, ids),
+        "layers": of_runs(result.layers, ids),
+        "modes": completed(of_runs(result.modes, ids), "modes"),
+        "outputs": with_limits(of_runs(result.outputs, ids), len(data_of(point).x), kept, limit_outputs(point, kept)),
+    }
     return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
 
 
-def _table(columns: dict[str, list[float]], ids: list[str]) -> pd.DataFrame:
-    """Positions in the stack to run ids, runs one after the other, each in the order of its steps."""
-    frame = pd.DataFrame(columns if columns else {"position": [], "step": []})
-    frame = frame.sort_values("position", kind="stable", ignore_index=True)
-    frame.insert(0, "run_id", [ids[int(position)] for position in frame["position"]])
-    return frame.drop(columns="position")
+def _known(formula: Callable[[DenseNetwork], float], net: DenseNetwork) -> float:
+    """What a formula of corrections.py says, nan where its conditions do not hold."""
+    try:
+        return formula(net)
+    except UserError:
+        return math.nan
 
 
 def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> dict[str, Any]:

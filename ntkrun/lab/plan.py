@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ntkrun.lab.config import Sweep
-from ntkrun.lab.sections import LogSpaced, Point, Probes
+from ntkrun.lab.sections import Kept, LogSpaced, Point, Probes, Spacing
 
-IDENTITY_VERSION = 1  # raised when the same content would give other numbers
+IDENTITY_VERSION = 2  # raised when the same content would give other numbers
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,25 @@ def columns(run: Run) -> dict[str, Any]:
 
 
 def probed_steps(probes: Probes, steps: int) -> frozenset[int]:
-    """The steps at which everything is measured; 0 and the last are always among them."""
-    if isinstance(probes.every, LogSpaced):
-        chosen = {0, *np.geomspace(1, max(steps, 1), probes.every.log_spaced - 1).round().astype(int).tolist()}
+    """The steps at which the kernel is measured; 0 and the last are always among them, and the detail steps."""
+    return _spaced(probes.every, steps) | detail_steps(probes, steps)
+
+
+def detail_steps(probes: Probes, steps: int) -> frozenset[int]:
+    """The steps at which the dearer probes are measured too; 0 and the last among them, unless there are none."""
+    return frozenset() if probes.detail == "none" else _spaced(probes.detail, steps)
+
+
+def kept_steps(kept: Iterable[Kept], steps: int) -> frozenset[int]:
+    """`first`, `last` and numbers as steps."""
+    return frozenset(0 if step == "first" else steps if step == "last" else step for step in kept)
+
+
+def _spaced(spacing: Spacing, steps: int) -> frozenset[int]:
+    if isinstance(spacing, LogSpaced):
+        chosen = {0, *np.geomspace(1, max(steps, 1), spacing.log_spaced - 1).round().astype(int).tolist()}
         return frozenset(step for step in chosen if step <= steps) | {steps}
-    return frozenset(range(0, steps + 1, probes.every)) | {steps}
+    return frozenset(range(0, steps + 1, spacing)) | {steps}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

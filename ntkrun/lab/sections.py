@@ -100,6 +100,11 @@ class LogSpaced(Strict):
     log_spaced: int = Field(ge=2)
 
 
+def _form_of_spacing(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else _kind(value)
+
+
+Spacing = int | LogSpaced
 Kept = Annotated[
     Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0), Tag("<number>")],
     Discriminator(_word_or_number),
@@ -107,12 +112,19 @@ Kept = Annotated[
 
 
 class Probes(Strict):
-    """When to measure, and which whole kernels to keep."""
+    """When to measure, when to measure what is dearer, and which whole kernels and outputs to keep."""
 
     every: Annotated[
         Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(_kind)
     ] = 1
+    detail: Annotated[
+        Annotated[Literal["none"], Tag("<text>")]
+        | Annotated[Size, Tag("<number>")]
+        | Annotated[LogSpaced, Tag("<mapping>")],
+        Discriminator(_form_of_spacing),
+    ] = LogSpaced(log_spaced=16)
     kernels: tuple[Kept, ...] = ("first", "last")
+    outputs: tuple[Kept, ...] = ("first", "last")
 
 
 class SweepBlock(Strict):

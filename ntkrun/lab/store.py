@@ -2,9 +2,9 @@
 
     sweep.yaml          the resolved config and what made it
     plan.parquet        one row a planned run: its id, every config value, its seed
-    stacks/<name>/      one folder a finished stack: its runs, steps and layers; the truth that the tables are made from
+    stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
-    runs, steps, layers .parquet    the stacks of the present plan, joined with it
+    <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
     claims.json         the verdicts on the present plan's claims
 
@@ -32,21 +32,22 @@ import yaml
 
 import ntkrun
 from ntkrun.errors import StoreBusy, UserError
+from ntkrun.lab.tables import TABLES, completed
 
-TABLES = ("runs", "steps", "layers")
 _FINGERPRINT = b"ntkrun.made_from"
 _TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of a sweep's present plan (interface: one row a run; a run and step; a run, step and layer) and where
-    they lie."""
+    """The tables of a sweep's present plan (docs/tables.md) and where they lie."""
 
     runs: pd.DataFrame
     steps: pd.DataFrame
     layers: pd.DataFrame
     plan: pd.DataFrame
+    modes: pd.DataFrame
+    outputs: pd.DataFrame
     path: Path
     made_from: str  # changes whenever the plan or the finished runs do
 
@@ -159,7 +160,7 @@ class Store:
         _write(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
-        """Make a stack's runs finished, all at once: `frames` holds its runs, steps and layers, `kernels` maps run_id
+        """Make a stack's runs finished, all at once: `frames` holds its part of each table, `kernels` maps run_id
         to step to K."""
         for run_id, of_run in kernels.items():
             _write(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
@@ -167,20 +168,20 @@ class Store:
         name = hashlib.sha256(" ".join(frames["runs"]["run_id"]).encode()).hexdigest()[:16]
         folder = stacks / f"{_TEMPORARY}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
-        for table in TABLES:
-            _to_parquet(frames[table], folder / f"{table}.parquet")
+        for table, frame in frames.items():
+            _to_parquet(frame, folder / f"{table}.parquet")
             _flush(folder / f"{table}.parquet")
         _flush(folder)
         folder.rename(stacks / name)
         _flush(stacks)
 
     def write_tables(self) -> None:
-        """Make the three tables from the stacks, for people and for other tools."""
+        """Make the tables from the stacks, for people and for other tools."""
         made_from = self._made_from()
         if self._tables_made_from() == made_from:
             return
         results = self._assemble()
-        for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all three
+        for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all
             frame = getattr(results, table)
             _write(self._table(table), lambda path, frame=frame: _to_parquet(frame, path, made_from))  # type: ignore[misc]
 
@@ -214,8 +215,7 @@ class Store:
         """The tables, from their files if these are up to date with the stacks, else from the stacks."""
         self.plan()
         if self._tables_made_from() == self._made_from():
-            runs, steps, layers = (_read(self._table(table)) for table in TABLES)
-            return Results(runs, steps, layers, self.plan(), self.root, self._made_from().decode())
+            return self._results({table: _read(self._table(table)) for table in TABLES})
         return self._assemble()
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
@@ -264,11 +264,13 @@ class Store:
     def _assemble(self) -> Results:
         plan = self.plan()
         folders = self._stack_folders()
-        tables = {table: _concatenated([_read(folder / f"{table}.parquet") for folder in folders]) for table in TABLES}
+        tables = {table: _concatenated([_part(folder, table) for folder in folders], table) for table in TABLES}
         runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
-        steps, layers = (_in_order(tables[table], order) for table in ("steps", "layers"))
-        return Results(runs, steps, layers, plan, self.root, self._made_from().decode())
+        return self._results({table: _in_order(frame, order) for table, frame in tables.items()} | {"runs": runs})
+
+    def _results(self, tables: dict[str, pd.DataFrame]) -> Results:
+        return Results(**tables, plan=self.plan(), path=self.root, made_from=self._made_from().decode())
 
 
 @contextmanager
@@ -292,8 +294,16 @@ def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def _concatenated(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"run_id": pd.Series(dtype=str)})
+def _part(folder: Path, table: str) -> pd.DataFrame | None:
+    """A finished stack's part of a table; None of a table that the version which wrote it did not know."""
+    path = folder / f"{table}.parquet"
+    return _read(path) if path.exists() else None
+
+
+def _concatenated(parts: list[pd.DataFrame | None], table: str) -> pd.DataFrame:
+    present = [part for part in parts if part is not None] or [pd.DataFrame({"run_id": pd.Series(dtype=str)})]
+    filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
+    return completed(pd.concat(filled or present, ignore_index=True), table)
 
 
 def _in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:

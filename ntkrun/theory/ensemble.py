@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.errors import UserError
-from ntkrun.theory.dynamics import check_finite, cross_modes, spectrum, times_of
+from ntkrun.theory.dynamics import EPSILON, check_finite, cross_modes, spectrum, times_of
 from ntkrun.theory.rules import Flow, Rule
 
 
@@ -22,7 +22,14 @@ class Ensemble:
     covariance: Tensor
 
 
-def ensemble(nngp: Tensor, ntk: Tensor, y: Tensor, times: Sequence[float], rule: Rule | None = None) -> Ensemble:
+def ensemble(
+    nngp: Tensor,
+    ntk: Tensor,
+    y: Tensor,
+    times: Sequence[float],
+    rule: Rule | None = None,
+    precision: float = EPSILON,
+) -> Ensemble:
     """Infinitely wide networks over all initialisations, trained on squared error, on A points of which the first N are
     the training inputs, N the length of y (N, O).
 
@@ -32,6 +39,8 @@ def ensemble(nngp: Tensor, ntk: Tensor, y: Tensor, times: Sequence[float], rule:
         mean A_t y,     covariance (I - A_t E) Σ (I - A_t E)ᵀ,    E the restriction to X
 
     (Lee et al. 2019, equations 14 and 15, in a form that stays positive semi-definite and needs no inverse).
+    `precision` is the relative error of the kernel's entries, which of a numerical dual is larger than rounding: what
+    it may have made of a zero eigenvalue counts as zero.
     """
     count, when = len(y), times_of(times, y)
     if nngp.shape != ntk.shape or ntk.ndim != 2 or ntk.shape[0] != ntk.shape[1] or len(ntk) < count:
@@ -41,7 +50,7 @@ def ensemble(nngp: Tensor, ntk: Tensor, y: Tensor, times: Sequence[float], rule:
         )
     nngp, ntk, y = (part.to(ntk.device, torch.float64) for part in (nngp, ntk, y))
     check_finite(nngp, ntk, y)
-    modes = spectrum(ntk[:count, :count] / count)
+    modes = spectrum(ntk[:count, :count] / count, precision)
     driven = (rule or Flow()).factors(modes.values, when)[1]
     reach = cross_modes(ntk[:, :count] / count, modes, math.inf in times)
     gain = torch.einsum("ap,tp,np->tan", reach, driven, modes.vectors)  # A_t

@@ -24,7 +24,7 @@ name: tiny
 network: {depth: 3, activation: tanh}
 data: {name: sphere, dimension: 3, samples: 5, test_samples: 2}
 training: {step_size: 0.3, steps: 6, dtype: float64}
-probes: {every: 2}
+probes: {every: 2, detail: none}
 sweep: {grid: {network.width: [4, 8]}, seeds: 3}
 """
 
@@ -77,8 +77,22 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
             for inputs in ("", "test_")
             for what in ("gap", "loss")
         ),
+        "growth",
+        "descent_residual",
+        "test_descent_residual",
     ]
-    assert results.layers.columns.tolist() == ["run_id", "step", "layer", "weight_drift"]
+    assert results.layers.columns.tolist() == [
+        *("run_id", "step", "layer", "weight_drift", "weight_operator", "weight_drift_operator"),
+        *("activation_norm", "activation_drift", "backprop_norm", "kernel_part"),
+        *("subnetwork_kernel_norm", "subnetwork_kernel_drift"),
+    ]
+    assert results.modes.columns.tolist() == ["run_id", "step", "time", "mode", "eigenvalue", "residual"]
+    assert len(results.modes) == 0  # without detail steps
+    assert results.outputs.columns.tolist() == [
+        *("run_id", "step", "part", "input", "output", "value", "variance", "covariance", "kernel"),
+        *("limit_kernel", "limit_mean", "limit_variance", "limit_covariance"),
+    ]
+    assert len(results.outputs) == 6 * 2 * 7
     assert len(results.steps) == 6 * 4
     assert len(results.layers) == 6 * 4 * 3
     assert results.steps["step"].tolist() == [0, 2, 4, 6] * 6
@@ -115,7 +129,7 @@ def test_running_again_runs_nothing_and_changes_no_number(tmp_path: Path) -> Non
     assert ran == [(4, [0, 1, 2]), (8, [0, 1, 2])]
     again, ran = _run(tmp_path)
     assert ran == []
-    for table in ("runs", "steps", "layers"):
+    for table in ("runs", "steps", "layers", "modes", "outputs"):
         pd.testing.assert_frame_equal(getattr(first, table), getattr(again, table))
 
 
@@ -141,6 +155,7 @@ def test_equal_sweeps_give_bitwise_equal_tables(tmp_path: Path) -> None:
     one, two = (_run(tmp_path / name)[0] for name in ("one", "two"))
     pd.testing.assert_frame_equal(one.steps, two.steps, check_exact=True)
     pd.testing.assert_frame_equal(one.layers, two.layers, check_exact=True)
+    pd.testing.assert_frame_equal(one.outputs, two.outputs, check_exact=True)
 
 
 def test_an_interrupt_keeps_finished_stacks(tmp_path: Path) -> None:

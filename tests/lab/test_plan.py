@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ntkrun.lab.config import parse_config
-from ntkrun.lab.plan import columns, plan, probed_steps, stacks
+from ntkrun.lab.plan import columns, detail_steps, kept_steps, plan, probed_steps, stacks
 from ntkrun.lab.sections import LogSpaced, Probes
 from ntkrun.theory import activations
 
@@ -78,7 +78,10 @@ def test_whatever_changes_a_number_changes_the_id() -> None:
         "training.batch=2",
         "training.momentum=0.5",
         "probes.every=2",
+        "probes.detail=none",
+        "probes.detail={log_spaced: 3}",
         "probes.kernels=[]",
+        "probes.outputs=[]",
     ):
         ids = set(_ids(BASE, override))
         assert not ids & seen, override
@@ -87,7 +90,7 @@ def test_whatever_changes_a_number_changes_the_id() -> None:
 
 def test_ids_are_stable_between_versions() -> None:
     """Finished runs of an earlier version must stay finished: this value may change only with IDENTITY_VERSION."""
-    assert _ids() == ["e12f243f038e815d", "5b06041745167cce"]
+    assert _ids() == ["b5d6995351f1f879", "dbb2f206255a103c"]
 
 
 def test_a_moved_file_keeps_its_runs(tmp_path: Path) -> None:
@@ -124,10 +127,23 @@ def test_columns_hold_every_config_value() -> None:
     [(1, 3, {0, 1, 2, 3}), (2, 5, {0, 2, 4, 5}), (10, 3, {0, 3}), (1, 0, {0})],
 )
 def test_probes_every_so_many_steps(every: int, steps: int, expected: set[int]) -> None:
-    assert probed_steps(Probes(every=every), steps) == expected
+    assert probed_steps(Probes(every=every, detail="none"), steps) == expected
+    assert detail_steps(Probes(detail=every), steps) == expected
 
 
 def test_log_spaced_probes() -> None:
-    chosen = sorted(probed_steps(Probes(every=LogSpaced(log_spaced=11)), 512))
-    assert chosen == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert probed_steps(Probes(every=LogSpaced(log_spaced=5)), 1) == {0, 1}
+    spaced = Probes(every=LogSpaced(log_spaced=11), detail="none")
+    assert sorted(probed_steps(spaced, 512)) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert probed_steps(Probes(every=LogSpaced(log_spaced=5), detail="none"), 1) == {0, 1}
+
+
+def test_detail_steps_are_probed_steps() -> None:
+    assert probed_steps(Probes(every=4, detail=3), 8) == {0, 3, 4, 6, 8}
+    assert detail_steps(Probes(every=4, detail="none"), 8) == frozenset()
+    assert len(detail_steps(Probes(), 10_000)) == 16
+    assert detail_steps(Probes(), 4) == {0, 1, 2, 3, 4}  # no more than there are
+
+
+def test_kept_steps() -> None:
+    assert kept_steps(("first", "last", 3), 9) == {0, 3, 9}
+    assert kept_steps((), 9) == frozenset()

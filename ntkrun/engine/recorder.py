@@ -1,0 +1,129 @@
+"""The rows of a stack's tables, collected while it trains and read from its device in batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkrun.engine import descent
+from ntkrun.engine.kernel import as_blocks
+from ntkrun.engine.modes import ranks
+from ntkrun.engine.probes import Measurement
+from ntkrun.engine.training import Departure, State
+
+Columns = dict[str, list[float]]  # a table: its columns by name
+TABLES = ("steps", "layers", "modes", "outputs")
+Kernels = dict[int, dict[int, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The sizes of what rows are about: L layers, N training and M test inputs, O outputs."""
+
+    depth: int
+    inputs: int
+    test_inputs: int
+    outputs: int
+
+    def of(self, table: str) -> dict[str, np.ndarray]:
+        """The columns that tell apart the rows of one run and step, in the order of a measurement's numbers."""
+        points, outputs = np.arange(self.inputs + self.test_inputs), np.arange(self.outputs)
+        axes: dict[str, dict[str, np.ndarray]] = {
+            "steps": {},
+            "layers": {"layer": np.arange(self.depth)},
+            "modes": {"mode": ranks(self.inputs * self.outputs)},
+            "outputs": {"point": np.repeat(points, self.outputs), "output": np.tile(outputs, len(points))},
+        }
+        return axes[table]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is kept of a probed state until it is read: the numbers of each table on the device, by column, runs first;
+    and the kernel where it may be wanted."""
+
+    step: int
+    positions: list[int]
+    numbers: dict[str, dict[str, Tensor]]
+    kernel: Tensor | None
+
+
+class Recorder:
+    """Collects the rows of a stack as it is trained."""
+
+    def __init__(self, axes: Axes, step_size: float, keep_kernels: frozenset[int], keep_last_kernel: bool):
+        self.axes, self.step_size = axes, step_size
+        self.keep_kernels, self.keep_last_kernel = keep_kernels, keep_last_kernel
+        self.rows: dict[str, list[dict[str, np.ndarray]]] = {table: [] for table in TABLES}
+        self.kernels: Kernels = {}
+        self.last: dict[int, tuple[int, Tensor]] = {}
+        self.departed: list[Departure] = []
+        self.unread: list[_Record] = []
+
+    def record(self, measured: Measurement) -> None:
+        wanted = self.keep_last_kernel or measured.step in self.keep_kernels
+        numbers = dict(zip(TABLES, (measured.numbers, measured.layers, measured.modes, measured.outputs), strict=True))
+        self.unread.append(_Record(measured.step, measured.positions, numbers, measured.kernel if wanted else None))
+
+    def read(self, state: State) -> None:
+        """Once divergence has been looked for: the rows of what is unread, up to where each run departed."""
+        if not state.checked:
+            return
+        self.departed.extend(state.departed)
+        ends = {run.position: run.step for run in state.departed}
+        read = iter(_read([record.numbers[table] for record in self.unread for table in TABLES]))
+        for record in self.unread:
+            left = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
+            keep = np.flatnonzero(left > 0)
+            numbers = {table: next(read) for table in TABLES}
+            for name in descent.COLUMNS:  # the step from a run's last row led nowhere
+                numbers["steps"][name][left == 1] = np.nan
+            for table, columns in numbers.items():
+                self._write(table, record, keep, columns)
+            if record.kernel is not None:
+                for k in keep.tolist():
+                    self._keep_kernel(record.step, record.positions[k], record.kernel[k])
+        self.unread = []
+
+    def _write(self, table: str, record: _Record, keep: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        if not columns:
+            return
+        axes, runs = self.axes.of(table), np.array(record.positions, dtype=int)[keep]
+        each = max((len(axis) for axis in axes.values()), default=1)
+        rows = {"position": np.repeat(runs, each), "step": np.full(len(runs) * each, record.step)}
+        if table != "layers":
+            rows["time"] = rows["step"] * self.step_size
+        rows |= {name: np.tile(axis, len(runs)) for name, axis in axes.items()}
+        self.rows[table].append(rows | {name: values[keep].reshape(-1) for name, values in columns.items()})
+
+    def _keep_kernel(self, step: int, position: int, kernel: Tensor) -> None:
+        if self.keep_last_kernel:
+            self.last[position] = (step, kernel)
+        if step in self.keep_kernels:
+            self.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
+
+    def result(self) -> tuple[dict[str, Columns], Kernels]:
+        """Every table, and the kernels kept of each position by step."""
+        for position, (step, kernel) in self.last.items():
+            self.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
+        return {table: _joined(rows) for table, rows in self.rows.items()}, self.kernels
+
+
+def _read(records: list[dict[str, Tensor]]) -> list[dict[str, np.ndarray]]:
+    """The columns of all records from the device in one transfer, in their shapes, float64."""
+    columns = [column.double() for record in records for column in record.values()]
+    if not columns:
+        return [{} for _ in records]
+    whole = torch.cat([column.flatten() for column in columns]).cpu().numpy()
+    ends = np.cumsum([column.numel() for column in columns])[:-1]
+    read = iter([part.reshape(c.shape) for part, c in zip(np.split(whole, ends), columns, strict=True)])
+    return [{name: next(read) for name in record} for record in records]
+
+
+def _joined(rows: list[dict[str, np.ndarray]]) -> Columns:
+    return {name: np.concatenate([part[name] for part in rows]).tolist() for name in (rows[0] if rows else {})}
+
+
+def _kernel_array(kernel: Tensor) -> np.ndarray:
+    return as_blocks(kernel[None])[0].cpu().numpy()

@@ -1,0 +1,65 @@
+"""What infinite width says of the outputs of a grid point: the columns limit_* of its outputs table."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ntkrun.errors import UserError
+from ntkrun.lab.points import data_of, network, step_size
+from ntkrun.lab.sections import Point
+from ntkrun.theory.dynamics import EPSILON
+from ntkrun.theory.ensemble import ensemble
+from ntkrun.theory.limit import LimitKernels, dual_error, limit_kernels
+from ntkrun.theory.rules import Descent
+
+COLUMNS = ("limit_kernel", "limit_mean", "limit_variance", "limit_covariance")
+
+
+def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
+    """On all A inputs, training first, at T steps, (T, A, O): K_inf(x, x), and the mean of F_t(x) over initialisations,
+    its variance, and its covariance with F_t of training input 0, under the steps of the grid point's own training.
+
+    nan where there is no formula: at steps beyond 0 under another loss than squared or with batches, where the limit
+    cannot be had, and in parametrisations that have none.
+    """
+    data = data_of(point)
+    shape = (len(steps), len(data.x) + len(data.x_test), data.outputs)
+    found = {name: np.full(shape, np.nan) for name in COLUMNS}
+    if not steps or point.network.parametrization != "ntk":
+        return found
+    kernels = _kernels(_architecture(point))
+    if kernels is None:
+        return found
+    (nngp, ntk), error = kernels
+    found["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
+    training = point.training
+    lawful = training.loss == "squared" and training.batch == "full"
+    known = [k for k, step in enumerate(steps) if lawful or step == 0]
+    if known:
+        eta = step_size(point)
+        rule, times = Descent(eta, training.momentum), [steps[k] * eta for k in known]
+        law = ensemble(nngp, ntk, torch.from_numpy(data.y.copy()), times, rule, max(EPSILON, error))
+        found["limit_mean"][known] = law.mean.numpy()
+        found["limit_variance"][known] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
+        found["limit_covariance"][known] = law.covariance[:, :, :1].numpy()
+    return found
+
+
+def _architecture(point: Point) -> Point:
+    """What the limit depends on: one computation serves all widths and trainings of a sweep."""
+    network_of_limit = point.network.model_copy(update={"width": 1})
+    return Point(network=network_of_limit, data=point.data)
+
+
+@lru_cache(maxsize=4)
+def _kernels(point: Point) -> tuple[LimitKernels, float] | None:
+    """Σ^(L) and K^(L) on all inputs, (A, A) each, and the measured error of the duals behind them; None where they
+    cannot be had (sweep.yaml says why, under notes)."""
+    data, net = data_of(point), network(point)
+    points = np.concatenate([data.x, data.x_test])
+    try:
+        return limit_kernels(net, points), dual_error(net, points)
+    except UserError:
+        return None

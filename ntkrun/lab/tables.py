@@ -1,0 +1,70 @@
+"""The tables of a sweep: their names, their columns, and a stack's result as rows of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+TABLES = ("runs", "steps", "layers", "modes", "outputs")
+
+# Columns that tables of an earlier version may lack: nan there. Of tables that may be kept empty, all of them.
+_NUMBERS = {
+    "runs": ("predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
+    "steps": ("growth", "descent_residual", "test_descent_residual"),
+    "layers": (
+        "weight_operator",
+        "weight_drift_operator",
+        "activation_norm",
+        "activation_drift",
+        "backprop_norm",
+        "kernel_part",
+        "subnetwork_kernel_norm",
+        "subnetwork_kernel_drift",
+    ),
+    "modes": ("time", "eigenvalue", "residual"),
+    "outputs": (
+        "value",
+        "variance",
+        "covariance",
+        "kernel",
+        "limit_kernel",
+        "limit_mean",
+        "limit_variance",
+        "limit_covariance",
+    ),
+}
+_KEYS: dict[str, dict[str, type]] = {
+    "modes": {"run_id": str, "step": int, "mode": int},
+    "outputs": {"run_id": str, "step": int, "part": str, "input": int, "output": int},
+}
+_ORDER = {"modes": ("run_id", "step", "time", "mode", "eigenvalue", "residual")}
+
+
+def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The table with every column that it has in this version; those of `modes` and `outputs` in their order."""
+    keys = _KEYS.get(table, {})
+    missing = {name: pd.Series(dtype=kind) for name, kind in keys.items() if name not in frame}
+    missing |= {name: pd.Series(np.nan, frame.index, float) for name in _NUMBERS[table] if name not in frame}
+    frame = frame.assign(**missing)
+    return frame[list(_ORDER.get(table, (*keys, *_NUMBERS[table])))] if keys else frame
+
+
+def of_runs(columns: dict[str, list[float]], ids: Sequence[str]) -> pd.DataFrame:
+    """Positions in the stack to run ids, runs one after the other, each in the order of its steps."""
+    frame = pd.DataFrame(columns if columns else {"position": [], "step": []})
+    frame = frame.sort_values("position", kind="stable", ignore_index=True)
+    frame.insert(0, "run_id", np.array(ids, dtype=object)[frame["position"].to_numpy(dtype=int)])
+    return frame.drop(columns="position")
+
+
+def with_limits(outputs: pd.DataFrame, inputs: int, kept: Sequence[int], limits: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The outputs table of a stack with what infinite width says, by column (T, A, O) at the `kept` steps, in their
+    order; `point` numbers training inputs, `inputs` of them, and then test inputs."""
+    if not len(outputs):
+        return completed(pd.DataFrame(), "outputs")
+    point, output = outputs["point"].to_numpy(dtype=int), outputs["output"].to_numpy(dtype=int)
+    at = np.searchsorted(np.array(kept), outputs["step"].to_numpy(dtype=int))
+    found = {name: values[at, point, output] for name, values in limits.items()}
+    train = point < inputs
+    places = {"part": np.where(train, "train", "test"), "input": np.where(train, point, point - inputs)}
+    return completed(outputs.drop(columns=["point", "time"]).assign(**places, **found), "outputs")
