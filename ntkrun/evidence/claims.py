@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ntkrun.evidence import conditions as only_if
-from ntkrun.evidence import ensembles
+from ntkrun.evidence import ensembles, rates
 from ntkrun.evidence.cases import AXES, Axis, Case
 from ntkrun.evidence.edge import Edge
 from ntkrun.evidence.estimates import Interval
 from ntkrun.evidence.parts import OPEN, Extremes, Height, Part, Pooled, Slope, column_of, columns, is_smooth
-from ntkrun.evidence.rates import Rates
 from ntkrun.evidence.vanishing import Vanishes
 
 Condition = Callable[[Case], str]
@@ -60,6 +59,7 @@ LIKE_1_OVER_N = (-1.2, -0.8)
 LIKE_1_OVER_ROOT_N = (-0.65, -0.35)
 GATES = (-1.1, -0.5)  # relu's flipped gates: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
 NOT_GROWING = (-0.35, 0.1)
+FOLLOWED = "no mode starts large enough and falls e-fold: squared loss, more steps"
 TWO_OUTPUTS = "it takes two outputs or more"
 
 _LAZY = (
@@ -215,7 +215,11 @@ _TABLE = (
         "Under squared error the residual along each eigenvector of K̂_0 falls by the factor |1 - ηλ_i| a step, and "
         "‖ε_k‖ stays below max_i |1 - ηλ_i|^k ‖ε_0‖.",
         "[J] section 5; [L] equation 8",
-        (Rates("rate", (0.8, 1.2)), Extremes("bound", "bound_excess", (-OPEN, 0.05))),
+        (
+            Height("speed", (0.8, 1.2), rates.speed, needs=FOLLOWED),
+            Height("modes", (0.85, 1.15), rates.across_modes, needs=FOLLOWED),
+            Extremes("bound", "bound_excess", (-OPEN, 0.05)),
+        ),
         (*GENTLY, only_if.squared, only_if.full_batch, only_if.no_momentum),
     ),
     Claim(

@@ -72,7 +72,7 @@ def of_exponent(found: Exponent) -> Estimate:
     """An exponent as an estimate; a trend takes three values of the axis, so that it can be seen to be one."""
     if found.why:
         return Estimate(trouble=found.why)
-    seeds = min(found.counts.values())
+    seeds = int(min(found.counts.values()))
     if len(found.counts) < 3:
         return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=f"{TWO} {_list(found.counts)}")
     if seeds < 3:

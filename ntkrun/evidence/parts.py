@@ -78,12 +78,12 @@ class Pooled:
 
     def _measure(self, case: Case, confidence: float) -> Estimate:
         logs, seeds = {}, {}
-        for at in sorted(case.statistics[AT].unique()):
+        for at in map(float, sorted(case.statistics[AT].unique())):
             sample = self.sample(case, at)
             if sample.empty:
                 return Estimate(trouble=f"not measured: {self.needs}")
             if at >= case.smallest:
-                logs[at], seeds[at] = jackknife_logs(sample, self.statistic), sample.index.nunique()
+                logs[at], seeds[at] = jackknife_logs(sample, self.statistic), int(sample.index.nunique())
         unseen = [f"{at:g}" for at, found in logs.items() if not len(found)]
         if unseen:
             return Estimate(

@@ -129,7 +129,7 @@ def _finding_entry(found: Finding) -> dict[str, Any]:
         "interval": list(found.estimate.interval),
         "expected": list(found.expected),
         "fit_range": list(found.estimate.fit_range),
-        "seeds": found.estimate.seeds,
+        "seeds": int(found.estimate.seeds),
         "asymptotic": not found.estimate.curved,
         "why": found.why,
     }

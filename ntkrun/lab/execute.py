@@ -26,6 +26,7 @@ from ntkrun.lab.sections import Point
 from ntkrun.lab.store import Results, Store
 from ntkrun.lab.tables import completed, of_runs, with_limits
 from ntkrun.theory import corrections
+from ntkrun.theory.activations import activation
 
 PREDICTED = {
     "kernel_variance": corrections.kernel_variance,
@@ -195,6 +196,7 @@ def _rows(
             "reason": [departed[k].reason if k in departed else "" for k in range(len(ids))],
             "last_step": [departed[k].step if k in departed else stack.point.training.steps for k in range(len(ids))],
             "step_size": step_size(stack.point),
+            "smooth": not activation(point.network.activation).kinks,
             "parameters": network(stack.point).parameter_count,
             "seconds": result.seconds / len(ids),
             "device": made_by["device"],

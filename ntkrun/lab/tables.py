@@ -9,7 +9,7 @@ TABLES = ("runs", "steps", "layers", "modes", "outputs")
 
 # Columns that tables of an earlier version may lack: nan there. Of tables that may be kept empty, all of them.
 _NUMBERS = {
-    "runs": ("predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
+    "runs": ("smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
     "steps": ("growth", "descent_residual", "test_descent_residual"),
     "layers": (
         "weight_operator",
