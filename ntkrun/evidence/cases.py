@@ -18,11 +18,15 @@ AT = "at"  # the column of a case's tables that holds the value on the axis
 @dataclass(frozen=True)
 class Axis:
     """Something that a sweep varies and claims are made about. `values` reads it from runs; `keys` are the config keys
-    that may vary along it (at fixed time, twice the step size takes half the steps)."""
+    that may vary along it (at fixed time, twice the step size takes half the steps). `paired`: runs of one seed start
+    from the same network at every value; networks of different widths are independent."""
 
     name: str
     keys: tuple[str, ...]
     values: Callable[[pd.DataFrame], pd.Series]
+    further: str  # along it lies the limit that claims speak of
+    towards: str = "large"
+    paired: bool = False
 
 
 def _widths(runs: pd.DataFrame) -> pd.Series:
@@ -42,9 +46,9 @@ def _scale(value: Any) -> float:
 SCALE = "training.output_scale"
 STEP_KEYS = ("training.step_size", "training.steps", "probes.every", "probes.detail")
 AXES = {
-    "width": Axis("width", (WIDTH,), _widths),
-    "step size": Axis("step size", STEP_KEYS, lambda runs: runs["step_size"]),
-    "output scale": Axis("output scale", (SCALE, "training.step_size"), _output_scales),
+    "width": Axis("width", (WIDTH,), _widths, "wider networks"),
+    "step size": Axis("step size", STEP_KEYS, lambda runs: runs["step_size"], "smaller steps", "small", paired=True),
+    "output scale": Axis("output scale", (SCALE,), _output_scales, "larger scales", paired=True),
 }
 
 

@@ -58,6 +58,7 @@ def hash_of(margins: Mapping[str, Interval]) -> str:
 LIKE_1_OVER_N = (-1.2, -0.8)
 LIKE_1_OVER_ROOT_N = (-0.65, -0.35)
 GATES = (-1.1, -0.5)  # relu's flipped gates: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
+FLIPS = (0.4, 1.3)  # gates that flip within a step add at random: √η; all other terms η
 NOT_GROWING = (-0.35, 0.1)
 FOLLOWED = "no mode starts large enough and falls e-fold: squared loss, more steps"
 TWO_OUTPUTS = "it takes two outputs or more"
@@ -75,8 +76,8 @@ _TABLE = (
         "itself, at any width, on training and test inputs.",
         "[J] section 3.1",
         (
-            Slope("train", "descent_residual_0", (0.9, 1.1)),
-            Slope("test", "test_descent_residual_0", (0.9, 1.1), needs="there are no test inputs"),
+            Slope("train", "descent_residual_0", (0.9, 1.1), FLIPS),
+            Slope("test", "test_descent_residual_0", (0.9, 1.1), FLIPS, needs="there are no test inputs"),
         ),
         (only_if.complete, only_if.trained, only_if.no_momentum),
         AXES["step size"],
@@ -93,6 +94,7 @@ _TABLE = (
                 ensembles.conditional_variances,
                 ensembles.excess_kurtosis,
                 "probes.outputs lacks `first`",
+                ensembles.normality,
             ),
             Height(
                 "covariance", (-5.0, 5.0), ensembles.covariance_bias, needs="there is no limit kernel, or no `first`"

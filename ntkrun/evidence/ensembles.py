@@ -4,13 +4,12 @@ The last layer's weights are Gaussian, so given the hidden layers F_i(x) is Gaus
 exactly. Averages over it have less noise than those of F itself, by the whole scatter of the last layer.
 """
 
-import math
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ntkrun.evidence.cases import AT, Case
+from ntkrun.evidence.estimates import holm
 
 TRAIN = "train"
 
@@ -77,14 +76,14 @@ def covariance_bias(case: Case, at: float, column: str = "") -> pd.Series:
     return at / case.depth * by_run["error"] / by_run["size"]
 
 
-def normality(case: Case, at: float) -> float:
-    """The smallest p value over inputs and outputs, adjusted by Holm, of D'Agostino and Pearson's test that F_i(x) at
-    step 0 is Gaussian over seeds; nan with fewer than 20 seeds."""
+def normality(case: Case, at: float) -> str:
+    """In words, the smallest p value over inputs and outputs, adjusted by Holm, of D'Agostino and Pearson's test that
+    F_i(x) at step 0 is Gaussian over seeds: few seeds cannot tell, and enough of them tell any finite width."""
     table = at_start(case, at)
     if table.index.nunique() < 20:
-        return math.nan
+        return ""
     tests = [stats.normaltest(part["value"]).pvalue for _, part in table.groupby(["part", "input", "output"])]
-    return float(min(1.0, len(tests) * min(tests))) if tests else math.nan
+    return f"test of normality at {at:g}: smallest of {len(tests)} adjusted p values {holm(tests).min():.2g}"
 
 
 def learned_part(case: Case, at: float, column: str = "") -> pd.Series:

@@ -68,26 +68,45 @@ def fit_exponent(
     values: Sequence[float] | pd.Series,
     smallest: float = 0.0,
     confidence: float = CONFIDENCE,
+    pairs: Sequence[object] | pd.Series | None = None,
+    towards: str = "large",
 ) -> Exponent:
     """The exponent of `values` (one a run) in `axis` (a width, say), from `smallest` on: `fit_power_law` of their logs.
-    Values that are not positive and finite are left out."""
-    n, y = np.asarray(axis, dtype=float), np.asarray(values, dtype=float)
-    usable = np.isfinite(y) & (y > 0)
-    return fit_power_law({at: np.log(y[usable & (n == at)]) for at in np.unique(n[usable])}, smallest, confidence)
+    Values that are not positive and finite are left out.
+
+    `pairs` names what the runs at different values of the axis share, the initial network of a seed, say: then every
+    one of them gives an exponent of its own, and the interval is that of their mean. Those that are not at every value
+    are left out.
+    """
+    frame = pd.DataFrame({"at": np.asarray(axis, dtype=float), "y": np.asarray(values, dtype=float)})
+    frame["pair"] = range(len(frame)) if pairs is None else np.asarray(pairs)
+    frame = frame[np.isfinite(frame["y"]) & (frame["y"] > 0) & (frame["at"] >= smallest)].sort_values("pair")
+    if pairs is not None:
+        frame = frame[frame.groupby("pair")["at"].transform("size") == frame["at"].nunique()]
+    logs = {float(at): np.log(part["y"].to_numpy()) for at, part in frame.groupby("at")}
+    return fit_power_law(logs, smallest, confidence, pairs is not None, towards)
 
 
-def fit_power_law(replicates: Replicates, smallest: float = 0.0, confidence: float = CONFIDENCE) -> Exponent:
+def fit_power_law(
+    replicates: Replicates,
+    smallest: float = 0.0,
+    confidence: float = CONFIDENCE,
+    paired: bool = False,
+    towards: str = "large",
+) -> Exponent:
     """The exponent in the widest range in which a power law is not contradicted; replicates are logarithms.
 
     They are averaged at each width; the line through these means is weighted by the number of seeds. Its slope is
     Σ_w c_w m_w with known c_w, so its variance is Σ c_w² s_w²/k_w with each width's own variance s_w² over its k_w
     seeds, and its interval is a t interval with Welch and Satterthwaite's degrees of freedom: weights that were
     themselves estimated would claim too much with few seeds. Where some width has a single seed, the scatter about the
-    line serves instead, taken as equal at all widths.
+    line serves instead, taken as equal at all widths. `paired` replicates stand at one place in every width's array:
+    each place has its own slope, and the interval is the t interval of their mean.
 
     The range: widths n >= `smallest`; then, while the quadratic term in log n is significant at 1 %, the smallest width
-    is dropped, down to three. If the last three are curved too, no one slope describes them: the interval is the hull
-    of those of the two local exponents, between the first two widths and between the last two.
+    is dropped, down to three (the largest where the law is one of small values, `towards` "small"). If the last three
+    are curved too, no one slope describes them: the interval is the hull of those of the two local exponents, between
+    the first two widths and between the last two.
     """
     groups = {at: logs for at, logs in sorted(replicates.items()) if at >= smallest and len(logs)}
     if len(groups) < 2:
@@ -96,11 +115,11 @@ def fit_power_law(replicates: Replicates, smallest: float = 0.0, confidence: flo
     if all(len(group) == 1 for group in groups.values()) and len(groups) == 2:
         return _no_fit("two values with a seed each leave no scatter to judge by; run more seeds", groups)
     while True:
-        curvature = _curvature_p(groups)
+        curvature = _curvature_p(groups, paired)
         curved = curvature < CURVATURE_LEVEL
         if not curved or len(groups) <= 3:
-            return _line(groups, curvature, not curved, confidence)
-        groups = dict(list(groups.items())[1:])
+            return _line(groups, curvature, not curved, confidence, paired)
+        groups = dict(list(groups.items())[1:] if towards == "large" else list(groups.items())[:-1])
 
 
 def jackknife_logs(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
@@ -130,15 +149,15 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return np.asarray(np.minimum(adjusted, 1.0)[np.argsort(order)])
 
 
-def _line(groups: Replicates, curvature: float, asymptotic: bool, confidence: float) -> Exponent:
+def _line(groups: Replicates, curvature: float, asymptotic: bool, confidence: float, paired: bool) -> Exponent:
     coefficients = _contrasts(groups, degree=1)
-    slope, interval = _estimate(groups, coefficients[1], 2, confidence)
+    slope, interval = _estimate(groups, coefficients[1], 2, confidence, paired)
     if not asymptotic:
-        ends = [_estimate(groups, secant, 2, confidence)[1] for secant in _end_secants(groups)]
+        ends = [_estimate(groups, secant, 2, confidence, paired)[1] for secant in _end_secants(groups)]
         interval = min(low for low, _ in ends), max(high for _, high in ends)
     constant = float(coefficients[0] @ _means(groups))
     counts = {at: len(group) for at, group in groups.items()}
-    doubt = _doubt(groups, coefficients[1])
+    doubt = {} if paired else _doubt(groups, coefficients[1])
     return Exponent(slope, interval, constant, (min(groups), max(groups)), counts, curvature, asymptotic, doubt)
 
 
@@ -169,18 +188,23 @@ def _end_secants(groups: Replicates) -> list[np.ndarray]:
     return found
 
 
-def _estimate(groups: Replicates, c: np.ndarray, parameters: int, confidence: float) -> tuple[float, Interval]:
+def _estimate(
+    groups: Replicates, c: np.ndarray, parameters: int, confidence: float, paired: bool
+) -> tuple[float, Interval]:
     """Σ c_w m_w and its t interval."""
     value = float(c @ _means(groups))
-    error, freedom = _error(groups, c, parameters)
+    error, freedom = _error(groups, c, parameters, paired)
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return value, (value - half, value + half)
 
 
-def _error(groups: Replicates, c: np.ndarray, parameters: int) -> tuple[float, float]:
+def _error(groups: Replicates, c: np.ndarray, parameters: int, paired: bool) -> tuple[float, float]:
     """The standard error of Σ c_w m_w and its degrees of freedom; `parameters` of the curve that single seeds scatter
     about."""
     k = _counts(groups)
+    if paired and k[0] >= 2:
+        own = c @ np.stack(list(groups.values()))  # each place's own Σ c_w y_w
+        return float(own.std(ddof=1) / math.sqrt(len(own))), float(len(own) - 1)
     if k.min() >= 2:
         parts = _parts(groups, c)
         if not parts.any():
@@ -207,13 +231,13 @@ def _doubt(groups: Replicates, c: np.ndarray) -> dict[float, float]:
     return dict(zip(groups, (parts / (parts.sum() or 1.0)).tolist(), strict=True))
 
 
-def _curvature_p(groups: Replicates) -> float:
+def _curvature_p(groups: Replicates, paired: bool) -> float:
     """The two-sided p value of the quadratic term; nan where it cannot be tested."""
     spare = int(_counts(groups).sum()) - 3
     if len(groups) < 3 or (min(map(len, groups.values())) < 2 and spare < 1):
         return math.nan
     c = _contrasts(groups, degree=2)[2]
-    error, freedom = _error(groups, c, parameters=3)
+    error, freedom = _error(groups, c, 3, paired)
     value = abs(float(c @ _means(groups)))
     if error == 0:
         return 1.0 if value < 1e-12 else 0.0

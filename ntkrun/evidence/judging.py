@@ -14,14 +14,15 @@ HOPELESS = 400  # times as many seeds: the estimate sits on the edge, and other 
 class Estimate:
     """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds`, the fewest at any
     value of the axis; `doubt` says where most of the variance comes from; `curved`: no one exponent describes the
-    range; `trouble` says why it cannot be judged, or ""; `remark` is what a reader should know beside the number."""
+    range, and what would (wider networks, say), or ""; `trouble` says why it cannot be judged, or ""; `remark` is what
+    a reader should know beside the number."""
 
     value: float = math.nan
     interval: Interval = (math.nan, math.nan)
     fit_range: Interval = (math.nan, math.nan)
     seeds: int = 0
     doubt: str = ""
-    curved: bool = False
+    curved: str = ""
     trouble: str = ""
     remark: str = ""
 
@@ -59,17 +60,18 @@ def _verdict(estimate: Estimate, expected: Interval, conditions: str) -> tuple[s
 def _cure(estimate: Estimate, expected: Interval) -> str:
     """What would settle a straddling interval: its half width has to shrink to the distance from the nearest edge."""
     if estimate.curved:
-        return "the exponent still changes over the range (not yet asymptotic): wider networks would tell"
+        return f"the exponent still changes over the range (not yet asymptotic): {estimate.curved} would tell"
     half = (estimate.interval[1] - estimate.interval[0]) / 2
     distance = min(abs(estimate.value - edge) for edge in expected)
     if distance == 0 or (half / distance) ** 2 > HOPELESS:
-        return "the estimate lies on the edge of what is expected: wider networks would tell more than more seeds"
+        return "the estimate lies on the edge of what is expected: more seeds would hardly tell"
     needed = math.ceil(max(estimate.seeds, 1) * (half / distance) ** 2)
     return f"needs about {needed} seeds instead of {estimate.seeds}{estimate.doubt and ' ' + estimate.doubt}"
 
 
-def of_exponent(found: Exponent) -> Estimate:
-    """An exponent as an estimate; a trend takes three values of the axis, so that it can be seen to be one."""
+def of_exponent(found: Exponent, further: str) -> Estimate:
+    """An exponent as an estimate; `further` is what would show more of its law. A trend takes three values of the
+    axis, so that it can be seen to be one."""
     if found.why:
         return Estimate(trouble=found.why)
     seeds = int(min(found.counts.values()))
@@ -79,7 +81,9 @@ def of_exponent(found: Exponent) -> Estimate:
         few = [at for at, count in found.counts.items() if count < 3]
         what = f"fewer than 3 seeds at {_list(few)}; run at least 3, better 10"
         return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=what)
-    return Estimate(found.slope, found.interval, found.fit_range, seeds, _doubt(found), not found.asymptotic)
+    return Estimate(
+        found.slope, found.interval, found.fit_range, seeds, _doubt(found), "" if found.asymptotic else further
+    )
 
 
 TWO = "a power law takes at least three values of the axis to be seen, and there are only"

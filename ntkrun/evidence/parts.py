@@ -54,7 +54,9 @@ class Slope:
             table = case.statistics
             if column not in table or table[column].isna().all():
                 return Estimate(trouble=f"{column} was not measured: {self.needs}")
-            return of_exponent(fit_exponent(table[AT], table[column], case.smallest, confidence))
+            pairs = table["seed"] if case.axis.paired else None
+            found = fit_exponent(table[AT], table[column], case.smallest, confidence, pairs, case.axis.towards)
+            return of_exponent(found, case.axis.further)
 
         return measure
 
@@ -69,6 +71,7 @@ class Pooled:
     sample: Callable[[Case, float], pd.DataFrame]
     statistic: Callable[[pd.DataFrame], float]
     needs: str
+    remark: Callable[[Case, float], str] = lambda case, at: ""  # on the seeds at the largest value
 
     def margin(self, case: Case) -> Interval:
         return self.expected
@@ -89,8 +92,9 @@ class Pooled:
             return Estimate(
                 trouble=f"not told from zero at {', '.join(unseen)}: needs more seeds, or narrower networks"
             )
-        found = of_exponent(fit_power_law(logs, confidence=confidence))
-        return replace(found, seeds=min(seeds.values(), default=0))  # the replicates are blocks of them
+        found = of_exponent(fit_power_law(logs, confidence=confidence), case.axis.further)
+        # The replicates are blocks of seeds.
+        return replace(found, seeds=min(seeds.values(), default=0), remark=self.remark(case, case.widest))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ntkrun.evidence.estimates import fit_exponent, level
+from ntkrun.evidence.estimates import fit_exponent, holm, jackknife_logs, level
 from ntkrun.evidence.per_run import done, per_run
 from tests.evidence.synthetic import tables
 
@@ -110,6 +110,48 @@ def test_no_slope_has_a_reason(widths: list[float], values: list[float], why: st
     assert not found
     assert why in found.why
     assert math.isnan(found.slope)
+
+
+def test_paired_runs_have_exponents_of_their_own() -> None:
+    """What the runs of one seed share drops out: the interval is that of the mean of each seed's own slope."""
+    draw = np.random.default_rng(7)
+    at = np.tile([1.0, 2, 4, 8], 6)
+    seeds = np.repeat(range(6), 4)
+    shared, own = np.repeat(draw.normal(0, 2, 6), 4), draw.normal(0, 0.01, 24)
+    values = at**1.5 * np.exp(shared + own)
+    order = draw.permutation(24)
+    found = fit_exponent(at[order], values[order], pairs=seeds[order])
+    slopes = [np.polyfit(np.log(at[seeds == s]), np.log(values[seeds == s]), 1)[0] for s in range(6)]
+    assert found.slope == pytest.approx(np.mean(slopes), rel=1e-10)
+    assert found.interval == pytest.approx(stats.t.interval(0.95, 5, np.mean(slopes), stats.sem(slopes)), rel=1e-9)
+    unpaired = fit_exponent(at, values).interval
+    assert unpaired[1] - unpaired[0] > 20 * (found.interval[1] - found.interval[0])
+    missing = np.arange(24) != 5  # one run of seed 1: the others say what they say
+    kept = [slope for k, slope in enumerate(slopes) if k != 1]
+    assert fit_exponent(at[missing], values[missing], pairs=seeds[missing]).slope == pytest.approx(np.mean(kept))
+
+
+def test_a_law_of_small_values_drops_the_large_ones() -> None:
+    at = np.repeat([0.01, 0.02, 0.04, 0.08, 0.8, 2.0], 5)
+    values = at * (1 + at) * np.exp(0.001 * np.random.default_rng(8).standard_normal(30))
+    found = fit_exponent(at, values, towards="small")
+    assert found.fit_range[0] == 0.01
+    assert found.fit_range[1] < 2.0
+
+
+def test_jackknife_replicates_of_a_variance() -> None:
+    """Against the delete-one jackknife written out; and the mean is less biased than log of the variance itself."""
+    values = pd.DataFrame({"y": np.random.default_rng(9).normal(0, 3, 8)}, index=range(8))
+    found = jackknife_logs(values, lambda part: float(part["y"].var()))
+    whole = math.log(values["y"].var())
+    expected = [8 * whole - 7 * math.log(values["y"].drop(k).var()) for k in range(8)]
+    assert sorted(found) == pytest.approx(sorted(expected))
+    assert len(jackknife_logs(values, lambda part: -1.0)) == 0
+    assert len(jackknife_logs(values.iloc[:1], lambda part: 1.0)) == 0
+
+
+def test_holm_is_the_textbook_adjustment() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_noiseless_power_law_is_exact() -> None:
