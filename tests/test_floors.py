@@ -12,7 +12,7 @@ def _modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-EVIDENCE = "estimates figures summary tables"
+EVIDENCE = "baseline check_figure check_tables estimates figures pairing regression summary tables"
 ENGINE = "blocks data kernel memory modules network probes stack tiles training"
 LAB = "config execute plan points provenance sections store yaml_reader"
 
