@@ -51,9 +51,7 @@ def check_lines(check: Check, baseline: Baseline) -> list[str]:
     closing = {
         "regression": f"regression: {_count(check)} of {quantities} quantities moved",
         "inconclusive": "inconclusive: " + _undecided(check),
-        "fine": f"fine: no change beyond {100 * MARGIN:g} % in {quantities} quantities; "
-        f"one of {100 * EFFECT:g} % would "
-        "show",
+        "fine": f"fine: none of {quantities} quantities moved beyond {100 * MARGIN:g} %; {100 * EFFECT:g} % would show",
     }[check.verdict]
     return [*lines, closing]
 

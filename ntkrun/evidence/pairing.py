@@ -193,10 +193,9 @@ def _matrix(runs: Sequence[RunRecord], name: str, curve: bool, steps: Sequence[i
     """(seeds, steps), nan where there is no number."""
     if not curve:
         return np.array([[run.estimates.get(name)] for run in runs], dtype=float)
-    rows = []
-    for run in runs:
-        values = dict(zip(run.steps, run.curves.get(name, ()), strict=False))
-        rows.append([values.get(step) for step in steps])
+    places = {kept: [kept.index(step) for step in steps] for kept in {run.steps for run in runs}}
+    absent = (None,) * max(map(len, places))
+    rows = [[run.curves.get(name, absent)[k] for k in places[run.steps]] for run in runs]
     return np.array(rows, dtype=float)
 
 

@@ -19,7 +19,7 @@ from itertools import groupby
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ntkrun.evidence.baseline import RunRecord
 from ntkrun.evidence.pairing import Cell, Problem, Sides, cells_of, sides_of
@@ -102,10 +102,7 @@ class _Test:
     d: float
     s: float
     freedom: float
-
-    @property
-    def p(self) -> float:
-        return min(1.0, 2 * float(stats.t.sf((abs(self.d) - math.log1p(MARGIN)) / self.s, self.freedom)))
+    p: float
 
 
 def compare(now: Sequence[RunRecord], then: Sequence[RunRecord], alpha: float = ALPHA) -> Check:
@@ -168,7 +165,9 @@ def _test(group: str, sides: Sides, place: str, weights: Sequence[np.ndarray]) -
     paired = all(sides.widths[k].paired for k in used)
     nan = math.nan
     row = Row(group, sides.quantity, sides.curve, place, nan, (nan, nan), nan, seeds, paired, "fine")
-    return _Test(row, sides.logarithmic, float(d), math.sqrt(variances.sum()), freedom)
+    s = math.sqrt(variances.sum())
+    p = min(1.0, 2 * float(special.stdtr(freedom, (math.log1p(MARGIN) - abs(d)) / s)))
+    return _Test(row, sides.logarithmic, float(d), s, freedom, p)
 
 
 # ---------------------------------------------------------------- verdicts
@@ -196,7 +195,7 @@ def holm_levels(p: Sequence[float], alpha: float) -> list[float]:
 
 
 def _row(test: _Test, level: float, smallest_level: float, decides: bool) -> Row:
-    half = float(stats.t.isf(level / 2, test.freedom)) * test.s
+    half = -float(special.stdtrit(test.freedom, level / 2)) * test.s
     verdict: Verdict = "regression" if test.p <= level else "fine"
     sees = _seen(test, smallest_level, 1.0) if decides else math.nan
     needed = 0
@@ -217,7 +216,7 @@ def _seen(test: _Test, level: float, more: float) -> float:
     """The smallest d that is found with power 0.8 at this level with `more` times as many seeds: the noncentral t taken
     as a shifted one."""
     freedom = test.freedom * more + more - 1  # k - 1 degrees become more·k - 1, summed or not at least this many
-    quantiles = stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom)
+    quantiles = special.stdtrit(freedom, POWER) - special.stdtrit(freedom, level / 2)
     return float(math.log1p(MARGIN) + quantiles * test.s / math.sqrt(more))
 
 
