@@ -26,7 +26,8 @@ DIGITS = 9
 LARGEST_FILE = 64 * 2**20  # bytes; a baseline of 4 widths and 3 seeds takes about 1e5
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,100}$")]
-Number = float | None  # None: not a finite number
+LARGEST = 1e150  # of what counts as a number: its square is one too
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | None
 
 
 class RunRecord(Strict):
@@ -136,7 +137,7 @@ def _thinned(steps: np.ndarray) -> np.ndarray:
 
 
 def _number(value: float) -> Number:
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return float(f"{value:.{DIGITS}g}") if abs(value) <= LARGEST else None
 
 
 def _plain(value: Any) -> Any:

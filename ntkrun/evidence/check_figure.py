@@ -41,7 +41,7 @@ def _quantities(ax: Axes, rows: Sequence[Row]) -> None:
     ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.9", zorder=0)
     ax.axvline(0, color="0.4", linewidth=0.6)
     ax.set_yticks(range(len(rows)), [f"{label(row)[:40]}, {row.place}" for row in rows], fontsize=6)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     ax.set_xlim(*_limits(rows))
     ax.set_xlabel("change, %")
     ax.grid(axis="y", visible=False)

@@ -1,6 +1,7 @@
 """A regression check as a document for machines and as a table for people (80 columns)."""
 
 import math
+from textwrap import fill
 from typing import Any
 
 from rich.table import Table
@@ -53,7 +54,7 @@ def check_lines(check: Check, baseline: Baseline) -> list[str]:
         "inconclusive": "inconclusive: " + _undecided(check),
         "fine": f"fine: none of {quantities} quantities moved beyond {100 * MARGIN:g} %; {100 * EFFECT:g} % would show",
     }[check.verdict]
-    return [*lines, closing]
+    return [fill(line, 80, subsequent_indent="  ") for line in [*lines, closing]]
 
 
 def check_document(check: Check, baseline: Baseline) -> dict[str, Any]:
