@@ -340,7 +340,7 @@ def test_check_pairs_seeds_under_another_name_and_is_inconclusive_with_one(here:
         )
         done = _ntkrun("check", "results/x", "--baseline", "b.json", cwd=here)
         assert done.returncode == code, done.stdout
-    assert "width 32: 1 seeds done here, 2 in the baseline; two on each side are the least" in done.stdout
+    assert "width 32: 1 done here, 2 in the baseline; two seeds on each side are the least" in done.stdout
     file = here / "tiny.yaml"
     refused = _ntkrun("check", "results/tiny", "--baseline", "tiny.yaml", "--update", cwd=here)
     assert refused.returncode == 2

@@ -85,8 +85,8 @@ def cells_of(now: Sequence[RunRecord], then: Sequence[RunRecord]) -> tuple[list[
             continue  # all of them, as before: there is nothing to compare, and nothing new
         cell = _cell(group, width, *done)
         if cell is None:
-            counts = f"{len(done[0])} seeds done here, {len(done[1])} in the baseline"
-            problems.append(Problem(f"{where}: {counts}; two on each side are the least"))
+            counts = f"{len(done[0])} done here, {len(done[1])} in the baseline"
+            problems.append(Problem(f"{where}: {counts}; two seeds on each side are the least"))
         else:
             cells.append(cell)
     order = list(dict.fromkeys(cell.group for cell in cells))
