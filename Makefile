@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 OVERRIDES_laptop :=
 OVERRIDES_smoke := name=smoke 'sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]' training.steps=100
 
-.PHONY: help setup reproduce figures test test-slow lint bench clean
+.PHONY: help setup reproduce figures test test-slow lint bench check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test        run the tests            make test-slow   run the long ones"
 	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"
+	@echo "make check       have the smoke results moved since results/baseline/smoke.json? (PRESET=smoke make reproduce first)"
 	@echo "make clean       remove .venv and caches; results stay"
 
 setup: $(READY)
@@ -41,6 +42,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ntkrun check results/smoke --baseline results/baseline/smoke.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -14,8 +14,9 @@ import ntkrun
 from ntkrun.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from ntkrun.evidence.baseline import Baseline, RunRecord
     from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.kernels import Arrays
@@ -174,6 +175,80 @@ def plot(run_dir: RunDirectory) -> None:
         print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
     for path in paths:
         print(path)
+
+
+@app.command()
+def check(
+    run_dir: RunDirectory,
+    baseline: Annotated[Path, typer.Option(metavar="FILE", help="The baseline, such as results/baseline/smoke.json")],
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the baseline from the results, and judge nothing")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Have the numbers moved since the baseline was written? Exit code 0 no, 3 yes, 5 too few seeds to tell.
+
+    Example: ntkrun check results/smoke --baseline results/baseline/smoke.json
+    """
+    from ntkrun.evidence.baseline import records
+    from ntkrun.lab.store import Store
+
+    store = Store(run_dir)
+    results = store.read()
+    found = records(store.plan(), results.runs, results.steps, results.layers)
+    if update:
+        _update_baseline(baseline, store.description(), found, json)
+    else:
+        _check(results, store.description(), found, baseline, json)
+
+
+def _check(
+    results: "Results", description: dict[str, Any], found: "tuple[RunRecord, ...]", path: Path, json: bool
+) -> None:
+    from ntkrun.evidence.baseline import read_baseline
+    from ntkrun.evidence.check_figure import check_figure
+    from ntkrun.evidence.check_tables import check_document, check_lines, check_table
+    from ntkrun.evidence.figures import saver
+    from ntkrun.evidence.regression import compare
+
+    known = read_baseline(path)
+    if description["config_hash"] != known.config_hash:
+        _same_config(description, known, path)
+    judged = compare(found, known.runs)
+    for ending in ("png", "svg"):
+        drawn = results.write_figure("check", saver(check_figure(judged)), ending)
+    if json:
+        _print_json(check_document(judged, known))
+    else:
+        _print_table(check_table(judged))
+        print("\n".join([*check_lines(judged, known), f"figure in {drawn.with_suffix('.png')}"]))
+    raise typer.Exit(judged.code)
+
+
+def _same_config(description: dict[str, Any], known: "Baseline", path: Path) -> None:
+    """Raises UserError where the baseline is of another config, but for name, seeds and claims."""
+    from ntkrun.evidence.baseline import differing_keys
+
+    def completed(config: "Mapping[str, Any]") -> dict[str, Any]:
+        from ntkrun.lab import sections  # imports torch: only where the configs are of two versions
+
+        return sections.completed(config)
+
+    if differing := differing_keys(description["config"], known.config, completed):
+        raise UserError(f"{path}: a baseline of another config: {', '.join(differing)}")
+
+
+def _update_baseline(path: Path, description: dict[str, Any], found: "tuple[RunRecord, ...]", json: bool) -> None:
+    from ntkrun.evidence.baseline import changes, read_baseline, written
+    from ntkrun.lab.store import write_text
+
+    before = read_baseline(path) if path.exists() else None
+    write_text(path, written(description, found))
+    lines = changes(before, read_baseline(path)) if before else ["new"]
+    if json:
+        _print_json({"baseline": str(path), "runs": len(found), "changes": lines})
+    else:
+        print("\n".join([f"{path}: {len(found)} runs", *(f"  {line}" for line in lines or ["nothing changed"])]))
 
 
 @kernel_app.command("limit")

@@ -292,3 +292,56 @@ def test_kernel_mistakes_are_a_sentence(here: Path) -> None:
         assert words in failed.stderr
         assert "Traceback" not in failed.stderr
         assert not list(here.glob("k.*"))
+
+
+def test_check_writes_a_baseline_and_judges_by_it(here: Path) -> None:
+    assert _ntkrun("sweep", "tiny.yaml", "--no-plots", "-q", cwd=here).returncode == 0
+    check = ("check", "results/tiny", "--baseline", "baseline/tiny.json")
+    none = _ntkrun(*check, cwd=here)
+    assert (none.returncode, none.stdout) == (2, "")
+    assert "`--update` writes a baseline" in none.stderr
+
+    assert _ntkrun(*check, "--update", cwd=here).stdout == "baseline/tiny.json: 4 runs\n  new\n"
+    assert _ntkrun(*check, "--update", cwd=here).stdout.endswith("nothing changed\n")
+    same = _ntkrun(*check, cwd=here)
+    assert same.returncode == 0, same.stderr
+    assert max(map(len, same.stdout.splitlines())) <= 80
+    for ending in ("png", "svg"):
+        assert (here / f"results/tiny/figures/check.{ending}").stat().st_size > 1000
+
+    file = here / "baseline" / "tiny.json"
+    document = json.loads(file.read_text())
+    for run in document["runs"]:
+        run["estimates"]["kernel_drift"] /= 1.05
+    file.write_text(json.dumps(document))
+    moved = _ntkrun(*check, cwd=here)
+    assert moved.returncode == 3
+    first = next(line for line in moved.stdout.splitlines() if line.startswith("kernel_drift"))
+    assert "+5" in first
+    assert first.rstrip().endswith("regression")
+    told = json.loads(_ntkrun(*check, "--json", cwd=here).stdout)
+    assert told["verdict"] == "regression"
+
+    other = _ntkrun("sweep", "tiny.yaml", "network.beta=0.2", "--no-plots", "-q", cwd=here)
+    assert other.returncode == 0
+    wrong = _ntkrun(*check, cwd=here)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    expected = "baseline/tiny.json: a baseline of another config: network.beta (0.2 here, 0.1 in the baseline)\n"
+    assert wrong.stderr == expected
+
+
+def test_check_pairs_seeds_under_another_name_and_is_inconclusive_with_one(here: Path) -> None:
+    assert _ntkrun("sweep", "tiny.yaml", "--no-plots", "-q", cwd=here).returncode == 0
+    assert _ntkrun("check", "results/tiny", "--baseline", "b.json", "--update", cwd=here).returncode == 0
+    for seeds, code in ((3, 0), (1, 5)):
+        assert (
+            _ntkrun("sweep", "tiny.yaml", "name=x", f"sweep.seeds={seeds}", "--no-plots", "-q", cwd=here).returncode
+            == 0
+        )
+        done = _ntkrun("check", "results/x", "--baseline", "b.json", cwd=here)
+        assert done.returncode == code, done.stdout
+    assert "width 32: 1 done here, 2 in the baseline; two seeds on each side are the least" in done.stdout
+    file = here / "tiny.yaml"
+    refused = _ntkrun("check", "results/tiny", "--baseline", "tiny.yaml", "--update", cwd=here)
+    assert refused.returncode == 2
+    assert file.read_text() == CONFIG  # what is no baseline is not replaced by one

@@ -13,8 +13,8 @@ def _modules_after(code: str) -> set[str]:
 
 
 EVIDENCE = (
-    "cases claims claims_table conditions edge ensembles estimates figures judging parts per_run rates summary tables "
-    "vanishing verdicts"
+    "baseline cases check_figure check_tables claims claims_table conditions edge ensembles estimates figures judging "
+    "pairing parts per_run rates regression summary tables vanishing verdicts"
 )
 ENGINE = "blocks data kernel memory modules network probes stack tiles training"
 LAB = "asked config execute plan points provenance sections store yaml_reader"

@@ -1,6 +1,8 @@
 """The sections of a config: every key, its type, its default and what it must satisfy on its own."""
 
 import difflib
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
@@ -166,3 +168,12 @@ class Config(Point):
     @classmethod
     def _known_claims(cls, claims: Claims) -> Claims:
         return check_claims(claims)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved config of another version with the defaults of this one filled in; as it is where this version cannot
+    read it."""
+    try:
+        return Config.model_validate_json(json.dumps(config)).model_dump(mode="json")
+    except ValueError:
+        return dict(config)

@@ -106,6 +106,12 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         _write(path, save)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises UserError where it cannot be written."""
+    with _sentence_for(path, comfort=""):
+        _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 class Store:
     """The results directory of one sweep."""
 
