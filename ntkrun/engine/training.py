@@ -72,8 +72,8 @@ def train(
 
     The step and the kernel share their passes: with r = ∂loss/∂F,
 
-        ∂loss/∂w^(l) = (σ_w/√n_l) Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
-        ∂loss/∂b^(l) = β Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
+        ∂loss/∂w^(l) = s_l Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
+        ∂loss/∂b^(l) = c_l Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
 
     `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
     grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left. Losses are looked at every

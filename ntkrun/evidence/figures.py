@@ -285,11 +285,17 @@ def subtitle(group: Group, wide: bool) -> str:
     parts = [
         f"{data}, N = {first['data.samples']}, L = {first['network.depth']}, "
         f"{first['network.activation']}, β = {first['network.beta']:g}, "
-        rf"$\sigma_w$ = {first['network.weight_scale']:g}",
+        rf"$\sigma_w$ = {first['network.weight_scale']:g}" + _unusual(first),
         f"η = {first['step_size']:.3g}, {first['training.steps']} steps, {first['training.dtype']}, "
         + (seeds if most.max() > 1 else "1 seed"),
     ]
     return ("; " if wide else "\n").join(parts)
+
+
+def _unusual(first: pd.Series) -> str:
+    """What else the reader must know, where it is not the default."""
+    name = first.get("network.parametrization", "ntk")
+    return "" if name == "ntk" else f", {str(name).replace('_', '-')}"
 
 
 def _against_width(

@@ -10,7 +10,7 @@ from ntkrun.engine.data import Data
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.sections import Point, Relative
-from ntkrun.theory.limit import limit_kernels, relative_step
+from ntkrun.theory.limit import expected_kernel, relative_step
 from ntkrun.theory.losses import LOSSES
 
 
@@ -25,7 +25,8 @@ def data_of(point: Point) -> Data:
 def network(point: Point) -> DenseNetwork:
     """The network of a grid point."""
     data, net = data_of(point), point.network
-    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, net.beta, net.weight_scale)
+    scales = (net.beta, net.weight_scale, net.parametrization)
+    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, *scales)
 
 
 def check_batch(point: Point) -> None:
@@ -47,7 +48,7 @@ def step_size(point: Point) -> float:
     """η of a grid point. Raises FieldError where the limit kernel that a relative step needs cannot be had."""
     if not isinstance(point.training.step_size, Relative):
         return point.training.step_size
-    return _relative(_without_width(point))
+    return _relative(_as_its_limit(point))
 
 
 @lru_cache(maxsize=256)
@@ -62,20 +63,24 @@ def _relative(point: Point) -> float:
 
 
 def limit_kernel(point: Point) -> Tensor:
-    """K_inf of a grid point from its training inputs and then its test inputs to its training inputs, (N + M, N).
-    Raises UserError where it cannot be had."""
-    return _limit_kernel(Point(network=_without_width(point).network, data=point.data))
+    """The kernel that theory expects at the start, in the parametrisation of the grid point (K_inf itself under ntk),
+    from the training inputs and then the test inputs to the training inputs, (N + M, N). Raises UserError where it
+    cannot be had."""
+    return _limit_kernel(Point(network=_as_its_limit(point).network, data=point.data))
 
 
-def _without_width(point: Point) -> Point:
-    """The limit knows no width: one computation serves all of a sweep's."""
+def _as_its_limit(point: Point) -> Point:
+    """The point as far as its expected kernel goes. Under ntk that knows no width: one computation serves all of a
+    sweep's."""
+    if point.network.parametrization != "ntk":
+        return point
     return point.model_copy(update={"network": point.network.model_copy(update={"width": 1})})
 
 
 @lru_cache(maxsize=64)
 def _limit_kernel(point: Point) -> Tensor:
-    data = data_of(point)
-    train = limit_kernels(network(point), data.x).ntk
+    data, net = data_of(point), network(point)
+    train = expected_kernel(net, data.x)
     if len(data.x_test) == 0:
         return train
-    return torch.cat([train, limit_kernels(network(point), data.x_test, data.x).ntk])
+    return torch.cat([train, expected_kernel(net, data.x_test, data.x)])

@@ -9,6 +9,7 @@ from ntkrun.engine.data import DataConfig
 from ntkrun.errors import UserError
 from ntkrun.strict import Strict
 from ntkrun.theory.activations import activation, registered_values
+from ntkrun.theory.limit import Parametrization
 from ntkrun.theory.losses import LOSSES
 
 Size = Annotated[int, Field(ge=1)]
@@ -27,7 +28,7 @@ def _word_or_number(value: Any) -> str:
 
 
 class Network(Strict):
-    """The dense network (NTK parametrisation): L = depth weight layers, hidden widths n, σ, β, σ_w."""
+    """The dense network: L = depth weight layers, hidden widths n, σ, β, σ_w, and where these scales stand."""
 
     depth: Size = 4
     width: Annotated[
@@ -36,7 +37,7 @@ class Network(Strict):
     activation: str = "relu"
     beta: float = Field(0.1, ge=0, le=LARGEST)
     weight_scale: float = Field(1.0, gt=0, le=LARGEST)
-    parametrization: Literal["ntk"] = "ntk"
+    parametrization: Parametrization = "ntk"
 
     @field_validator("width")
     @classmethod
@@ -63,7 +64,7 @@ class Network(Strict):
 
 
 class Relative(Strict):
-    """A step η = relative / λ_max(K_inf/N)."""
+    """A step η = relative / λ_max(K/N), K the kernel to expect at the start: K_inf under ntk."""
 
     relative: float = Field(gt=0, le=LARGEST)
 

@@ -137,7 +137,7 @@ def test_order_of_keys_is_nothing() -> None:
         ("network.activation=rleu", "network.activation: unknown activation 'rleu'; did you mean 'relu'?"),
         ("network.activation=[relu]", "network.activation: must be text, not a list"),
         ("network=3", "network: must be a mapping, not 3"),
-        ("network.parametrization=mup", "network.parametrization: 'mup' is not one of ntk"),
+        ("network.parametrization=mup", "network.parametrization: 'mup' is not one of ntk, standard, mean_field"),
         ("data.name=digts", "data.name: 'digts' is not one of digits, circle"),
         ("data={}", "data: needs `name`, as in `name: digits`"),
         ("data=", "data: must be a mapping, not nothing"),

@@ -52,6 +52,7 @@ def test_writing_a_default_out_changes_no_id() -> None:
         "training.dtype=float32",
         "probes.every=1",
         "network.weight_scale=1",
+        "network.parametrization=ntk",
     ):
         assert _ids(BASE, override) == ids
     assert _ids(BASE, "network.width=[8, 8]") == ids  # the same network
@@ -65,6 +66,8 @@ def test_whatever_changes_a_number_changes_the_id() -> None:
         "network.depth=2",
         "network.activation=sin",
         "network.weight_scale=1.1",
+        "network.parametrization=standard",
+        "network.parametrization=mean_field",
         "data.samples=63",
         "data.seed=1",
         "data={name: circle}",
