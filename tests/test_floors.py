@@ -13,7 +13,7 @@ def _modules_after(code: str) -> set[str]:
 
 
 EVIDENCE = "estimates figures summary tables"
-ENGINE = "blocks data kernel memory modules network parametrization probes stack tiles training"
+ENGINE = "blocks data kernel memory modules network parametrization probes readout stack tiles training"
 LAB = "config execute plan points provenance sections store yaml_reader"
 
 

@@ -8,22 +8,25 @@ from torch import Tensor
 from ntkrun.engine.flows import Flows, Problem, flows
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.readout import Readout
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), F_0 (S, N, O),
-    and what frozen kernels predict."""
+    """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), f_0 (S, N, O),
+    what frozen kernels predict, and what makes f of F on the test inputs."""
 
     norms: Tensor
     kernel: Tensor
     outputs: Tensor
     flows: Flows
+    readout: Readout
 
     def select(self, keep: list[int]) -> "Reference":
-        return Reference(self.norms[keep], self.kernel[keep], self.outputs[keep], self.flows.select(keep))
+        flows, readout = self.flows.select(keep), self.readout.select(keep)
+        return Reference(self.norms[keep], self.kernel[keep], self.outputs[keep], flows, readout)
 
     def advanced(self, state: State) -> "Reference":
         """The reference of the state after this one."""
@@ -43,21 +46,22 @@ class Measurement:
 def reference(net: DenseNetwork, state: State, problem: Problem) -> Reference:
     """The reference that the first state of a training makes."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
-    return Reference(norms, state_kernel(net, state), state.layers.outputs, flows(net, state.start, problem))
+    readout = Readout.begin(problem.scale, net, state.start, problem.x_test)
+    return Reference(norms, state_kernel(net, state), state.outputs, flows(net, state.start, problem), readout)
 
 
 def measure(net: DenseNetwork, state: State, ref: Reference) -> Measurement:
     """Every number of a probed state against its reference."""
     assert state.distances is not None, "only a probed state has them"
     kernel, problem = state_kernel(net, state), ref.flows.problem
-    outputs = torch.cat([state.layers.outputs, net.apply(state.params, problem.x_test)], dim=1)
+    outputs = torch.cat([state.outputs, ref.readout(net.apply(state.params, problem.x_test))], dim=1)
     numbers = {
         "loss": state.loss,
         "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
         **kernel_numbers(kernel, ref.kernel),
         **eigenvalues(kernel),
         "weight_drift": state.distances.norm(dim=1) / ref.norms.norm(dim=1),
-        "output_drift": (state.layers.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
+        "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(kernel, problem.limit),
         **flow_numbers(outputs, ref.flows, state.step * problem.step_size),
     }

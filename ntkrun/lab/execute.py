@@ -17,7 +17,7 @@ from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.plan import Run, Stack, columns, plan, probed_steps, stacks
-from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, step_size
+from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, output_scale, step_size
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.sections import Point
 from ntkrun.lab.store import Results, Store
@@ -158,6 +158,7 @@ def _task(stack: Stack) -> StackTask:
         batch=None if point.training.batch == "full" else point.training.batch,
         momentum=point.training.momentum,
         limit=_limit(point)[0],
+        scale=output_scale(point),
     )
 
 

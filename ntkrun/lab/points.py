@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ntkrun.engine.data import Data
 from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.readout import OutputScale
 from ntkrun.errors import FieldError, UserError
-from ntkrun.lab.sections import Point, Relative
+from ntkrun.lab.sections import Centred, Point, Relative
 from ntkrun.theory.limit import expected_kernel, relative_step
 from ntkrun.theory.losses import LOSSES
 
@@ -27,6 +28,12 @@ def network(point: Point) -> DenseNetwork:
     data, net = data_of(point), point.network
     scales = (net.beta, net.weight_scale, net.parametrization)
     return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, *scales)
+
+
+def output_scale(point: Point) -> OutputScale:
+    """What is trained at a grid point: f = αF, or α(F - F_0)."""
+    given = point.training.output_scale
+    return OutputScale(given.centred, centred=True) if isinstance(given, Centred) else OutputScale(given)
 
 
 def check_batch(point: Point) -> None:

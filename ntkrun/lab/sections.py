@@ -69,6 +69,12 @@ class Relative(Strict):
     relative: float = Field(gt=0, le=LARGEST)
 
 
+class Centred(Strict):
+    """Outputs that start from zero: f = centred · (F - F_0)."""
+
+    centred: float = Field(gt=0, le=LARGEST)
+
+
 class Training(Strict):
     """Gradient descent, on all inputs or on batches, with heavy-ball momentum or without."""
 
@@ -82,6 +88,10 @@ class Training(Strict):
         Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
     ] = "full"
     momentum: float = Field(0.0, ge=0, lt=1)
+    output_scale: Annotated[
+        Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Centred, Tag("<mapping>")],
+        Discriminator(_kind),
+    ] = 1.0
     dtype: Literal["float32", "float64"] = "float32"
 
     @field_validator("loss")

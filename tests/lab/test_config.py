@@ -160,6 +160,11 @@ def test_order_of_keys_is_nothing() -> None:
         ("training.batch=2.5", "training.batch: must be a whole number, not 2.5"),
         ("training.momentum=1", "training.momentum: must be less than 1, not 1"),
         ("training.momentum=-0.1", "training.momentum: must be at least 0, not -0.1"),
+        ("training.output_scale=0", "training.output_scale: must be greater than 0, not 0"),
+        ("training.output_scale=-1", "training.output_scale: must be greater than 0, not -1"),
+        ("training.output_scale={centred: 0}", "training.output_scale.centred: must be greater than 0, not 0"),
+        ("training.output_scale={centered: 1}", "training.output_scale.centered: unknown key; did you mean 'centred'?"),
+        ("training.output_scale=centred", "training.output_scale: must be a number, not 'centred'"),
         ("probes.every=0", "probes.every: must be at least 1, not 0"),
         ("probes.every={log_spaced: 60}", "probes.every.log_spaced: 60 probes do not fit into 4 steps"),
         ("probes.kernels=[frist]", "probes.kernels.0: 'frist' is not one of first, last; did you mean 'first'?"),
@@ -195,7 +200,13 @@ def test_every_mistake_has_its_sentence(override: str, sentence: str) -> None:
     problems = _problems(GOOD, override)
     assert any(problem.startswith(f"command line: {sentence}") or sentence in problem for problem in problems), problems
     # one mistake is said once, unless the pieces of it are wrong one by one
-    assert len(problems) == 1 or "grid" in override or "relativ" in override or "sweep.0" in override, problems
+    assert (
+        len(problems) == 1
+        or "grid" in override
+        or "relativ" in override
+        or "centered" in override
+        or "sweep.0" in override
+    ), problems
 
 
 def test_relative_step_without_a_limit_kernel_says_so() -> None:

@@ -50,6 +50,7 @@ def test_writing_a_default_out_changes_no_id() -> None:
         "network.beta=0.1",
         "data.samples=64",
         "training.dtype=float32",
+        "training.output_scale=1",
         "probes.every=1",
         "network.weight_scale=1",
         "network.parametrization=ntk",
@@ -80,6 +81,9 @@ def test_whatever_changes_a_number_changes_the_id() -> None:
         "training.loss=huber",
         "training.batch=2",
         "training.momentum=0.5",
+        "training.output_scale=0.5",
+        "training.output_scale={centred: 1}",
+        "training.output_scale={centred: 0.5}",
         "probes.every=2",
         "probes.kernels=[]",
     ):
