@@ -25,7 +25,10 @@ def _imports(floor: str, names: str) -> str:
     ("code", "never"),
     [
         (_imports("evidence", EVIDENCE), ("torch", "ntkrun.lab", "ntkrun.engine", "ntkrun.theory", "pyarrow.parquet")),
-        (_imports("theory", "activations duals limit"), ("ntkrun.engine", "ntkrun.lab", "ntkrun.evidence", "pandas")),
+        (
+            _imports("theory", "activations components duals limit"),
+            ("ntkrun.engine", "ntkrun.lab", "ntkrun.evidence", "pandas"),
+        ),
         (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
         (_imports("lab", LAB), ("ntkrun.evidence", "matplotlib")),
         ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),

@@ -142,6 +142,19 @@ def test_order_of_keys_is_nothing() -> None:
         ("data={}", "data: needs `name`, as in `name: digits`"),
         ("data=", "data: must be a mapping, not nothing"),
         ("data.samples=0", "data.samples: must be at least 1, not 0"),
+        ("data.targets={component: 9}", "data.targets: there is no component 9 of 6 training inputs"),
+        ("data.targets={component: 0}", "data.targets.component: must be at least 1, not 0"),
+        ("data.targets={component: 1, size: 0}", "data.targets.size: must be greater than 0, not 0"),
+        ("data={name: circle, targets: {component: 2}}", "data.targets: components 1 and 2 of the kernel have one"),
+        ("data={name: digits, targets: parity}", "data.targets: 'parity' is not one of signed, one_hot"),
+        ("data.between=[0, 6]", "data.between: there is no training input 6; they are numbered from 0 to 5"),
+        ("data.between=[0]", "data.between: give two different training inputs by their numbers, as in [0, 1]"),
+        ("data.between=[1, 1]", "data.between: give two different training inputs"),
+        ("data.between=3", "data.between: must be a list, not 3"),
+        ("data.conflicts=4", "data.conflicts: 4 of 6 training inputs; at most half of them, 3"),
+        ("data={name: circle, targets: {component: 1}, conflicts: 2}", "data.conflicts: they negate targets of a rule"),
+        ("data={name: digits, targets: one_hot, conflicts: 2}", "data.conflicts: they are of opposite signs; use"),
+        ("data.target_scale=0", "data.target_scale: must be greater than 0, not 0"),
         ("data={name: digits, samples: 5000}", "data.samples: 5000 + 64 test samples asked for, but digits has 1797"),
         ("data={name: digits, classes: [3, 12]}", "data.classes: there is no class 12"),
         ("data={name: file, path: none.csv, inputs: [x], targets: [y]}", "data.path: none.csv cannot be read"),
@@ -224,6 +237,11 @@ def test_targets_that_do_not_suit_the_loss_point_at_it() -> None:
     one_hot = "name: x\ndata: {name: digits, targets: one_hot}\ntraining: {loss: cross_entropy, batch: 64}\n"
     ((point, _),) = parse_config(one_hot).points
     assert (point.training.loss, point.training.batch) == ("cross_entropy", 64)
+
+
+def test_a_path_without_targets_suits_every_loss() -> None:
+    for data, loss in (("{name: digits, between: [0, 1]}", "logistic"), ("{name: circle, between: [3, 1]}", "huber")):
+        parse_config(f"name: x\ndata: {data}\ntraining: {{loss: {loss}}}\n")
 
 
 def test_every_loss_of_the_table_can_be_named() -> None:
