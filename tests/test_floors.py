@@ -16,8 +16,11 @@ EVIDENCE = (
     "baseline cases check_figure check_tables claims claims_table conditions edge ensembles estimates figures judging "
     "pairing parts per_run rates regression summary tables vanishing verdicts"
 )
-ENGINE = "blocks data kernel memory modules network probes stack tiles training"
-LAB = "asked config execute plan points provenance sections store yaml_reader"
+ENGINE = (
+    "blocks data descent detail kernel memory modes modules network operators outputs parametrization probes readout "
+    "recorder stack tiles training"
+)
+LAB = "asked config execute limits plan points provenance sections store tables yaml_reader"
 
 
 def _imports(floor: str, names: str) -> str:
@@ -28,7 +31,10 @@ def _imports(floor: str, names: str) -> str:
     ("code", "never"),
     [
         (_imports("evidence", EVIDENCE), ("torch", "ntkrun.lab", "ntkrun.engine", "ntkrun.theory", "pyarrow.parquet")),
-        (_imports("theory", "activations duals limit"), ("ntkrun.engine", "ntkrun.lab", "ntkrun.evidence", "pandas")),
+        (
+            _imports("theory", "activations components duals limit"),
+            ("ntkrun.engine", "ntkrun.lab", "ntkrun.evidence", "pandas"),
+        ),
         (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
         (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
         ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),

@@ -2,6 +2,8 @@
 
     ΔF(x) = F_{t+1}(x) - F_t(x) ≈ -η Σ_i s_i K_t(x, x_i) ∂ℓ_i/∂F(x_i)
 
+(∂ℓ/∂f /α where f = αF or α(F - F_0) is trained: readout.py)
+
 with s the shares of the inputs in the loss that the step descends: 1/N, or those of the batch. Exact to first order in
 η at any width, training and test inputs alike.
 """
@@ -40,7 +42,7 @@ def pull(
         rows = torch.cat([rows, as_matrix(cross)], dim=1)
     outputs = torch.cat([state.layers.outputs, test.outputs], dim=1)
     shares = shares_of(state.batch, problem.x)
-    gradient = problem.loss.gradient(state.layers.outputs, problem.y) * shares
+    gradient = problem.loss.gradient(state.outputs, problem.y) * shares / problem.scale.factor
     change = -problem.step_size * (rows @ gradient.flatten(1).unsqueeze(2)).view(outputs.shape)
     return Pull(state.positions, outputs, change)
 

@@ -6,8 +6,9 @@
 * `flow`: gradient flow with K_0, squared error.
 * `limit`: gradient flow with K_inf from the same start, squared error.
 
-All in float64, with the float64 kernel of the initial weights: a float32 kernel's rounding makes negative eigenvalues,
-whose modes would grow.
+Where f = αF or α(F - F_0) is trained on loss/α² (readout.py), f stands in the place of F: it starts from αF_0 or 0, and
+moves by the kernel of F. All in float64, with the float64 kernel of the initial weights: a float32 kernel's rounding
+makes negative eigenvalues, whose modes would grow.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients
+from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.tiles import pieces
 from ntkrun.engine.training import State, shares_of
 from ntkrun.theory.losses import Loss
@@ -29,7 +31,7 @@ WIDE = 2**22  # parameters that are held in float64 at a time: many small networ
 class Problem:
     """What a stack is trained on, on its device: inputs x (N, n_0), targets y (N, O), test ones likewise (M rows), the
     `loss`, η and μ, and the limit kernel K_inf from all A = N + M inputs to the training inputs, (A, N), float64; None
-    where it cannot be had."""
+    where it cannot be had; `scale` makes of F what is trained."""
 
     x: Tensor
     y: Tensor
@@ -39,6 +41,7 @@ class Problem:
     step_size: float
     momentum: float
     limit: Tensor | None
+    scale: OutputScale = PLAIN
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
     points = torch.cat([problem.x, problem.x_test]).double()
     groups = pieces(len(params.weights[0]), max(1, WIDE // net.parameter_count))
     found = [_start(net, params, group, points, len(problem.y)) for group in groups]
-    start, kernel = (torch.cat(parts) for parts in zip(*found, strict=True))
+    outputs, kernel = (torch.cat(parts) for parts in zip(*found, strict=True))
+    start = problem.scale.start(outputs)
     predicted = {}
     if problem.loss.name == "squared":
         # A full kernel acts on all outputs in one column.

@@ -47,13 +47,14 @@ def empirical_ntk(
     `outputs`: "full" K_ij, (S, N, M, O, O); "diagonal" K_ii, (S, N, M, O); "trace" Σ_i K_ii, (S, N, M). Only what is
     asked for is formed. Layer by layer, never holding a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
 
-        K_ij(x, x') = Σ_l [σ_w² a^(l-1)(x)·a^(l-1)(x')/n_{l-1} + β²] · [δ_i^(l)(x)·δ_j^(l)(x')],   l = 1..L,
+        K_ij(x, x') = Σ_l [s_{l-1}² a^(l-1)(x)·a^(l-1)(x') + c_{l-1}²] · [δ_i^(l)(x)·δ_j^(l)(x')],   l = 1..L,
 
-    exact at any width. Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n; the second is halved
-    for x2 = None, and n_L times less for the trace and the diagonal. Many inputs are taken in blocks, so that
-    temporaries stay within `memory` GiB (None: half of what is free), beside the parameters, the result and what a
-    matrix product packs; where not all output gradients fit, some are computed again. Raises UserError where one pair
-    of inputs does not fit, or the result does not.
+    exact at any width; s and c are the factors before weights and biases, σ_w/√n and β in the NTK parametrisation.
+    Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n; the second is halved for x2 = None, and
+    n_L times less for the trace and the diagonal. Many inputs are taken in blocks, so that temporaries stay within
+    `memory` GiB (None: half of what is free), beside the parameters, the result and what a matrix product packs; where
+    not all output gradients fit, some are computed again. Raises UserError where one pair of inputs does not fit, or
+    the result does not.
     """
     check_outputs(outputs)
     columns = x if x2 is None else x2
@@ -129,7 +130,7 @@ def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | 
 
     def outputs(weights: list[Tensor], biases: list[Tensor], a: Tensor) -> Tensor:
         for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
-            z = net.weight_scale / math.sqrt(net.widths[layer]) * (w @ a) + net.beta * b
+            z = net.scale(layer) * (w @ a) + net.bias_scale(layer) * b
             a = sigma(z)
         return z
 
@@ -190,7 +191,7 @@ def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Passes:
 
 
 def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, second: Passes) -> None:
-    """Adds every layer's product to a tile: [σ_w² a·a'/n + β²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
+    """Adds every layer's product to a tile: [s² a·a' + c²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
     for layer in range(net.depth):
         forward = _forward(net, layer, first.activations[layer], second.activations[layer])
         delta, delta2 = first.deltas[layer], second.deltas[layer]
@@ -208,8 +209,8 @@ def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, secon
 
 
 def _forward(net: DenseNetwork, layer: int, a: Tensor, a2: Tensor) -> Tensor:
-    """σ_w² a·a'/n + β² of the inputs of a layer: (S, N, M), or (1, N, M) where they are those of every network."""
-    constant = a.new_full((1, 1, 1), net.beta**2)
+    """s² a·a' + c² of the inputs of a layer: (S, N, M), or (1, N, M) where they are those of every network."""
+    constant = a.new_full((1, 1, 1), net.bias_scale(layer) ** 2)
     return torch.baddbmm(constant, _of_stack(a), _of_stack(a2).mT, alpha=net.scale(layer) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""Dense networks in the NTK parametrisation, many seeds stacked; the forward pass and the output gradients."""
+"""Dense networks, many seeds stacked: the forward pass and the output gradients."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.engine.parametrization import Scales, scales
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 
@@ -62,7 +63,9 @@ class DenseNetwork:
 
     `width` is n_1 = ... = n_{L-1}, or the L-1 hidden widths one by one; `beta` is β, `weight_scale` is σ_w. All weights
     and biases start as independent N(0, 1): the scale stands in the forward pass (NTK parametrisation; Jacot, Gabriel
-    and Hongler 2018, section 2). The last layer is linear. Raises UserError for sizes that make no network.
+    and Hongler 2018, section 2). The last layer is linear. `parametrization` may be "standard" or "mean_field" as well:
+    the same network but for where its scales stand, see parametrization.py. Raises UserError for sizes that make no
+    network.
     """
 
     inputs: int
@@ -72,6 +75,7 @@ class DenseNetwork:
     activation: str = "relu"
     beta: float = 0.1
     weight_scale: float = 1.0
+    parametrization: str = "ntk"
 
     def __post_init__(self) -> None:
         if isinstance(self.width, Sequence):
@@ -87,6 +91,7 @@ class DenseNetwork:
         ):
             raise UserError(f"beta {self.beta} must not be negative, weight_scale {self.weight_scale} must be positive")
         activation(self.activation)
+        scales(self.parametrization, self.widths, self.weight_scale, self.beta)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -99,42 +104,48 @@ class DenseNetwork:
         """P = Σ_l (n_l + 1) n_{l+1}."""
         return sum((n + 1) * m for n, m in zip(self.widths, self.widths[1:], strict=False))
 
+    @cached_property
+    def scales(self) -> tuple[Scales, ...]:
+        """What the parametrisation makes of σ_w, β and the widths, layer by layer."""
+        return scales(self.parametrization, self.widths, self.weight_scale, self.beta)
+
     def scale(self, layer: int) -> float:
-        """σ_w/√n_l, the factor before w^(l)."""
-        return self.weight_scale / math.sqrt(self.widths[layer])
+        """The factor before w^(l), σ_w/√n_l in the NTK parametrisation."""
+        return self.scales[layer].weight
 
     def bias_scale(self, layer: int) -> float:
-        """β, the factor before b^(l)."""
-        return self.beta
+        """The factor before b^(l), β in the NTK parametrisation."""
+        return self.scales[layer].bias
 
     def weight_std(self, layer: int) -> float:
         """The standard deviation of the entries of w^(l) at the start."""
-        return 1.0
+        return self.scales[layer].weight_std
 
     def bias_std(self, layer: int) -> float:
         """The standard deviation of the entries of b^(l) at the start."""
-        return 1.0
+        return self.scales[layer].bias_std
 
     def init(
         self, seeds: Sequence[int], dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> Parameters:
-        """Initial parameters, one network a seed, every entry N(0, 1).
+        """Initial parameters, one network a seed, every entry normal: N(0, 1) in the NTK parametrisation.
 
-        Drawn in float64 on the CPU from a generator of its own for each (seed, layer, role), then cast and moved: a
-        network starts from the same numbers whatever it is stacked with and wherever it runs. The shape is part of the
-        key, so that networks of different widths are independent, as the intervals of fitted exponents take them to be.
+        Drawn in float64 on the CPU from a generator of its own for each (seed, layer, role), then scaled, cast and
+        moved: a network starts from the same numbers whatever it is stacked with and wherever it runs, and as the same
+        function in the NTK and the standard parametrisation. The shape is part of the key, so that networks of
+        different widths are independent, as the intervals of fitted exponents take them to be.
         """
 
-        def draw(layer: int, role: int, *shape: int) -> Tensor:
+        def draw(std: float, layer: int, role: int, *shape: int) -> Tensor:
             stack = torch.empty(len(seeds), *shape, dtype=dtype)
             for position, seed in enumerate(seeds):
-                stack[position] = torch.from_numpy(generator(seed, layer, role, *shape).standard_normal(shape))
+                stack[position] = torch.from_numpy(generator(seed, layer, role, *shape).standard_normal(shape)) * std
             return stack.to(device)
 
         n = self.widths
         return Parameters(
-            weights=[draw(l, WEIGHTS, n[l + 1], n[l]) for l in range(self.depth)],
-            biases=[draw(l, BIASES, n[l + 1]) for l in range(self.depth)],
+            weights=[draw(self.weight_std(l), l, WEIGHTS, n[l + 1], n[l]) for l in range(self.depth)],
+            biases=[draw(self.bias_std(l), l, BIASES, n[l + 1]) for l in range(self.depth)],
         )
 
     def apply(self, params: Parameters, x: Tensor) -> Tensor:
@@ -156,13 +167,13 @@ class DenseNetwork:
 
     def _affine(self, params: Parameters, layer: int, a: Tensor) -> Tensor:
         product = _scaled_product(a, params.weights[layer].mT, self.scale(layer))
-        return product.add_(params.biases[layer].unsqueeze(1), alpha=self.beta)
+        return product.add_(params.biases[layer].unsqueeze(1), alpha=self.bias_scale(layer))
 
 
 def output_gradients(layers: Layers) -> list[Tensor]:
     """δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l), i the third axis.
 
-    δ_i^(L) = e_i,   δ_i^(l) = (σ_w/√n_l · δ_i^(l+1) w^(l)) ∘ σ'(z^(l))
+    δ_i^(L) = e_i,   δ_i^(l) = (s_l · δ_i^(l+1) w^(l)) ∘ σ'(z^(l)),   s_l the factor before w^(l)
     """
     top = layers.outputs
     s, n, o = top.shape

@@ -5,28 +5,31 @@ from torch import Tensor
 
 from ntkrun.engine.kernel import diagonal_kernel
 from ntkrun.engine.network import DenseNetwork, Layers
+from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.training import State
 
 
-def output_columns(net: DenseNetwork, state: State, test: Layers, test_deltas: list[Tensor]) -> dict[str, Tensor]:
-    """On all A inputs, training first, each (S, A, O):
+def output_columns(
+    net: DenseNetwork, state: State, test: Layers, test_deltas: list[Tensor], outputs: Tensor, scale: OutputScale
+) -> dict[str, Tensor]:
+    """On all A inputs, training first, each (S, A, O), from f there, `outputs`:
 
-    value         F_i(x)
-    variance      Var F_i(x) over the last layer, the hidden layers given: s²|a^(L-1)(x)|² + b², s and b the factors of
-                  weights and biases times their initial deviations. At the start alone; nan later
+    value         f_i(x)
+    variance      Var f_i(x) over the last layer, the hidden layers given: α²(s²|a^(L-1)(x)|² + b²), s and b the factors
+                  of weights and biases times their initial deviations; 0 where F_0 is subtracted. At the start alone;
+                  nan later
     covariance    the same between x and training input 0
     kernel        K_ii(x, x)
     """
     assert state.deltas is not None, "only a probed state has them"
     both = ((state.layers, state.deltas), (test, test_deltas))
-    value = torch.cat([layers.outputs for layers, _ in both], dim=1)
     kernel = torch.cat([diagonal_kernel(net, layers, deltas) for layers, deltas in both], dim=1)
-    variance = covariance = torch.full_like(value, torch.nan)
+    variance = covariance = torch.full_like(outputs, torch.nan)
     if state.step == 0:
         last = torch.cat([layers.activations[-1] for layers, _ in both], dim=1)  # (S, A, n)
-        variance = _of_last_layer(net, last.square().sum(dim=2), value)
-        covariance = _of_last_layer(net, (last * last[:, :1]).sum(dim=2), value)
-    return {"value": value, "variance": variance, "covariance": covariance, "kernel": kernel}
+        variance = scale.variance(_of_last_layer(net, last.square().sum(dim=2), outputs))
+        covariance = scale.variance(_of_last_layer(net, (last * last[:, :1]).sum(dim=2), outputs))
+    return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel}
 
 
 def _of_last_layer(net: DenseNetwork, products: Tensor, like: Tensor) -> Tensor:

@@ -12,20 +12,22 @@ from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.modes import Directions, directions, mode_columns
 from ntkrun.engine.network import DenseNetwork, output_gradients
 from ntkrun.engine.outputs import output_columns
+from ntkrun.engine.readout import Readout
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), F_0 (S, N, O),
-    and what frozen kernels predict; where there are detail steps, what those need, and the modes of K_0 (None where the
-    loss has none)."""
+    """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), f_0 (S, N, O),
+    what frozen kernels predict, and what makes f of F on the test inputs; where there are detail steps, what those
+    need, and the modes of K_0 (None where the loss has none)."""
 
     norms: Tensor
     kernel: Tensor
     outputs: Tensor
     flows: Flows
+    readout: Readout
     start: Start | None
     directions: Directions | None
 
@@ -35,6 +37,7 @@ class Reference:
             self.kernel[keep],
             self.outputs[keep],
             self.flows.select(keep),
+            self.readout.select(keep),
             self.start and self.start.select(keep),
             self.directions and self.directions.select(keep),
         )
@@ -65,9 +68,10 @@ def reference(net: DenseNetwork, state: State, problem: Problem, detailed: bool 
     """The reference that the first state of a training makes; `detailed` where there are detail steps."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
     kernel, predictions = state_kernel(net, state), flows(net, state.start, problem)
+    readout = Readout.begin(problem.scale, net, state.start, problem.x_test)
     start = detail_start(net, state, kernel) if detailed else None
     along = directions(predictions) if detailed else None
-    return Reference(norms, kernel, state.layers.outputs, predictions, start, along)
+    return Reference(norms, kernel, state.outputs, predictions, readout, start, along)
 
 
 def measure(
@@ -77,14 +81,14 @@ def measure(
     assert state.distances is not None, "only a probed state has them"
     kernel, problem = state_kernel(net, state), ref.flows.problem
     test = net.forward(state.params, problem.x_test)
-    outputs = torch.cat([state.layers.outputs, test.outputs], dim=1)
+    outputs = torch.cat([state.outputs, ref.readout(test.outputs)], dim=1)
     numbers = {
         "loss": state.loss,
-        "test_loss": problem.loss(test.outputs, problem.y_test),
+        "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
         **kernel_numbers(kernel, ref.kernel),
         **eigenvalues(kernel),
         "weight_drift": state.distances.norm(dim=1) / ref.norms.norm(dim=1),
-        "output_drift": (state.layers.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
+        "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(kernel, problem.limit),
         **flow_numbers(outputs, ref.flows, state.step * problem.step_size),
     }
@@ -96,13 +100,13 @@ def measure(
         assert ref.start is not None, "made where there are detail steps"
         layers |= detail(net, state, kernel, ref.start)
         numbers["growth"] = growth(layers)
-        modes = mode_columns(ref.directions, state.layers.outputs, problem.y) if ref.directions else {}
+        modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
         pull = None if problem.momentum else descent.pull(net, state, problem, kernel, test, test_deltas)
     else:
         layers |= {name: torch.full_like(layers["weight_drift"], torch.nan) for name in LAYER_COLUMNS}
         numbers["growth"] = nowhere
     numbers |= dict.fromkeys(descent.COLUMNS, nowhere)  # until the step is taken
-    kept = output_columns(net, state, test, test_deltas) if keep_outputs else {}
+    kept = output_columns(net, state, test, test_deltas, outputs, problem.scale) if keep_outputs else {}
     return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull)
 
 

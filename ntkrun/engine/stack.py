@@ -12,6 +12,7 @@ from ntkrun.engine.flows import Problem
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.precision import full_float32
 from ntkrun.engine.probes import Measurement, Reference, completed, measure, reference
+from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.recorder import Axes, Columns, Recorder
 from ntkrun.engine.training import Departure, State, batches, train
 from ntkrun.theory.losses import LOSSES
@@ -40,6 +41,7 @@ class StackTask:
     batch: int | None = None  # inputs a step, i.i.d. with replacement; None for all of them
     momentum: float = 0.0
     limit: np.ndarray | None = None  # K_inf from training and then test inputs to the training inputs, (N + M, N)
+    scale: OutputScale = PLAIN  # what is trained: f = αF or α(F - F_0)
     detailed: frozenset[int] = frozenset()  # those of the probed steps at which the dearer probes are measured too
     keep_outputs: frozenset[int] = frozenset()  # those of the probed steps whose outputs are kept
 
@@ -84,7 +86,7 @@ def run_stack(
     ref: Reference | None = None
     waiting: Measurement | None = None  # for the outcome of its step
     alive = list(range(len(task.seeds)))
-    descent = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every)
+    descent = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale)
     for state in train(net, params, problem.x, problem.y, *descent):
         if ref is not None and state.departed:
             ref = ref.select([alive.index(position) for position in state.positions])
@@ -111,7 +113,7 @@ def run_stack(
 def _problem(task: StackTask, device: torch.device) -> Problem:
     x, y, x_test, y_test = (_tensor(a, task.dtype, device) for a in (task.x, task.y, task.x_test, task.y_test))
     limit = None if task.limit is None else _tensor(task.limit, torch.float64, device)
-    return Problem(x, y, x_test, y_test, LOSSES[task.loss], task.step_size, task.momentum, limit)
+    return Problem(x, y, x_test, y_test, LOSSES[task.loss], task.step_size, task.momentum, limit, task.scale)
 
 
 def _tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """Gradient descent on a stack of networks, as an iterator of states.
 
-The loss is (1/N) Σ_i ℓ(F(x_i), y_i), ℓ from theory/losses.py; with batches its gradient is that of B inputs, drawn for
-the step. Time is t = η·step.
+The loss is (1/N) Σ_i ℓ(f(x_i), y_i), ℓ from theory/losses.py and f the network's function F, or what readout.py makes
+of it; with batches its gradient is that of B inputs, drawn for the step. Time is t = η·step.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
+from ntkrun.engine.readout import PLAIN, OutputScale, Readout
 from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES, Loss
 
@@ -37,9 +38,11 @@ class State:
     what unchecked states say of a run from its departure's step on is to be dropped.
     `params` is W, `start` is W_0. `batch` are the inputs whose loss the update descends, (S, B); None means all.
 
-    At probed steps `layers` and `loss` (S,) are of all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the passes of
-    the training step itself, and `distances` are ‖p - p_0‖ of each parameter, (S, 2L), float64. At others `layers` and
-    `loss` are of the batch, and there are no `deltas` and `distances`.
+    `outputs` are f, (S, N, O), and `loss` (S,) is of them.
+
+    At probed steps `layers`, `outputs` and `loss` are of all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the
+    passes of the training step itself, and `distances` are ‖p - p_0‖ of each parameter, (S, 2L), float64. At others
+    `layers`, `outputs` and `loss` are of the batch, and there are no `deltas` and `distances`.
     """
 
     step: int
@@ -50,6 +53,7 @@ class State:
     start: Parameters
     batch: Tensor | None
     layers: Layers
+    outputs: Tensor
     loss: Tensor
     deltas: list[Tensor] | None
     distances: Tensor | None
@@ -67,19 +71,21 @@ def train(
     momentum: float = 0.0,
     batches: Iterator[Tensor] | None = None,
     check_every: int = 1,
+    scale: OutputScale = PLAIN,
 ) -> Iterator[State]:
     """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
-    The step and the kernel share their passes: with r = ∂loss/∂F,
+    The step and the kernel share their passes: with r = ∂loss/∂F (of loss/α² where `scale` has an α),
 
-        ∂loss/∂w^(l) = (σ_w/√n_l) Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
-        ∂loss/∂b^(l) = β Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
+        ∂loss/∂w^(l) = s_l Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
+        ∂loss/∂b^(l) = c_l Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
 
     `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
     grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left. Losses are looked at every
     `check_every` steps, at step 0 and at the last: on a device of its own each look makes it wait for the host.
     """
-    runs = _Runs.begin(params, Update.begin(params, step_size, momentum))
+    readout = Readout.begin(scale, net, params, x)
+    runs = _Runs.begin(params, Update.begin(params, step_size, momentum), readout)
     for step in range(steps + 1):
         probe, batch = step in probed, next(batches) if batches else None
         seen = _forward(net, runs, x, y, loss, batch, probe)
@@ -91,12 +97,12 @@ def train(
             seen = _forward(net, runs, x, y, loss, batch, probe)
         deltas = output_gradients(seen.layers) if probe and runs.positions else None
         start, distances = runs.descent.start, runs.distances
-        passes = (seen.batch, seen.layers, seen.loss, deltas, distances)
+        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances)
         yield State(step, runs.positions, departed, checked, runs.params, start, *passes)
         if not runs.positions:
             return
         if step < steps:
-            r = loss.gradient(seen.layers.outputs, seen.targets) * seen.shares
+            r = runs.readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
             d = directions(seen.layers, deltas, r)
             runs.distances = runs.descent.update(seen.layers, d, measure=step + 1 in probed)
 
@@ -122,15 +128,17 @@ class _Runs:
     rows: Tensor  # the positions on the device: a list would be sent there at every step
     params: Parameters
     descent: Update
+    readout: Readout
     distances: Tensor | None
     losses: list[Tensor] = field(default_factory=list)
     first_losses: list[float] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, params: Parameters, descent: Update) -> "_Runs":
+    def begin(cls, params: Parameters, descent: Update, readout: Readout) -> "_Runs":
         stack = len(params.weights[0])
         nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
-        return cls(list(range(stack)), torch.arange(stack, device=nowhere.device), params, descent, nowhere)
+        rows = torch.arange(stack, device=nowhere.device)
+        return cls(list(range(stack)), rows, params, descent, readout, nowhere)
 
     def departures(self, step: int) -> list[Departure]:
         """Which runs have diverged by `step`, since which step, and how: one transfer for all losses not looked at."""
@@ -149,6 +157,7 @@ class _Runs:
             self.rows[keep],
             self.params.select(keep),
             self.descent.select(keep),
+            self.readout.select(keep),
             None if self.distances is None else self.distances[keep],
             [loss[keep] for loss in self.losses],
             [self.first_losses[k] for k in keep],
@@ -167,10 +176,12 @@ def _departure(position: int, losses: list[float], first: float, last_step: int)
 
 @dataclass(frozen=True)
 class _Pass:
-    """The forward pass of a step, the targets of its inputs, and their `shares` in the loss that the step descends."""
+    """The forward pass of a step and f there, the targets of its inputs, and their `shares` in the loss that the step
+    descends."""
 
     batch: Tensor | None
     layers: Layers
+    outputs: Tensor
     targets: Tensor
     shares: Tensor | float
     loss: Tensor
@@ -180,13 +191,14 @@ def _forward(
     net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool
 ) -> _Pass:
     """All inputs where everything is measured, else those of the batch alone."""
-    batch = None if batch is None else batch.index_select(0, runs.rows)
+    batch, readout = None if batch is None else batch.index_select(0, runs.rows), runs.readout
     if batch is None or probe:
         shares = shares_of(batch, x)
     else:
-        x, y, shares = x[batch], y[batch], 1 / batch.shape[1]
+        readout, x, y, shares = readout.of_batch(batch), x[batch], y[batch], 1 / batch.shape[1]
     layers = net.forward(runs.params, x)
-    return _Pass(batch, layers, y, shares, loss(layers.outputs, y))
+    outputs = readout(layers.outputs)
+    return _Pass(batch, layers, outputs, y, shares, loss(outputs, y))
 
 
 def shares_of(batch: Tensor | None, x: Tensor) -> Tensor | float:

@@ -2,10 +2,10 @@
 
 With d^(l)(x) = Σ_i r_i(x) δ_i^(l)(x), r = ∂loss/∂F, gradient descent G = -η ∇loss is
 
-    G_w^(l) = -η (σ_w/√n_l) Σ_x d^(l+1)(x) a^(l)(x)ᵀ        G_b^(l) = -η β Σ_x d^(l+1)(x)
+    G_w^(l) = -η s_l Σ_x d^(l+1)(x) a^(l)(x)ᵀ        G_b^(l) = -η c_l Σ_x d^(l+1)(x)
 
-and W ← W + G; with momentum μ (heavy ball) v ← μ v + G, W ← W + v. G is added inside the product that makes it and
-never stands in memory.
+with s_l and c_l the factors before weights and biases, and W ← W + G; with momentum μ (heavy ball) v ← μ v + G, W ← W +
+v. G is added inside the product that makes it and never stands in memory.
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ class Update:
         return norms
 
     def _move_bias(self, layers: Layers, layer: int, d: Tensor) -> None:
-        b, rate = layers.params.biases[layer], -self.step_size * layers.net.beta
+        b, rate = layers.params.biases[layer], -self.step_size * layers.net.bias_scale(layer)
         if self.velocity is None:
             b.add_(d.sum(dim=1), alpha=rate)
         else:

@@ -286,7 +286,7 @@ def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
         try:
             check(point)
         except FieldError as error:
-            found.append((("training", error.field), error.what))
+            found.append((tuple(error.field.split(".")), error.what))
     for key in ("kernels", "outputs"):
         for k, kept in enumerate(getattr(point.probes, key)):
             if isinstance(kept, int) and kept > point.training.steps:

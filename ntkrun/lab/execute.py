@@ -20,7 +20,7 @@ from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.limits import limit_outputs
 from ntkrun.lab.plan import Run, Stack, columns, detail_steps, kept_steps, plan, probed_steps, stacks
-from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, step_size
+from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, output_scale, step_size
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.sections import Point
 from ntkrun.lab.store import Results, Store
@@ -172,6 +172,7 @@ def _task(stack: Stack) -> StackTask:
         limit=_limit(point)[0],
         detailed=detail_steps(probes, steps),
         keep_outputs=outputs,
+        scale=output_scale(point),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.errors import UserError
+from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.execute import DTYPES, resolve_device
 from ntkrun.lab.plan import flat
@@ -16,19 +16,25 @@ from ntkrun.lab.sections import Point
 from ntkrun.theory.limit import dual_error, limit_kernels
 
 Arrays = dict[str, np.ndarray]
+LIMITS = {"ntk": "", "standard": "; ntk is the limit of K_n/n", "mean_field": "; both are limits of n times the kernel"}
 
 
 def limit_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     """`ntk` and `nngp` (N, N) of infinite width, float64, and the inputs `x` (N, n_0); and how they were had, in words.
 
-    Raises UserError where the sweep holds more than one architecture or data set; a limit knows no width and no seed.
+    A limit knows no width and no seed; where the kernel has none, `ntk` is the limit of K_n/n (standard) or n·K_n and
+    `nngp` of n times the outputs' covariance (mean_field). Raises UserError where the sweep holds more than one
+    architecture or data set.
     """
+    for swept, _ in sweep.points:
+        _check_equal_widths(swept)
     point = _single(sweep, lambda p: p.model_copy(update={"network": p.network.model_copy(update={"width": 1})}))
     net, x = network(point), data_of(point).x
     where = torch.tensor(x, device=resolve_device(device))
     kernels, error = limit_kernels(net, where), dual_error(net, where)
     how = f"numerical dual of {net.activation}, error {error:.0e}" if error else "closed form"
-    return {"ntk": kernels.ntk.cpu().numpy(), "nngp": kernels.nngp.cpu().numpy(), "x": x}, how
+    arrays = {"ntk": kernels.ntk.cpu().numpy(), "nngp": kernels.nngp.cpu().numpy(), "x": x}
+    return arrays, how + LIMITS[net.parametrization]
 
 
 def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
@@ -43,6 +49,15 @@ def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     kernels = [empirical_ntk(net, net.init([seed], dtype, where), x).cpu() for seed in seeds]
     arrays = {"ntk": torch.cat(kernels).numpy(), "x": data.x, "seeds": np.array(list(seeds))}
     return arrays, f"width {point.network.width}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {point.training.dtype}"
+
+
+def _check_equal_widths(point: Point) -> None:
+    """K_n/n is of one n."""
+    net = point.network
+    if net.parametrization == "standard" and isinstance(net.width, tuple) and len(set(net.width)) > 1:
+        raise FieldError(
+            "network.width", "K_n/n has a limit in the standard parametrisation for equal widths; give one"
+        )
 
 
 def _single(sweep: Sweep, essence: Callable[[Point], Point]) -> Point:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.points import data_of, network, step_size
+from ntkrun.lab.points import data_of, network, output_scale, step_size
 from ntkrun.lab.sections import Point
 from ntkrun.theory.dynamics import EPSILON
 from ntkrun.theory.ensemble import ensemble
@@ -18,8 +18,8 @@ COLUMNS = ("limit_kernel", "limit_mean", "limit_variance", "limit_covariance")
 
 
 def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
-    """On all A inputs, training first, at T steps, (T, A, O): K_inf(x, x), and the mean of F_t(x) over initialisations,
-    its variance, and its covariance with F_t of training input 0, under the steps of the grid point's own training.
+    """On all A inputs, training first, at T steps, (T, A, O): K_inf(x, x), and the mean of f_t(x) over initialisations,
+    its variance, and its covariance with f_t of training input 0, under the steps of the grid point's own training.
 
     nan where there is no formula: at steps beyond 0 under another loss than squared or with batches, where the limit
     cannot be had, and in parametrisations that have none.
@@ -40,7 +40,8 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
     if known:
         eta = step_size(point)
         rule, times = Descent(eta, training.momentum), [steps[k] * eta for k in known]
-        law = ensemble(nngp, ntk, torch.from_numpy(data.y.copy()), times, rule, max(EPSILON, error))
+        start = output_scale(point).variance(nngp)
+        law = ensemble(start, ntk, torch.from_numpy(data.y.copy()), times, rule, max(EPSILON, error))
         found["limit_mean"][known] = law.mean.numpy()
         found["limit_variance"][known] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
         found["limit_covariance"][known] = law.covariance[:, :, :1].numpy()

@@ -1,5 +1,6 @@
 """A grid point as the engine takes it: its network, sized for its data, and its step size as a number."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -7,47 +8,80 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.data import Data
+from ntkrun.engine.data.base import read_only
 from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.readout import OutputScale
 from ntkrun.errors import FieldError, UserError
-from ntkrun.lab.sections import Point, Relative
-from ntkrun.theory.limit import limit_kernels, relative_step
+from ntkrun.lab.sections import Centred, Point, Relative
+from ntkrun.theory.components import component
+from ntkrun.theory.limit import expected_kernel, relative_step
 from ntkrun.theory.losses import LOSSES
 
 
 def data_of(point: Point) -> Data:
-    """The data of a grid point. Raises FieldError, under its key in the config, where they cannot be had."""
+    """The data of a grid point, with targets that its network's kernel tells. Raises FieldError, under its key in the
+    config, where they cannot be had."""
+    if point.data.component is None:
+        return _loaded(point)
+    return _with_component(Point(network=_as_its_limit(point).network, data=point.data))
+
+
+def _loaded(point: Point) -> Data:
     try:
         return point.data.load()
     except FieldError as error:
         raise FieldError(f"data.{error.field}", error.what) from None
 
 
+@lru_cache(maxsize=16)
+def _with_component(point: Point) -> Data:
+    data, wanted = _loaded(point), point.data.component
+    assert wanted is not None
+    try:
+        found = component(limit_kernel(point), wanted.component)[:, None].numpy()
+    except UserError as error:
+        raise FieldError("data.targets", str(error)) from None
+    targets = point.data.target_scale * wanted.size * found
+    y_test = data.y_test if point.data.between else read_only(targets[len(data.x) :])
+    return replace(data, y=read_only(targets[: len(data.x)]), y_test=y_test)
+
+
 def network(point: Point) -> DenseNetwork:
     """The network of a grid point."""
-    data, net = data_of(point), point.network
-    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, net.beta, net.weight_scale)
+    data, net = _loaded(point), point.network
+    scales = (net.beta, net.weight_scale, net.parametrization)
+    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, *scales)
+
+
+def output_scale(point: Point) -> OutputScale:
+    """What is trained at a grid point: f = αF, or α(F - F_0)."""
+    given = point.training.output_scale
+    return OutputScale(given.centred, centred=True) if isinstance(given, Centred) else OutputScale(given)
 
 
 def check_batch(point: Point) -> None:
     """Raises FieldError where a batch is larger than the training set."""
     batch, samples = point.training.batch, point.data.samples
     if batch != "full" and batch > samples:
-        raise FieldError("batch", f"{batch} inputs a step, but data.samples is {samples}; at most that many, or `full`")
+        raise FieldError(
+            "training.batch", f"{batch} inputs a step, but data.samples is {samples}; at most that many, or `full`"
+        )
 
 
 def check_loss(point: Point) -> None:
     """Raises FieldError where the targets do not suit the loss."""
     data = data_of(point)
-    objection = LOSSES[point.training.loss].objection(torch.from_numpy(np.concatenate([data.y, data.y_test])))
+    y_test = data.y_test[:0] if point.data.between else data.y_test  # of a path there are none
+    objection = LOSSES[point.training.loss].objection(torch.from_numpy(np.concatenate([data.y, y_test])))
     if objection:
-        raise FieldError("loss", objection)
+        raise FieldError("training.loss", objection)
 
 
 def step_size(point: Point) -> float:
     """η of a grid point. Raises FieldError where the limit kernel that a relative step needs cannot be had."""
     if not isinstance(point.training.step_size, Relative):
         return point.training.step_size
-    return _relative(_without_width(point))
+    return _relative(_as_its_limit(point))
 
 
 @lru_cache(maxsize=256)
@@ -57,25 +91,29 @@ def _relative(point: Point) -> float:
         return relative_step(limit_kernel(point)[: point.data.samples], point.training.step_size.relative)
     except UserError as error:
         raise FieldError(
-            "step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"
+            "training.step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"
         ) from None
 
 
 def limit_kernel(point: Point) -> Tensor:
-    """K_inf of a grid point from its training inputs and then its test inputs to its training inputs, (N + M, N).
-    Raises UserError where it cannot be had."""
-    return _limit_kernel(Point(network=_without_width(point).network, data=point.data))
+    """The kernel that theory expects at the start, in the parametrisation of the grid point (K_inf itself under ntk),
+    from the training inputs and then the test inputs to the training inputs, (N + M, N). Raises UserError where it
+    cannot be had."""
+    return _limit_kernel(Point(network=_as_its_limit(point).network, data=point.data))
 
 
-def _without_width(point: Point) -> Point:
-    """The limit knows no width: one computation serves all of a sweep's."""
+def _as_its_limit(point: Point) -> Point:
+    """The point as far as its expected kernel goes. Under ntk that knows no width: one computation serves all of a
+    sweep's."""
+    if point.network.parametrization != "ntk":
+        return point
     return point.model_copy(update={"network": point.network.model_copy(update={"width": 1})})
 
 
 @lru_cache(maxsize=64)
 def _limit_kernel(point: Point) -> Tensor:
-    data = data_of(point)
-    train = limit_kernels(network(point), data.x).ntk
+    data, net = _loaded(point), network(point)
+    train = expected_kernel(net, data.x)
     if len(data.x_test) == 0:
         return train
-    return torch.cat([train, limit_kernels(network(point), data.x_test, data.x).ntk])
+    return torch.cat([train, expected_kernel(net, data.x_test, data.x)])

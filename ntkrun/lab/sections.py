@@ -12,6 +12,7 @@ from ntkrun.errors import UserError
 from ntkrun.lab.asked import Claims, check_claims
 from ntkrun.strict import Strict
 from ntkrun.theory.activations import activation, registered_values
+from ntkrun.theory.limit import Parametrization
 from ntkrun.theory.losses import LOSSES
 
 Size = Annotated[int, Field(ge=1)]
@@ -30,7 +31,7 @@ def _word_or_number(value: Any) -> str:
 
 
 class Network(Strict):
-    """The dense network (NTK parametrisation): L = depth weight layers, hidden widths n, σ, β, σ_w."""
+    """The dense network: L = depth weight layers, hidden widths n, σ, β, σ_w, and where these scales stand."""
 
     depth: Size = 4
     width: Annotated[
@@ -39,7 +40,7 @@ class Network(Strict):
     activation: str = "relu"
     beta: float = Field(0.1, ge=0, le=LARGEST)
     weight_scale: float = Field(1.0, gt=0, le=LARGEST)
-    parametrization: Literal["ntk"] = "ntk"
+    parametrization: Parametrization = "ntk"
 
     @field_validator("width")
     @classmethod
@@ -66,9 +67,15 @@ class Network(Strict):
 
 
 class Relative(Strict):
-    """A step η = relative / λ_max(K_inf/N)."""
+    """A step η = relative / λ_max(K/N), K the kernel to expect at the start: K_inf under ntk."""
 
     relative: float = Field(gt=0, le=LARGEST)
+
+
+class Centred(Strict):
+    """Outputs that start from zero: f = centred · (F - F_0)."""
+
+    centred: float = Field(gt=0, le=LARGEST)
 
 
 class Training(Strict):
@@ -84,6 +91,10 @@ class Training(Strict):
         Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
     ] = "full"
     momentum: float = Field(0.0, ge=0, lt=1)
+    output_scale: Annotated[
+        Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Centred, Tag("<mapping>")],
+        Discriminator(_kind),
+    ] = 1.0
     dtype: Literal["float32", "float64"] = "float32"
 
     @field_validator("loss")

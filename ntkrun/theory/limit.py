@@ -42,6 +42,8 @@ class Architecture(Protocol):
     def beta(self) -> float: ...
     @property
     def weight_scale(self) -> float: ...
+    @property
+    def parametrization(self) -> str: ...
 
 
 class SizedArchitecture(Architecture, Protocol):
@@ -71,11 +73,11 @@ class LimitLayers:
 
 
 def limit_kernels(
-    net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization = "ntk"
+    net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> LimitKernels:
     """The limit kernels of a dense network on inputs x (N, n_0) and x2 (M, n_0); None means x.
 
-    The kernel K_n of width n in each parametrisation, and what has a limit:
+    The kernel K_n of width n in each parametrisation (None: the network's own), and what has a limit:
 
     * `ntk`: Σ^(L) and K^(L) themselves;
     * `standard` (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
@@ -89,16 +91,16 @@ def limit_kernels(
     Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
     tolerance, for kernels that overflow, and for a parametrisation without a limit.
     """
-    if parametrization not in get_args(Parametrization):
-        raise UserError(f"parametrization {parametrization!r}: choose {', '.join(get_args(Parametrization))}")
-    if parametrization == "standard" and net.depth == 1:
+    chosen = _parametrization(net, parametrization)
+    if chosen == "standard" and net.depth == 1:
         raise UserError("a network without hidden layers has no width to grow: in the standard parametrisation its "
                         "kernel is x·x' + 1 always; see expected_kernel")  # fmt: skip
-    return _last(_Recursion(net, x, x2), _standard_limit(net) if parametrization == "standard" else _ntk_term)
+    return _last(_Recursion(net, x, x2), _standard_limit(net) if chosen == "standard" else _ntk_term)
 
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
-    """The limit kernels of every depth up to the network's, in the NTK parametrisation; else as `limit_kernels`."""
+    """The limit kernels of every depth up to the network's, always in the NTK parametrisation; else as
+    `limit_kernels`."""
     recursion = _Recursion(net, x, x2)
     nngp, ntk = (recursion.empty(net.depth) for _ in range(2))
     slopes = recursion.empty(net.depth - 1)
@@ -117,31 +119,39 @@ def dual_error(net: Architecture, x: Points, x2: Points | None = None) -> float:
 
 
 def expected_kernel(
-    net: SizedArchitecture, x: Points, x2: Points | None = None, parametrization: Parametrization = "ntk"
+    net: SizedArchitecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> Tensor:
-    """The kernel to expect at initialisation at this network's own widths, (N, M): the leading order in 1/n.
+    """The kernel to expect at initialisation at this network's own widths, (N, M): the leading order in 1/n; in its own
+    parametrisation unless another is given.
 
     ntk: K^(L). mean_field: K^(L)/n_{L-1}. standard: Σ_l [n_{l-1} E[σσ]^(l-1) + 1] Π_{m>l} Σ'^(m), E^(0) = x·x'/n_0.
     """
-    recursion = _Recursion(net, x, x2)
-    if parametrization == "standard":
+    chosen, recursion = _parametrization(net, parametrization), _Recursion(net, x, x2)
+    if chosen == "standard":
         return _last(recursion, _standard_term(net)).ntk
-    scale = net.widths[-2] if parametrization == "mean_field" and net.depth > 1 else 1
+    scale = net.widths[-2] if chosen == "mean_field" and net.depth > 1 else 1
     return _last(recursion, _ntk_term).ntk / scale
 
 
-def relative_step_size(net: Architecture, x: Points, relative: float) -> float:
-    """η = r / λ_max(K_inf(x, x)/N): the same at every width. Gradient descent on squared error is stable for r < 2 in
-    the limit."""
-    return relative_step(limit_kernels(net, x).ntk, relative)
+def relative_step_size(net: SizedArchitecture, x: Points, relative: float) -> float:
+    """η = r / λ_max(K(x, x)/N), K the kernel to expect at the start in the network's parametrisation: K_inf itself, the
+    same at every width, for ntk. Gradient descent on squared error is stable for r < 2 where the kernel stays."""
+    return relative_step(expected_kernel(net, x), relative)
 
 
 def relative_step(kernel: Tensor, relative: float) -> float:
     """η = r / λ_max(K/N) of a kernel K (N, N)."""
     largest = float(torch.linalg.eigvalsh(kernel / len(kernel))[-1])
     if not largest > 0:
-        raise UserError("the limit kernel vanishes on these inputs, so no step size is relative to it")
+        raise UserError("the expected kernel vanishes on these inputs, so no step size is relative to it")
     return relative / largest
+
+
+def _parametrization(net: Architecture, given: str | None) -> str:
+    chosen = net.parametrization if given is None else given
+    if chosen not in get_args(Parametrization):
+        raise UserError(f"parametrization {chosen!r}: choose {', '.join(get_args(Parametrization))}")
+    return chosen
 
 
 def _ntk_term(layer: int, covariance: Tensor) -> Tensor:

@@ -334,3 +334,38 @@ def test_every_data_set_is_described_deterministic_and_its_identity_names_it() -
         assert _set(name=name).identity() == {"name": name}
         assert _set(name=name, samples=64).identity() == {"name": name}
         assert _set(name=name, samples=65).identity() == {"name": name, "samples": 65}
+
+
+# ---------------------------------------------------------------- keys of every data set
+
+
+def test_a_path_leads_from_one_training_input_to_another() -> None:
+    """α x_i + (1-α) x_j, α evenly from 0 to 1; the training inputs are those without it, the targets nan."""
+    for keys in ({"name": "gaussian", "dimension": 3}, {"name": "digits"}, {"name": "circle"}):
+        plain = _load(samples=6, test_samples=5, **keys)
+        data = _load(samples=6, test_samples=5, between=(2, 4), **keys)
+        assert (data.x == plain.x).all()
+        assert (data.y == plain.y).all()
+        for k, alpha in enumerate((0, 0.25, 0.5, 0.75, 1)):
+            assert data.x_test[k] == pytest.approx(alpha * data.x[2] + (1 - alpha) * data.x[4], abs=1e-14)
+        assert data.y_test.shape == plain.y_test.shape
+        assert np.isnan(data.y_test).all()
+        assert data.notes == ()  # its ends are training inputs by their nature
+    assert len(_load(name="circle", test_samples=0, between=(0, 1)).x_test) == 0
+
+
+def test_target_scale_multiplies_all_targets() -> None:
+    for keys in ({"name": "circle", "targets": "teacher"}, {"name": "digits"}):
+        plain, scaled = _load(samples=6, **keys), _load(samples=6, target_scale=2.5, **keys)
+        assert (scaled.y == 2.5 * plain.y).all()
+        assert (scaled.y_test == 2.5 * plain.y_test).all()
+
+
+@pytest.mark.parametrize("keys", [{"name": "gaussian"}, {"name": "circle", "targets": "teacher"}, {"name": "digits"}])
+def test_conflicts_repeat_the_first_inputs_with_opposite_targets(keys: dict[str, Any]) -> None:
+    plain, data = _load(samples=9, **keys), _load(samples=9, conflicts=3, **keys)
+    assert (data.x[:6] == plain.x[:6]).all()
+    assert (data.x[6:] == data.x[:3]).all()
+    assert (data.y[6:] == -data.y[:3]).all()
+    assert (data.x_test == plain.x_test).all()
+    assert [note for note in data.notes if "the loss cannot reach zero" in note]

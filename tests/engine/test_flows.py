@@ -10,6 +10,7 @@ from torch.func import jacrev
 
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.stack import StackTask, run_stack
 from ntkrun.engine.training import batches
 from ntkrun.theory.dynamics import frozen
@@ -56,8 +57,9 @@ def _rows(task: StackTask, position: int) -> dict[int, dict[str, float]]:
 
 
 def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tensor, Tensor]]:
-    """Outputs on training and test inputs at every step, of the network or F_0 + J ΔW, by autograd on the weights."""
+    """f on training and test inputs at every step, of the network or F_0 + J ΔW, by autograd on the weights."""
     net, points = task.network, torch.tensor(np.concatenate([task.x, task.x_test]))
+    alpha = task.scale.factor
     start = {str(k): p[0].clone() for k, p in enumerate(net.init([seed], torch.float64))}
 
     def network(weights: dict[str, Tensor]) -> Tensor:
@@ -71,10 +73,10 @@ def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tens
     jacobian, first = jacrev(network)(start), network(start)
 
     def outputs(weights: dict[str, Tensor]) -> Tensor:
-        if not linear:
-            return network(weights)
         moved = {k: weights[k] - start[k] for k in start}
-        return first + sum(torch.tensordot(jacobian[k], moved[k], dims=moved[k].ndim) for k in start)
+        added = sum(torch.tensordot(jacobian[k], moved[k], dims=moved[k].ndim) for k in start)
+        found = first + added if linear else network(weights)
+        return alpha * (found - first) if task.scale.centred else alpha * found
 
     drawn = None if task.batch is None else batches(net, [seed], len(task.x), task.batch, CPU)
     weights, velocity = dict(start), {k: torch.zeros_like(p) for k, p in start.items()}
@@ -84,7 +86,7 @@ def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tens
         f = outputs(weights)
         found[step] = (f[: len(y)].detach(), f[len(y) :].detach())
         seen = slice(None) if drawn is None else next(drawn)[0]
-        LOSSES[task.loss](f[: len(y)][seen], y[seen]).backward()
+        (LOSSES[task.loss](f[: len(y)][seen], y[seen]) / alpha**2).backward()
         velocity = {k: task.momentum * velocity[k] - task.step_size * weights[k].grad for k in start}
         weights = {k: weights[k] + velocity[k] for k in start}
     return found
@@ -98,6 +100,8 @@ def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tens
         ("squared", 2, {"batch": 3}),
         ("cross_entropy", 3, {"batch": 4, "momentum": 0.5}),
         ("logistic", 1, {}),
+        ("squared", 2, {"scale": OutputScale(0.6)}),
+        ("cross_entropy", 3, {"scale": OutputScale(2.5, centred=True), "batch": 4, "momentum": 0.5}),
     ],
 )
 def test_the_linearised_network_takes_the_steps_of_the_network(loss: str, outputs: int, changes: dict) -> None:
@@ -117,10 +121,11 @@ def test_the_linearised_network_takes_the_steps_of_the_network(loss: str, output
     assert rows[STEPS]["linear_gap"] > 1e-3  # they do part
 
 
+@pytest.mark.parametrize("scale", [OutputScale(), OutputScale(2.5), OutputScale(0.6, centred=True)])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_the_flows_are_those_of_the_theory(outputs: int) -> None:
+def test_the_flows_are_those_of_the_theory(outputs: int, scale: OutputScale) -> None:
     net = DenseNetwork(3, outputs, 3, (7, 6), "erf", 0.3, 1.3)
-    task = _task(net)
+    task = _task(net, scale=scale)
     rows, network = _rows(task, 0), _descended(task, task.seeds[0], linear=False)
     x, x_test, y = (torch.tensor(part) for part in (task.x, task.x_test, task.y))
     params = net.init([task.seeds[0]], torch.float64)
@@ -128,7 +133,7 @@ def test_the_flows_are_those_of_the_theory(outputs: int) -> None:
         "flow": (jacobian_ntk(net, params, x)[0], jacobian_ntk(net, params, x_test, x)[0]),
         "limit": (limit_kernels(net, x).ntk, limit_kernels(net, x_test, x).ntk),
     }
-    start, test_start = net.apply(params, x)[0], net.apply(params, x_test)[0]
+    start, test_start = (scale.start(net.apply(params, part)[0]) for part in (x, x_test))
     for name, (kernel, cross) in kernels.items():
         predicted = frozen(kernel, y, start, [k * ETA for k in rows], cross=cross, test_start=test_start)
         assert predicted.test is not None

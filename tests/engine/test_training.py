@@ -10,6 +10,7 @@ import torch
 
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork, Parameters
+from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.stack import StackResult, StackTask, run_stack
 from ntkrun.engine.training import train
 from ntkrun.engine.update import norm
@@ -119,7 +120,10 @@ def test_kept_kernels_are_those_of_their_steps() -> None:
 
 
 STOCHASTIC = {"batch": 2, "momentum": 0.5, "loss": "huber"}
-either = pytest.mark.parametrize("changes", [{}, STOCHASTIC], ids=["full batch", "stochastic"])
+CENTRED = {"scale": OutputScale(2.0, centred=True)}
+either = pytest.mark.parametrize(
+    "changes", [{}, STOCHASTIC, STOCHASTIC | CENTRED], ids=["full batch", "stochastic", "centred"]
+)
 
 
 @either

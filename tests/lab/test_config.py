@@ -137,11 +137,24 @@ def test_order_of_keys_is_nothing() -> None:
         ("network.activation=rleu", "network.activation: unknown activation 'rleu'; did you mean 'relu'?"),
         ("network.activation=[relu]", "network.activation: must be text, not a list"),
         ("network=3", "network: must be a mapping, not 3"),
-        ("network.parametrization=mup", "network.parametrization: 'mup' is not one of ntk"),
+        ("network.parametrization=mup", "network.parametrization: 'mup' is not one of ntk, standard, mean_field"),
         ("data.name=digts", "data.name: 'digts' is not one of digits, circle"),
         ("data={}", "data: needs `name`, as in `name: digits`"),
         ("data=", "data: must be a mapping, not nothing"),
         ("data.samples=0", "data.samples: must be at least 1, not 0"),
+        ("data.targets={component: 9}", "data.targets: there is no component 9 of 6 training inputs"),
+        ("data.targets={component: 0}", "data.targets.component: must be at least 1, not 0"),
+        ("data.targets={component: 1, size: 0}", "data.targets.size: must be greater than 0, not 0"),
+        ("data={name: circle, targets: {component: 2}}", "data.targets: components 1 and 2 of the kernel have one"),
+        ("data={name: digits, targets: parity}", "data.targets: 'parity' is not one of signed, one_hot"),
+        ("data.between=[0, 6]", "data.between: there is no training input 6; they are numbered from 0 to 5"),
+        ("data.between=[0]", "data.between: give two different training inputs by their numbers, as in [0, 1]"),
+        ("data.between=[1, 1]", "data.between: give two different training inputs"),
+        ("data.between=3", "data.between: must be a list, not 3"),
+        ("data.conflicts=4", "data.conflicts: 4 of 6 training inputs; at most half of them, 3"),
+        ("data={name: circle, targets: {component: 1}, conflicts: 2}", "data.conflicts: they negate targets of a rule"),
+        ("data={name: digits, targets: one_hot, conflicts: 2}", "data.conflicts: they are of opposite signs; use"),
+        ("data.target_scale=0", "data.target_scale: must be greater than 0, not 0"),
         ("data={name: digits, samples: 5000}", "data.samples: 5000 + 64 test samples asked for, but digits has 1797"),
         ("data={name: digits, classes: [3, 12]}", "data.classes: there is no class 12"),
         ("data={name: file, path: none.csv, inputs: [x], targets: [y]}", "data.path: none.csv cannot be read"),
@@ -160,6 +173,11 @@ def test_order_of_keys_is_nothing() -> None:
         ("training.batch=2.5", "training.batch: must be a whole number, not 2.5"),
         ("training.momentum=1", "training.momentum: must be less than 1, not 1"),
         ("training.momentum=-0.1", "training.momentum: must be at least 0, not -0.1"),
+        ("training.output_scale=0", "training.output_scale: must be greater than 0, not 0"),
+        ("training.output_scale=-1", "training.output_scale: must be greater than 0, not -1"),
+        ("training.output_scale={centred: 0}", "training.output_scale.centred: must be greater than 0, not 0"),
+        ("training.output_scale={centered: 1}", "training.output_scale.centered: unknown key; did you mean 'centred'?"),
+        ("training.output_scale=centred", "training.output_scale: must be a number, not 'centred'"),
         ("probes.every=0", "probes.every: must be at least 1, not 0"),
         ("probes.every={log_spaced: 60}", "probes.every.log_spaced: 60 probes do not fit into 4 steps"),
         ("probes.kernels=[frist]", "probes.kernels.0: 'frist' is not one of first, last; did you mean 'first'?"),
@@ -195,7 +213,13 @@ def test_every_mistake_has_its_sentence(override: str, sentence: str) -> None:
     problems = _problems(GOOD, override)
     assert any(problem.startswith(f"command line: {sentence}") or sentence in problem for problem in problems), problems
     # one mistake is said once, unless the pieces of it are wrong one by one
-    assert len(problems) == 1 or "grid" in override or "relativ" in override or "sweep.0" in override, problems
+    assert (
+        len(problems) == 1
+        or "grid" in override
+        or "relativ" in override
+        or "centered" in override
+        or "sweep.0" in override
+    ), problems
 
 
 def test_relative_step_without_a_limit_kernel_says_so() -> None:
@@ -213,6 +237,11 @@ def test_targets_that_do_not_suit_the_loss_point_at_it() -> None:
     one_hot = "name: x\ndata: {name: digits, targets: one_hot}\ntraining: {loss: cross_entropy, batch: 64}\n"
     ((point, _),) = parse_config(one_hot).points
     assert (point.training.loss, point.training.batch) == ("cross_entropy", 64)
+
+
+def test_a_path_without_targets_suits_every_loss() -> None:
+    for data, loss in (("{name: digits, between: [0, 1]}", "logistic"), ("{name: circle, between: [3, 1]}", "huber")):
+        parse_config(f"name: x\ndata: {data}\ntraining: {{loss: {loss}}}\n")
 
 
 def test_every_loss_of_the_table_can_be_named() -> None:

@@ -11,6 +11,7 @@ import yaml
 import ntkrun
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.training import batches, train
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep, parse_config
@@ -111,14 +112,15 @@ def test_kernel_on_disk_is_the_kernel_of_the_network(tmp_path: Path) -> None:
     np.testing.assert_allclose(kept["ntk"][0], oracle, rtol=1e-10)  # two exact routes in float64
 
 
-def test_loss_batches_and_momentum_reach_the_training(tmp_path: Path) -> None:
+def test_loss_batches_momentum_and_scale_reach_the_training(tmp_path: Path) -> None:
     changes = ("training.loss=huber", "training.batch=3", "training.momentum=0.5", "probes.every=1")
+    changes = (*changes, "training.output_scale={centred: 3}")
     results, _ = _run(tmp_path, *changes)
     run = results.runs.iloc[1]
     data = _sweep().points[0][0].data.load()
     net, x, y = DenseNetwork(3, 1, 3, 4, "tanh"), torch.tensor(data.x), torch.tensor(data.y)
     params, drawn = net.init([int(run["seed"])], torch.float64), batches(net, [int(run["seed"])], 5, 3, x.device)
-    states = train(net, params, x, y, 0.3, 6, range(7), LOSSES["huber"], 0.5, drawn)
+    states = train(net, params, x, y, 0.3, 6, range(7), LOSSES["huber"], 0.5, drawn, scale=OutputScale(3.0, True))
     losses = results.steps.loc[results.steps["run_id"] == run["run_id"], "loss"]
     # Alone and in a stack of three, each product rounds differently by 1e-16.
     np.testing.assert_allclose(losses, [float(state.loss[0]) for state in states], rtol=1e-12)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ntkrun.engine.data.base import Component as Component
 from ntkrun.engine.data.base import Data as Data
 from ntkrun.engine.data.base import DataSet as DataSet
 from ntkrun.engine.data.idx import Idx

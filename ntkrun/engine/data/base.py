@@ -7,20 +7,22 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ntkrun.errors import FieldError
 from ntkrun.strict import Strict
 
 Array = np.ndarray
+Arrays = tuple[Array, Array, Array, Array]
 
 
 @dataclass(frozen=True)
 class Data:
     """Training inputs x (N, n_0) and targets y (N, O), test ones likewise (M rows); float64, read-only.
 
-    `notes` are sentences that a person should read before the numbers: repeated inputs, and whether their targets
-    conflict.
+    Targets that only a network's kernel can tell (`Component`) are nan here; so are test targets that there are none of
+    (`between`). `notes` are sentences that a person should read before the numbers: repeated inputs, and whether their
+    targets conflict.
     """
 
     x: Array
@@ -40,6 +42,14 @@ class Data:
         return int(self.y.shape[1])
 
 
+class Component(Strict):
+    """Targets size · f^(k), k = `component` from 1, f^(k) the k-th kernel principal component of the network in its
+    limit: (1/N) Σ_i f^(k)(x_i)² = 1 (theory/components.py)."""
+
+    component: int = Field(ge=1)
+    size: float = Field(1.0, gt=0)
+
+
 class DataSet(Strict):
     """The keys that every data set takes. A subclass adds `name`, its own keys, and `make`."""
 
@@ -49,6 +59,21 @@ class DataSet(Strict):
     samples: int = Field(64, ge=1)
     test_samples: int = Field(64, ge=0)
     seed: int = Field(0, ge=0)
+    between: tuple[int, ...] | None = None
+    target_scale: float = Field(1.0, gt=0, le=1e15)
+
+    @field_validator("between")
+    @classmethod
+    def _two(cls, ends: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if ends is not None and not len(ends) == len(set(ends)) == 2:
+            raise ValueError("give two different training inputs by their numbers, as in [0, 1]")
+        return ends
+
+    @property
+    def component(self) -> Component | None:
+        """The targets, where only a kernel can tell them."""
+        targets = getattr(self, "targets", None)
+        return targets if isinstance(targets, Component) else None
 
     def load(self) -> Data:
         """The data: the same keys (and the same bytes on disk) give the same arrays. Raises FieldError where they
@@ -64,8 +89,30 @@ class DataSet(Strict):
         return []
 
     @abstractmethod
-    def make(self) -> tuple[Array, Array, Array, Array]:
+    def make(self) -> Arrays:
+        """x, y, x_test, y_test, before `between` and `target_scale`."""
+
+    def arrays(self) -> Arrays:
         """x, y, x_test, y_test."""
+        wanted = self.component
+        if wanted and wanted.component > self.samples:
+            raise FieldError("targets", f"there is no component {wanted.component} of {self.samples} training inputs")
+        if self.between is None:
+            x, y, x_test, y_test = self.make()
+            return x, self.target_scale * y, x_test, self.target_scale * y_test
+        x, y, *_ = self.model_copy(update={"test_samples": 0}).make()
+        x_test = self._path(x, *self.between)
+        return x, self.target_scale * y, x_test, np.full((len(x_test), y.shape[1]), np.nan)
+
+    def _path(self, x: Array, i: int, j: int) -> Array:
+        """α x_i + (1-α) x_j for α evenly from 0 to 1."""
+        for end in (i, j):
+            if not 0 <= end < len(x):
+                raise FieldError(
+                    "between", f"there is no training input {end}; they are numbered from 0 to {len(x) - 1}"
+                )
+        alpha = np.linspace(0, 1, self.test_samples)[:, None]
+        return alpha * x[i] + (1 - alpha) * x[j]
 
     def generator(self, *role: int) -> np.random.Generator:
         """A generator of this data set's seed and a role of its own."""
@@ -88,11 +135,29 @@ class DataSet(Strict):
 
 @lru_cache(maxsize=16)
 def _load(data_set: DataSet) -> Data:
-    arrays = [np.array(part, dtype=np.float64, order="C") for part in data_set.make()]
-    for array in arrays:
-        array.flags.writeable = False
-    x, y, x_test, y_test = arrays
-    return Data(x, y, x_test, y_test, tuple(_notes(x, y, x_test)))
+    x, y, x_test, y_test = (read_only(part) for part in data_set.arrays())
+    # The ends of a path are training inputs by their nature.
+    return Data(x, y, x_test, y_test, tuple(_notes(x, y, x_test if data_set.between is None else x[:0])))
+
+
+def read_only(values: Array) -> Array:
+    """A copy in float64 that nobody can change."""
+    array = np.array(values, dtype=np.float64, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def unknown(count: int) -> Array:
+    """Targets (count, 1) that are still to be told."""
+    return np.full((count, 1), np.nan)
+
+
+def with_conflicts(x: Array, y: Array, count: int) -> tuple[Array, Array]:
+    """The last `count` training inputs replaced by copies of the first ones, with their targets negated."""
+    if count > len(x) // 2:
+        raise FieldError("conflicts", f"{count} of {len(x)} training inputs; at most half of them, {len(x) // 2}")
+    kept = len(x) - count
+    return np.concatenate([x[:kept], x[:count]]), np.concatenate([y[:kept], -y[:count]])
 
 
 def centred(x: Array, x_test: Array) -> tuple[Array, Array]:
@@ -121,7 +186,7 @@ def _notes(x: Array, y: Array, x_test: Array) -> list[str]:
         notes.append(
             f"{repeated} of {len(x)} training inputs are repeated (inputs {groups[0][0]} and {groups[0][1]} are equal)"
         )
-    conflicts = [group for group in groups if np.ptp(y[group], axis=0).any()]
+    conflicts = [group for group in groups if (np.ptp(y[group], axis=0) > 0).any()]
     if conflicts:
         first = conflicts[0]
         notes.append(f"inputs {first[0]} and {first[1]} are equal, with different targets: the loss cannot reach zero")

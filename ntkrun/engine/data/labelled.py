@@ -1,13 +1,17 @@
 """Data sets of labelled examples: how labels become targets. `digits` is one that scikit-learn carries."""
 
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from ntkrun.engine.data.base import Array, DataSet, centred
+from ntkrun.engine.data.base import Array, Arrays, Component, DataSet, centred, unknown, with_conflicts
 from ntkrun.errors import FieldError
+
+
+def _form(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict | Component) else "<text>"
 
 
 class Labelled(DataSet):
@@ -15,11 +19,15 @@ class Labelled(DataSet):
 
     `classes` selects some of them (all when it is not given). Targets: `signed`, one output: with two classes selected,
     -1 for the first and +1 for the second; otherwise by the parity of the class, +1 for odd and -1 for even. `one_hot`:
-    an output a class, 1 for its own and 0 elsewhere. Inputs are centred by the training inputs' mean and scaled to norm
-    sqrt(n_0).
+    an output a class, 1 for its own and 0 elsewhere; or a `Component`. The last `conflicts` training inputs are copies
+    of the first, with the opposite sign. Inputs are centred by the training inputs' mean and scaled to norm sqrt(n_0).
     """
 
-    targets: Literal["signed", "one_hot"] = "signed"
+    targets: Annotated[
+        Annotated[Literal["signed", "one_hot"], Tag("<text>")] | Annotated[Component, Tag("<mapping>")],
+        Discriminator(_form),
+    ] = "signed"
+    conflicts: int = Field(0, ge=0)
     classes: tuple[int, ...] | None = Field(None, min_length=1)
 
     def examples(self) -> tuple[Array, Array]:
@@ -33,13 +41,16 @@ class Labelled(DataSet):
             found += self.model_copy(update={"classes": None}).problems()
         return found
 
-    def make(self) -> tuple[Array, Array, Array, Array]:
+    def make(self) -> Arrays:
         inputs, labels = self.examples()
         classes = self._classes(labels)
         of_class = np.flatnonzero(np.isin(labels, classes))
         train, test = (of_class[chosen] for chosen in self.split(len(of_class), self._named()))
         x, x_test = centred(inputs[train].astype(float), inputs[test].astype(float))
-        return x, self._targets(labels[train], classes), x_test, self._targets(labels[test], classes)
+        if self.conflicts and self.targets != "signed":
+            raise FieldError("conflicts", "they are of opposite signs; use `targets: signed`")
+        x, y = with_conflicts(x, self._targets(labels[train], classes), self.conflicts)
+        return x, y, x_test, self._targets(labels[test], classes)
 
     def _classes(self, labels: Array) -> list[int]:
         known = np.unique(labels).tolist()
@@ -52,6 +63,8 @@ class Labelled(DataSet):
         return chosen
 
     def _targets(self, labels: Array, classes: list[int]) -> Array:
+        if isinstance(self.targets, Component):
+            return unknown(len(labels))
         if self.targets == "one_hot":
             return (labels[:, None] == np.array(classes)).astype(float)
         positive = labels == classes[1] if len(classes) == 2 else labels % 2 == 1

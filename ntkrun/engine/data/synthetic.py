@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag
 
-from ntkrun.engine.data.base import Array, DataSet
+from ntkrun.engine.data.base import Array, Arrays, Component, DataSet, unknown, with_conflicts
 from ntkrun.errors import FieldError
 
 INPUTS, SIGNS, TEACHER = 1, 2, 3  # roles of the random generators
@@ -15,6 +15,8 @@ TEACHER_WIDTH = 64
 
 
 def _form(value: Any) -> str:
+    if isinstance(value, dict | Component):
+        return "<mapping>"
     return "<text>" if isinstance(value, str) else "<list>"
 
 
@@ -23,29 +25,39 @@ class Synthetic(DataSet):
 
     * `random_signs`: ±1, independent of the inputs; * `product`: x_1·x_2;
     * `teacher`: (1/√m) Σ_k v_k tanh(w_k·x/√n_0) with m = 64 and all v, w from N(0, 1);
-    * a list of numbers: the targets of the training inputs and then of the test inputs.
+    * a list of numbers: the targets of the training inputs and then of the test inputs; * a `Component`.
+
+    The last `conflicts` training inputs are copies of the first ones, with their targets negated.
     """
 
     targets: Annotated[
         Annotated[Literal["random_signs", "product", "teacher"], Tag("<text>")]
-        | Annotated[tuple[float, ...], Tag("<list>")],
+        | Annotated[tuple[float, ...], Tag("<list>")]
+        | Annotated[Component, Tag("<mapping>")],
         Discriminator(_form),
     ] = "random_signs"
+    conflicts: int = Field(0, ge=0)
 
     def points(self) -> tuple[Array, Array]:
         """Training and test inputs."""
         raise NotImplementedError
 
-    def make(self) -> tuple[Array, Array, Array, Array]:
+    def make(self) -> Arrays:
         x, x_test = self.points()
-        if isinstance(self.targets, tuple):
+        if isinstance(self.targets, Component):
+            y, y_test = unknown(len(x)), unknown(len(x_test))
+        elif isinstance(self.targets, tuple):
             y, y_test = self._given()
         else:
-            y, y_test = (self._targets(part, which) for part, which in ((x, TRAINING), (x_test, TEST)))
-        return x, y[:, None], x_test, y_test[:, None]
+            y, y_test = (self._targets(part, which)[:, None] for part, which in ((x, TRAINING), (x_test, TEST)))
+        if self.conflicts and not isinstance(self.targets, str):
+            raise FieldError(
+                "conflicts", "they negate targets of a rule; use `targets: random_signs`, product or teacher"
+            )
+        return *with_conflicts(x, y, self.conflicts), x_test, y_test
 
     def _given(self) -> tuple[Array, Array]:
-        values, wanted = np.array(self.targets), self.samples + self.test_samples
+        values, wanted = np.array(self.targets)[:, None], self.samples + self.test_samples
         if len(values) != wanted:
             what = (
                 f"{len(values)} values for {self.samples} training and {self.test_samples} test inputs; give {wanted}"

@@ -5,18 +5,22 @@ import io
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from ntkrun.engine.data.base import Array, DataSet, centred
+from ntkrun.engine.data.base import Array, Arrays, Component, DataSet, centred, unknown
 from ntkrun.errors import FieldError
+
+
+def _form(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict | Component) else "<list>"
 
 
 class TableFile(DataSet):
     """A table of examples: the columns `inputs` and `targets` of a csv or parquet file, or the arrays of those names in
-    an npz.
+    an npz. In place of columns the targets may be a `Component`.
 
     Rows are chosen by the seed, training and test disjoint. `scale: true` centres and scales the inputs as for digits;
     otherwise they are taken as they stand. The path is relative to the directory that the command runs in.
@@ -26,20 +30,24 @@ class TableFile(DataSet):
     name: Literal["file"]
     path: str = Field(min_length=1)
     inputs: tuple[str, ...] = Field(min_length=1)
-    targets: tuple[str, ...] = Field(min_length=1)
+    targets: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1), Tag("<list>")] | Annotated[Component, Tag("<mapping>")],
+        Discriminator(_form),
+    ]
     scale: bool = False
 
     def identity(self) -> dict[str, Any]:
         """The contents of the file in place of its path."""
         return super().identity() | {"path": content_hash("path", self.path)}
 
-    def make(self) -> tuple[Array, Array, Array, Array]:
+    def make(self) -> Arrays:
         ending = Path(self.path).suffix.lower()
         if ending not in (".csv", ".npz", ".parquet"):
             raise FieldError("path", f"{self.path}: the ending says the format; use .csv, .npz or .parquet")
         raw = io.BytesIO(contents("path", self.path))
         columns = _npz(raw, self.path) if ending == ".npz" else _table(raw, self.path, ending)
-        x, y = self._columns(columns, "inputs"), self._columns(columns, "targets")
+        x = self._columns(columns, "inputs")
+        y = unknown(len(x)) if isinstance(self.targets, Component) else self._columns(columns, "targets")
         if len(x) != len(y):
             raise FieldError("targets", f"{self.path} has {len(y)} rows of targets for {len(x)} of inputs")
         train, test = self.split(len(x), self.path)

@@ -1,6 +1,7 @@
 """What all figures are made of: sizes, names of axes, colours, panels and legends."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,38 @@ def subtitle(group: Group, wide: bool) -> str:
     parts = [
         f"{data}, N = {first['data.samples']}, L = {first['network.depth']}, "
         f"{first['network.activation']}, β = {first['network.beta']:g}, "
-        rf"$\sigma_w$ = {first['network.weight_scale']:g}",
+        rf"$\sigma_w$ = {first['network.weight_scale']:g}" + _unusual(first),
         f"η = {first['step_size']:.3g}, {first['training.steps']} steps, {first['training.dtype']}, "
         + (seeds if most.max() > 1 else "1 seed"),
     ]
     return ("; " if wide else "\n").join(parts)
+
+
+# What else the reader must know where it is not the default: the column, that default, and how it is said.
+UNUSUAL = (
+    ("network.parametrization", "ntk", "{}"),
+    ("training.loss", "squared", "{}"),
+    ("training.batch", "full", "batches of {}"),
+    ("training.momentum", 0.0, "momentum {}"),
+    ("training.output_scale", 1.0, "output scale {}"),
+    ("data.target_scale", 1.0, "targets × {}"),
+)
+
+
+def _unusual(first: pd.Series) -> str:
+    """', mean field, output scale 10 (centred)'."""
+    said = ""
+    for column, usual, text in UNUSUAL:
+        value = first.get(column, usual)
+        if not pd.isna(value) and str(value) != str(usual):
+            said += ", " + text.format(_told(value))
+    return said
+
+
+def _told(value: Any) -> str:
+    """A value of a config without the marks of YAML."""
+    found = re.fullmatch(r'\{"centred": (.*)\}', str(value))
+    return f"{float(found.group(1)):g} (centred)" if found else str(value).replace("_", " ")
 
 
 def lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any]) -> None:
