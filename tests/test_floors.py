@@ -13,8 +13,11 @@ def _modules_after(code: str) -> set[str]:
 
 
 EVIDENCE = "estimates figures summary tables"
-ENGINE = "blocks data kernel memory modules network probes stack tiles training"
-LAB = "config execute plan points provenance sections store yaml_reader"
+ENGINE = (
+    "blocks data descent detail kernel memory modes modules network operators outputs probes recorder stack tiles "
+    "training"
+)
+LAB = "config execute limits plan points provenance sections store tables yaml_reader"
 
 
 def _imports(floor: str, names: str) -> str:

@@ -51,6 +51,8 @@ def test_writing_a_default_out_changes_no_id() -> None:
         "data.samples=64",
         "training.dtype=float32",
         "probes.every=1",
+        "probes.detail={log_spaced: 16}",
+        "probes.outputs=[first, last]",
         "network.weight_scale=1",
     ):
         assert _ids(BASE, override) == ids
