@@ -31,7 +31,7 @@ class Largest:
 
 
 def operator_norms(w: Tensor, start: Tensor | None = None) -> Largest:
-    """‖w‖_op of each w (S, m, n). The first block is `start` (S, min(m, n), at least BLOCK) where given, else the same
+    """‖w‖_op of each w (S, m, n). The first block is `start` (S, min(m, n), BLOCK) where given, else the same
     random vectors for every matrix. nan for a matrix that is not finite. What a matrix gets does not depend on those it
     is stacked with, beyond rounding."""
     tall = w if w.shape[1] >= w.shape[2] else w.mT

@@ -55,6 +55,8 @@ def test_writing_a_default_out_changes_no_id() -> None:
         "training.dtype=float32",
         "training.output_scale=1",
         "probes.every=1",
+        "probes.detail={log_spaced: 16}",
+        "probes.outputs=[first, last]",
         "network.weight_scale=1",
         "network.parametrization=ntk",
     ):
