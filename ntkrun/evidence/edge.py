@@ -40,7 +40,17 @@ def edge(trained: pd.DataFrame) -> Estimate:
         side = "larger" if restless.empty else "smaller"
         return Estimate(trouble=f"{what} (ηλ_max from {edges.min():.3g} to {edges.max():.3g}): try {side} step sizes")
     low, high = sorted((float(calm.max()), float(restless.min())))
-    return Estimate(math.sqrt(low * high), (low, high), (float(edges.min()), float(edges.max())), len(trained))
+    span = (float(edges.min()), float(edges.max()))
+    return Estimate(math.sqrt(low * high), (low, high), span, len(trained), remark=_fates(trained, rose))
+
+
+def _fates(trained: pd.DataFrame, rose: pd.Series) -> str:
+    """What became of the runs whose loss rose: some come back to a small loss, with a flatter kernel (a catapult)."""
+    diverged = int((trained["status"] == "diverged").sum())
+    back = trained[rose & (trained["status"] == "done") & (trained["loss_ratio"] < 1)]
+    ends = (back["step_size"] * back["lambda_max_end"]).max()
+    catapults = f"{len(back)} of the runs whose loss rose ended below its start"
+    return f"{catapults}{f', with ηλ_max at most {ends:.2f}' if len(back) else ''}; {diverged} diverged"
 
 
 def sharpness(trained: pd.DataFrame) -> pd.Series:
