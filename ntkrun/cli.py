@@ -333,10 +333,10 @@ def _judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | No
     """The verdicts on the claims of the sweep's config, stored as claims.json; and what the config expects of the
     runs."""
     from ntkrun.evidence.verdicts import asked, document, judge
+    from ntkrun.lab.asked import stored_claims
 
-    config = results.config()
-    expect = config.get("expect")
-    verdicts = judge(results, asked(config.get("claims", ())))
+    wanted, expect = stored_claims(results.config(), results.path / "sweep.yaml")
+    verdicts = judge(results, asked(wanted))
     found = document(verdicts, results, expect)
     results.write_claims(_json_text(found) + "\n")
     return verdicts, found, expect
