@@ -61,6 +61,7 @@ AT_LEAST_ROOT_N = (-1.2, -0.35)  # where n^(-1/2) is a bound that holds with roo
 GATES = (-1.1, -0.5)  # relu's flipped gates: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
 FLIPS = (0.4, 1.3)  # gates that flip within a step add at random: √η; all other terms η
 NOT_GROWING = (-0.35, 0.1)
+NO_ENSEMBLE = "there is no limit ensemble, or no test inputs"
 FOLLOWED = "no mode starts large enough and falls e-fold: squared loss, more steps"
 TWO_OUTPUTS = "it takes two outputs or more"
 
@@ -146,8 +147,8 @@ _TABLE = (
     Claim(
         "lazy-weights",
         "Each weight matrix moves ever less, relative to its start, as the width grows: sup_t ‖Δw‖/‖w_0‖ falls like "
-        "n^(-1/2) in the first and last layer and like 1/n in hidden ones, that of all together in between; the operator "
-        "norms of Δw/√m fall like n^(-1/2).",
+        "n^(-1/2) in the first and last layer and like 1/n in hidden ones, that of all together in between; the "
+        "operator norms of Δw/√m fall like n^(-1/2).",
         "[J] theorem 2; [L] figure 1",
         (
             *_LAZY,
@@ -240,8 +241,8 @@ _TABLE = (
         "predicts: its mean and its covariance at the time of the last step.",
         "[L] equations 13 to 16; [J] figure 2",
         (
-            Height("mean", (0.85, 1.15), ensembles.learned_part, needs="no limit ensemble or no test inputs"),
-            Height("spread", (0.75, 1.25), ensembles.spread, needs="no limit ensemble or no test inputs"),
+            Height("mean", (0.85, 1.15), ensembles.learned_part, needs=f"{NO_ENSEMBLE}, or its mean is 0"),
+            Height("spread", (0.75, 1.25), ensembles.spread, needs=NO_ENSEMBLE),
         ),
         (*GENTLY, only_if.squared),
     ),
