@@ -11,7 +11,7 @@ from scipy import stats
 WIDTH = "network.width"
 CONFIDENCE = 0.95
 WIDTHS_PER_LAYER = 16  # a width enters a fit when n >= 16 L: the expansion is in L/n
-CURVATURE_LEVEL = 0.01  # a power law is given up for a range when its curvature is this unlikely
+CURVATURE_LEVEL = 0.05  # a power law is given up for a range when its curvature is this unlikely
 BLOCKS = 40  # of seeds, for the jackknife: more would not make its interval better, only dearer
 
 Interval = tuple[float, float]
@@ -103,7 +103,7 @@ def fit_power_law(
     line serves instead, taken as equal at all widths. `paired` replicates stand at one place in every width's array:
     each place has its own slope, and the interval is the t interval of their mean.
 
-    The range: widths n >= `smallest`; then, while the quadratic term in log n is significant at 1 %, the smallest width
+    The range: widths n >= `smallest`; then, while the quadratic term in log n is significant at 5 %, the smallest width
     is dropped, down to three (the largest where the law is one of small values, `towards` "small"). If the last three
     are curved too, no one slope describes them: the interval is the hull of those of the two local exponents, between
     the first two widths and between the last two.

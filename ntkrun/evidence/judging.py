@@ -12,8 +12,8 @@ HOPELESS = 400  # times as many seeds: the estimate sits on the edge, and other 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds`, the fewest at any
-    value of the axis; `doubt` says where most of the variance comes from; `curved`: no one exponent describes the
+    """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds` at the value
+    of the axis that most of the variance comes from, which `doubt` says, else the fewest anywhere; `curved`: no one exponent describes the
     range, and what would (wider networks, say), or ""; `trouble` says why it cannot be judged, or ""; `remark` is what
     a reader should know beside the number."""
 
@@ -81,9 +81,11 @@ def of_exponent(found: Exponent, further: str) -> Estimate:
         few = [at for at, count in found.counts.items() if count < 3]
         what = f"fewer than 3 seeds at {_list(few)}; run at least 3, better 10"
         return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=what)
-    return Estimate(
-        found.slope, found.interval, found.fit_range, seeds, _doubt(found), "" if found.asymptotic else further
-    )
+    curved = "" if found.asymptotic else further
+    at = max(found.doubt, key=lambda where: found.doubt[where], default=None)
+    if at is None or found.doubt[at] < 0.5:
+        return Estimate(found.slope, found.interval, found.fit_range, seeds, "at each value", curved)
+    return Estimate(found.slope, found.interval, found.fit_range, int(found.counts[at]), f"at {at:g}", curved)
 
 
 TWO = "a power law takes at least three values of the axis to be seen, and there are only"
@@ -95,14 +97,6 @@ def of_level(found: Level, at: float) -> Estimate:
         what = f"{found.count} finished runs; it takes at least 3"
         return Estimate(found.mean, found.interval, seeds=found.count, trouble=what)
     return Estimate(found.mean, found.interval, (at, at), found.count, f"at {at:g}")
-
-
-def _doubt(found: Exponent) -> str:
-    if not found.doubt:
-        return ""
-    at = max(found.doubt, key=lambda where: found.doubt[where])
-    share = found.doubt[at]
-    return f"at {at:g}" if share > 0.5 else "at each value"
 
 
 def _span(interval: Interval) -> str:
