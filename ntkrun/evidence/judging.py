@@ -12,10 +12,10 @@ HOPELESS = 400  # times as many seeds: the estimate sits on the edge, and other 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds` at the value
-    of the axis that most of the variance comes from, which `doubt` says, else the fewest anywhere; `curved`: no one exponent describes the
-    range, and what would (wider networks, say), or ""; `trouble` says why it cannot be judged, or ""; `remark` is what
-    a reader should know beside the number."""
+    """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds` at the value of the
+    axis that most of the variance comes from, which `doubt` says, else the fewest anywhere; `curved`: no one exponent
+    describes the range, and what would (wider networks, say), or ""; `trouble` says why it cannot be judged, or "";
+    `remark` is what a reader should know beside the number."""
 
     value: float = math.nan
     interval: Interval = (math.nan, math.nan)
