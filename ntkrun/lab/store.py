@@ -73,9 +73,12 @@ class Results:
         return dict(Store(self.path).description()["config"])
 
     def write_claims(self, text: str) -> None:
-        """Store the verdicts on these tables as claims.json."""
+        """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
+        a directory which may only be read can be judged."""
         path = self.path / "claims.json"
         with _sentence_for(path):
+            if path.exists() and path.read_bytes() == text.encode():
+                return
             _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def figures_are_current(self) -> bool:
