@@ -14,6 +14,7 @@ from ntkrun.engine.training import State
 from ntkrun.lab.execute import Outlook, work
 from ntkrun.lab.plan import Stack, columns, stacks
 from ntkrun.lab.points import network, step_size
+from ntkrun.lab.sections import Point
 
 REFRESH = 0.25  # seconds between two looks at a running stack
 
@@ -28,7 +29,7 @@ class SweepProgress:
         self.done_work = self.total_work = 0.0
         self.started = self.looked = 0.0
         self.numbers = ""
-        self.labels: dict[str, str] = {}
+        self.labels: dict[Point, str] = {}
 
     def begins(self, missing: Sequence[Stack], finished: int) -> None:
         self.finished, self.runs = finished, finished + sum(len(stack.runs) for stack in missing)
@@ -54,14 +55,14 @@ class SweepProgress:
         self.looked = now
         current = self.done_work + work(stack) * state.step / max(1, stack.point.training.steps)
         loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
-        numbers = f"{self.labels[stack.runs[0].run_id]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
+        numbers = f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
         self.bar.update(self.task, completed=current, numbers=numbers, counts=self._counts(current, now))
 
     def committed(self, stack: Stack, result: StackResult) -> None:
         self.done_work += work(stack)
         self.finished += len(stack.runs)
         now = time.monotonic()
-        label = self.labels[stack.runs[0].run_id]
+        label = self.labels[stack.point]
         for run in result.departed:
             self._say(f"{label}, seed {stack.seeds[run.position]}: diverged; {run.reason}")
         if self.bar is not None:
@@ -70,6 +71,12 @@ class SweepProgress:
             last = _last(result) if len(result.departed) < len(stack.runs) else ", all diverged"
             took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{last}"
             self._say(f"{took}; {self._counts(self.done_work, now)}")
+
+    def halved(self, stack: Stack) -> None:
+        runs = len(stack.runs)
+        self._say(
+            f"{self.labels[stack.point]}: {runs} runs at once do not fit into memory; going on with {-(-runs // 2)}"
+        )
 
     def _say(self, line: str) -> None:
         """A line as it stands, unwrapped, so that a log can be searched."""
@@ -93,7 +100,7 @@ def plan_lines(ahead: Outlook) -> list[str]:
         seeds = f"{len(stack.runs)} seeds" if len(stack.runs) > 1 else "1 seed"
         parameters, steps = network(stack.point).parameter_count, stack.point.training.steps
         step = f"step size {step_size(stack.point):.4g}"
-        lines.append(f"  {labels[stack.runs[0].run_id]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+        lines.append(f"  {labels[stack.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
     return lines + [f"note: {note}" for note in ahead.notes]
 
 
@@ -111,16 +118,16 @@ def _bar(console: Console) -> Progress:
     return _Bar(BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=4, transient=True)
 
 
-def _labels(missing: Sequence[Stack]) -> dict[str, str]:
-    """Each stack by what is varied in the sweep, as in 'width 256', under its first run's id."""
-    rows = [columns(stack.runs[0]) for stack in missing]
-    keys = dict.fromkeys(key for row in rows for key in row if key not in ("run_id", "seed"))
-    varied = [key for key in keys if len({str(row.get(key)) for row in rows}) > 1] or ["network.width"]
+def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
+    """Each grid point by what is varied in the sweep, as in 'width 256'."""
+    rows = {stack.point: columns(stack.runs[0]) for stack in missing}
+    keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
+    varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
 
     def label(row: dict[str, Any]) -> str:
         return ", ".join(f"{key.split('.', 1)[1].replace('_', ' ')} {row[key]}" for key in varied if key in row)
 
-    return {row["run_id"]: label(row) for row in rows}
+    return {point: label(row) for point, row in rows.items()}
 
 
 def _last(result: StackResult) -> str:
