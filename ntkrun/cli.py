@@ -103,7 +103,7 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import Nobody, outlook, run_sweep
+    from ntkrun.lab.execute import Nobody, outlook, resolve_device, run_sweep
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
     from ntkrun.lab.tasks import notes_on
@@ -114,8 +114,8 @@ def sweep(
         ahead = outlook(the_sweep, results, device, memory)
         _print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
         return
-    profiled = Profile() if profile else None
-    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False))
+    where, profiled = resolve_device(device), Profile() if profile else None
+    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False), where)
     if not quiet:
         for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}")

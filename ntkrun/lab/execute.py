@@ -16,8 +16,8 @@ from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.budget import bytes_for, recut, stacks_within, too_large
 from ntkrun.lab.config import Sweep
+from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.plan import Run, Stack, columns, plan
-from ntkrun.lab.points import data_of, network
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.store import Results, Store
@@ -46,12 +46,12 @@ class Nobody:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a sweep would do: its runs, those of them that are still missing and the stacks that they make, and what the
-    data have to say."""
+    """What a sweep would do: its runs, those of them that are still missing and what each grid point of theirs will
+    take, and what the data have to say."""
 
     runs: tuple[Run, ...]
     missing: tuple[Run, ...]
-    stacks: tuple[Stack, ...]
+    estimates: tuple[Estimate, ...]
     notes: tuple[str, ...]
     path: Path
 
@@ -60,6 +60,7 @@ class Outlook:
             "results": str(self.path),
             "runs": len(self.runs),
             "missing": [columns(run) for run in self.missing],
+            "estimates": [estimate.as_json() for estimate in self.estimates],
             "notes": list(self.notes),
         }
 
@@ -149,8 +150,8 @@ def outlook(
     path = Path(results) / sweep.name
     finished = Store(path).finished()
     missing = tuple(run for run in runs if run.run_id not in finished)
-    stacked = stacks_within(missing, bytes_for(memory, where), where)
-    return Outlook(runs, missing, tuple(stacked), notes_on(runs), path)
+    ahead = estimates(stacks_within(missing, bytes_for(memory, where), where), where)
+    return Outlook(runs, missing, tuple(ahead), notes_on(runs), path)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -174,15 +175,3 @@ def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> 
         "notes": list(notes_on(runs)),
         "made_by": made_by,
     }
-
-
-def work(stack: Stack) -> float:
-    """The cost of a stack in multiplications, roughly: the share of the time that it will take.
-
-    A step of one run passes its P parameters forward and back (6N), over the test inputs (2M) and through memory (about
-    60 multiplications' worth each); eigenvalues take about 150(NO)³; whatever the stack, a step costs some 2e8.
-    """
-    net, data, steps = network(stack.point), data_of(stack.point), stack.point.training.steps
-    outputs = len(data.x) * data.outputs
-    a_run = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60) + 150 * outputs**3
-    return (steps + 1) * (len(stack.runs) * a_run + 2e8)
