@@ -181,7 +181,7 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--results", "tiny.yaml"], "cannot write results here"),
         (["sweep", "tiny.yaml", "--memory", "0"], "--memory 0: give the GiB that a stack may take"),
         (["sweep", "tiny.yaml", "--memory", "-1", "--dry-run"], "--memory -1: give the GiB"),
-        (["sweep", "tiny.yaml", "--memory", "much"], "'much' is not a valid float"),
+        (["sweep", "tiny.yaml", "--memory", "much"], "Invalid value for '--memory'"),
         (["sweep", "tiny.yaml", "--memory", "1e-6"], "network.width 32: one network of 129 parameters takes"),
         (["sweep"], "Missing argument 'CONFIG'"),
         (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
