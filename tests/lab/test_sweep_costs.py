@@ -63,7 +63,7 @@ def test_short_sweeps_are_not_measured_and_long_ones_are(measured: list[torch.dt
 def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     measured: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "seconds_of", lambda missing, device: (lambda stack: 100.0, True))
+    monkeypatch.setattr(terminal, "seconds_of", lambda missing, device: (lambda stack: 40.0, True))
     now = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     said: list[str] = []
@@ -71,9 +71,9 @@ def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     progress = terminal.SweepProgress(Console(), CPU)
     narrow, wide = _stacks()
     progress.begins([narrow, wide], 0)
-    assert said == ["14 runs to do, 0 of 14 done already, about 3 min left"]  # 200 s
-    now[0] = 300.0  # three times as long as estimated: 100 s left at a pace of 320/120
-    progress.committed(narrow, StackResult({}, {}, {}, {}, {}, [], 300.0))
-    assert said[-1].endswith("7/14 runs, 4 min left")
+    assert said == ["14 runs to do, 0 of 14 done already, about 80 s left"]
+    now[0] = 10.0  # a quarter of the estimate: 40 s are left at a pace of (10 + 20)/(40 + 20)
+    progress.committed(narrow, StackResult({}, {}, {}, {}, {}, [], 10.0))
+    assert said[-1].endswith("7/14 runs, 20 s left")
     progress.halved(wide)
     assert said[-1] == "width 64: 7 runs at once do not fit into memory; going on with 4"
