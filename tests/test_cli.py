@@ -187,7 +187,7 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
         (["status", "nothing"], "nothing: no sweep here"),
         (["plot", "nothing"], "nothing: no sweep here"),
-        (["list", "colours"], "choose activations, data or losses"),
+        (["list", "colours"], "choose activations, data, losses or claims"),
         (["swep"], "No such command 'swep'"),
     ],
 )

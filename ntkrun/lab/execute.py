@@ -85,9 +85,14 @@ def run_sweep(
     budget = bytes_for(memory, where)
     store = Store(Path(results) / sweep.name)
     runs = plan(sweep)
+
+    def stacked(finished: set[str]) -> list[Stack]:
+        return stacks_within((run for run in runs if run.run_id not in finished), budget, where)
+
+    stacked(store.finished())  # what does not fit is said before anything is written
     with store.writing():
         finished = store.finished()
-        missing = stacks_within((run for run in runs if run.run_id not in finished), budget, where)
+        missing = stacked(finished)
         made_by = provenance(where)
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
         watch.begins(missing, sum(run.run_id in finished for run in runs))
