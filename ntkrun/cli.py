@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.kernels import Arrays
+    from ntkrun.lab.profile import Profile
     from ntkrun.lab.store import Results
 
     MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
@@ -46,6 +47,14 @@ Overrides = Annotated[
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A sweep's results, such as results/width")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:K")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="The file to write, replaced if it is there")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB",
+        help="What a stack of networks may take; three quarters of what is free if not given",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 
 
@@ -78,6 +87,8 @@ def sweep(
     overrides: Overrides = None,
     results: Annotated[Path, typer.Option(help="Where results go, in a folder of the sweep's name")] = Path("results"),
     device: Device = "auto",
+    memory: Memory = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
     json: Json = False,
@@ -92,23 +103,25 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import Nobody, notes_on, outlook, resolve_device, run_sweep
+    from ntkrun.lab.execute import Nobody, outlook, resolve_device, run_sweep
     from ntkrun.lab.plan import plan
+    from ntkrun.lab.profile import Profile
+    from ntkrun.lab.tasks import notes_on
     from ntkrun.terminal import SweepProgress, plan_lines
 
     the_sweep = load_config(config, overrides or [])
     if dry_run:
-        resolve_device(device)
-        ahead = outlook(the_sweep, results)
+        ahead = outlook(the_sweep, results, device, memory)
         _print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
         return
-    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False))
+    where, profiled = resolve_device(device), Profile() if profile else None
+    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False), where)
     if not quiet:
         for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        found = run_sweep(the_sweep, results, device, progress)
+        found = run_sweep(the_sweep, results, device, progress, memory, profiled)
     except KeyboardInterrupt:
         print(
             f"interrupted; finished runs are kept in {results / the_sweep.name}. The same command goes on.",
@@ -119,7 +132,7 @@ def sweep(
         progress.close()
     if not no_plots and not found.figures_are_current():
         _draw(found)
-    _close(found, json, quiet)
+    _close(found, profiled, json, quiet)
 
 
 @app.command()
@@ -342,8 +355,8 @@ def _judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | No
     return verdicts, found, expect
 
 
-def _close(results: "Results", json: bool, quiet: bool) -> None:
-    """The closing tables, and the exit code."""
+def _close(results: "Results", profile: "Profile | None", json: bool, quiet: bool) -> None:
+    """The closing tables, where the time went if asked for, and the exit code."""
     from ntkrun.evidence.claims_table import claims_tables
     from ntkrun.evidence.summary import groups
     from ntkrun.evidence.tables import closing_document, closing_tables
@@ -351,9 +364,12 @@ def _close(results: "Results", json: bool, quiet: bool) -> None:
     found = groups(results.runs, results.steps, results.layers)
     verdicts, judged, expect = _judge(results)
     if json:
-        _print_json({"results": str(results.path), "groups": closing_document(found), **judged})
+        timed = {"profile": profile.document()} if profile else {}
+        _print_json({"results": str(results.path), "groups": closing_document(found), **judged, **timed})
     elif not quiet:
         _print_table(*closing_tables(found), *claims_tables(verdicts))
+        if profile:
+            print("\n".join(profile.lines()))
         print(f"results in {results.path}")
     ended = set(results.runs["status"]) - {"done", expect}
     if ended:

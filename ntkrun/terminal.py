@@ -1,41 +1,52 @@
 """What a person sees of a sweep on the terminal: progress while it runs, tables when it has run."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from ntkrun.engine.memory import GIB
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.stack import StackResult
 from ntkrun.engine.training import State
-from ntkrun.lab.execute import Outlook, work
-from ntkrun.lab.plan import Stack, columns, stacks
+from ntkrun.lab.costs import rough_seconds, seconds_of
+from ntkrun.lab.execute import Outlook
+from ntkrun.lab.plan import Stack, columns
 from ntkrun.lab.points import network, step_size
+from ntkrun.lab.sections import Point
 
 REFRESH = 0.25  # seconds between two looks at a running stack
+TRUST = 20.0
 
 
 class SweepProgress:
     """Follows a sweep: a live bar on a terminal, a plain line a stack elsewhere. Implements execute.Watch."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, console: Console, device: torch.device):
+        self.console, self.device = console, device
+        self.seconds: Callable[[Stack], float] = rough_seconds
+        self.trust = 0.0  # seconds of work for which an estimate stands before what is seen outweighs it
         self.bar: Progress | None = None
         self.runs = self.finished = 0
         self.done_work = self.total_work = 0.0
         self.started = self.looked = 0.0
         self.numbers = ""
-        self.labels: dict[str, str] = {}
+        self.labels: dict[Point, str] = {}
 
     def begins(self, missing: Sequence[Stack], finished: int) -> None:
         self.finished, self.runs = finished, finished + sum(len(stack.runs) for stack in missing)
-        self.total_work = sum(work(stack) for stack in missing)
+        self.seconds, measured = seconds_of(missing, self.device)
+        self.trust = TRUST if measured else 0.0
+        self.total_work = sum(map(self.seconds, missing))
         self.labels = _labels(missing)
         self.started = time.monotonic()
         count = f"{self.runs - finished} runs to do, {finished} of {self.runs} done already"
+        if measured:
+            count += f", about {_duration(self.total_work)} left"
         if not missing:
             self._say(f"nothing to run: all {self.runs} runs are finished")
         elif self.console.is_terminal:
@@ -52,16 +63,16 @@ class SweepProgress:
         if now - self.looked < REFRESH:
             return
         self.looked = now
-        current = self.done_work + work(stack) * state.step / max(1, stack.point.training.steps)
+        current = self.done_work + self.seconds(stack) * state.step / max(1, stack.point.training.steps)
         loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
-        numbers = f"{self.labels[stack.runs[0].run_id]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
+        numbers = f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
         self.bar.update(self.task, completed=current, numbers=numbers, counts=self._counts(current, now))
 
     def committed(self, stack: Stack, result: StackResult) -> None:
-        self.done_work += work(stack)
+        self.done_work += self.seconds(stack)
         self.finished += len(stack.runs)
         now = time.monotonic()
-        label = self.labels[stack.runs[0].run_id]
+        label = self.labels[stack.point]
         for run in result.departed:
             self._say(f"{label}, seed {stack.seeds[run.position]}: diverged; {run.reason}")
         if self.bar is not None:
@@ -70,6 +81,12 @@ class SweepProgress:
             last = _last(result) if len(result.departed) < len(stack.runs) else ", all diverged"
             took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{last}"
             self._say(f"{took}; {self._counts(self.done_work, now)}")
+
+    def halved(self, stack: Stack) -> None:
+        runs = len(stack.runs)
+        self._say(
+            f"{self.labels[stack.point]}: {runs} runs at once do not fit into memory; going on with {-(-runs // 2)}"
+        )
 
     def _say(self, line: str) -> None:
         """A line as it stands, unwrapped, so that a log can be searched."""
@@ -80,21 +97,31 @@ class SweepProgress:
             self.bar.stop()
 
     def _counts(self, done: float, now: float) -> str:
-        left = (now - self.started) * (self.total_work / done - 1) if done else 0.0
+        known = done + self.trust
+        pace = (now - self.started + self.trust) / known if known else 0.0
+        left = (self.total_work - done) * pace
         return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
 
 
 def plan_lines(ahead: Outlook) -> list[str]:
-    """What a sweep would do, a line a stack."""
-    missing = stacks(ahead.missing)
-    labels = _labels(missing)
+    """What a sweep would do: two lines a grid point, and the sum."""
+    labels = _labels([Stack(each.point, each.runs) for each in ahead.estimates])
     lines = [f"{len(ahead.runs)} runs, {len(ahead.missing)} of them missing in {ahead.path}"]
-    for stack in missing:
-        seeds = f"{len(stack.runs)} seeds" if len(stack.runs) > 1 else "1 seed"
-        parameters, steps = network(stack.point).parameter_count, stack.point.training.steps
-        step = f"step size {step_size(stack.point):.4g}"
-        lines.append(f"  {labels[stack.runs[0].run_id]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+    for each in ahead.estimates:
+        seeds, steps = _count(len(each.runs), "seed"), each.point.training.steps
+        parameters, step = network(each.point).parameter_count, f"step size {step_size(each.point):.4g}"
+        lines.append(f"  {labels[each.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+        stacked = f"{_count(each.stacks, 'stack')} of {each.bytes / GIB:.2g} GiB"
+        lines.append(f"    {stacked}, about {_duration(each.seconds)}")
+    if ahead.estimates:
+        taken = sum(each.seconds for each in ahead.estimates)
+        most = max(each.bytes for each in ahead.estimates) / GIB
+        lines.append(f"about {_duration(taken)} in all, {most:.2g} GiB at a time")
     return lines + [f"note: {note}" for note in ahead.notes]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 class _Bar(Progress):
@@ -111,16 +138,16 @@ def _bar(console: Console) -> Progress:
     return _Bar(BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=4, transient=True)
 
 
-def _labels(missing: Sequence[Stack]) -> dict[str, str]:
-    """Each stack by what is varied in the sweep, as in 'width 256', under its first run's id."""
-    rows = [columns(stack.runs[0]) for stack in missing]
-    keys = dict.fromkeys(key for row in rows for key in row if key not in ("run_id", "seed"))
-    varied = [key for key in keys if len({str(row.get(key)) for row in rows}) > 1] or ["network.width"]
+def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
+    """Each grid point by what is varied in the sweep, as in 'width 256'."""
+    rows = {stack.point: columns(stack.runs[0]) for stack in missing}
+    keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
+    varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
 
     def label(row: dict[str, Any]) -> str:
         return ", ".join(f"{key.split('.', 1)[1].replace('_', ' ')} {row[key]}" for key in varied if key in row)
 
-    return {row["run_id"]: label(row) for row in rows}
+    return {point: label(row) for point, row in rows.items()}
 
 
 def _last(result: StackResult) -> str:

@@ -94,6 +94,8 @@ def test_json_is_one_document_and_nothing_else(swept: Swept) -> None:
     assert (status["planned"], status["done"], status["missing"]) == (4, 4, 0)
     ahead = json.loads(_ntkrun("sweep", "tiny.yaml", "sweep.seeds=3", "--dry-run", "--json", cwd=here).stdout)
     assert (ahead["runs"], len(ahead["missing"])) == (6, 2)
+    assert [row["runs"] for row in ahead["estimates"]] == [1, 1]
+    assert all(row["seconds"] > 0 and row["gib"] > 0 for row in ahead["estimates"])
 
 
 def test_quiet_says_nothing(swept: Swept) -> None:
@@ -106,7 +108,25 @@ def test_dry_run_says_what_would_run_and_touches_nothing(here: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.splitlines()[0] == "4 runs, 4 of them missing in results/tiny"
     assert "width 32: 2 seeds, 129 parameters, 5 steps, step size" in done.stdout
+    assert done.stdout.count("1 stack of ") == 2
+    assert done.stdout.splitlines()[-1].endswith("GiB at a time")
     assert not (here / "results").exists()
+
+
+def test_a_profile_says_where_the_time_went(here: Path) -> None:
+    done = _ntkrun("sweep", "tiny.yaml", "--profile", "--no-plots", "--memory", "0.5", cwd=here)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    table = lines[lines.index("where the time went, in seconds, by width") + 1 :]
+    assert table[0].split() == ["32", "64", "all"]
+    assert [line.split("  ")[0] for line in table[1:12]] == [
+        *("initialisation", "forward", "backward", "kernel", "update", "probes", "detail", "flows"),
+        *("reading back", "writing", "together"),
+    ]
+    more = _ntkrun("sweep", "tiny.yaml", "sweep.seeds=3", "--profile", "--no-plots", "--json", cwd=here)
+    profile = json.loads(more.stdout)["profile"]
+    assert [row["width"] for row in profile] == ["32", "64"]
+    assert all(row["seconds"]["kernel"] > 0 for row in profile)
 
 
 def test_no_plots_draws_nothing_and_plot_makes_up_for_it(here: Path) -> None:
@@ -159,11 +179,15 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--device", "tpu"], "--device tpu: choose auto, cpu, cuda or cuda:K"),
         (["sweep", "tiny.yaml", "--dry-run", "--device", "cuda:99"], "no such CUDA device"),
         (["sweep", "tiny.yaml", "--results", "tiny.yaml"], "cannot write results here"),
+        (["sweep", "tiny.yaml", "--memory", "0"], "--memory 0: give the GiB that a stack may take"),
+        (["sweep", "tiny.yaml", "--memory", "-1", "--dry-run"], "--memory -1: give the GiB"),
+        (["sweep", "tiny.yaml", "--memory", "much"], "Invalid value for '--memory'"),
+        (["sweep", "tiny.yaml", "--memory", "1e-6"], "network.width 32: one network of 129 parameters takes"),
         (["sweep"], "Missing argument 'CONFIG'"),
         (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
         (["status", "nothing"], "nothing: no sweep here"),
         (["plot", "nothing"], "nothing: no sweep here"),
-        (["list", "colours"], "choose activations, data or losses"),
+        (["list", "colours"], "choose activations, data, losses or claims"),
         (["swep"], "No such command 'swep'"),
     ],
 )

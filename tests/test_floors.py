@@ -17,10 +17,10 @@ EVIDENCE = (
     "pairing parts per_run rates regression summary tables vanishing verdicts"
 )
 ENGINE = (
-    "blocks data descent detail kernel memory modes modules network operators outputs parametrization probes readout "
-    "recorder stack tiles training"
+    "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
+    "parametrization probes rates readout recorder stack tiles training"
 )
-LAB = "asked config execute limits plan points provenance sections store tables yaml_reader"
+LAB = "asked budget config costs execute limits plan points profile provenance sections store tables tasks yaml_reader"
 
 
 def _imports(floor: str, names: str) -> str:

@@ -138,8 +138,10 @@ class DenseNetwork:
 
         def draw(std: float, layer: int, role: int, *shape: int) -> Tensor:
             stack = torch.empty(len(seeds), *shape, dtype=dtype)
+            drawn = torch.empty(*shape, dtype=torch.float64)  # one for all seeds: fresh memory would be mapped in anew
             for position, seed in enumerate(seeds):
-                stack[position] = torch.from_numpy(generator(seed, layer, role, *shape).standard_normal(shape)) * std
+                generator(seed, layer, role, *shape).standard_normal(out=drawn.numpy())
+                stack[position] = drawn.mul_(std)
             return stack.to(device)
 
         n = self.widths

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine import descent
+from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.detail import LAYER_COLUMNS, Start, detail, detail_start, growth
 from ntkrun.engine.flows import Flows, Problem, flows
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
@@ -64,22 +65,35 @@ class Measurement:
     pull: descent.Pull | None
 
 
-def reference(net: DenseNetwork, state: State, problem: Problem, detailed: bool = False) -> Reference:
+def reference(
+    net: DenseNetwork, state: State, problem: Problem, detailed: bool = False, clock: Laps = SILENT
+) -> Reference:
     """The reference that the first state of a training makes; `detailed` where there are detail steps."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
-    kernel, predictions = state_kernel(net, state), flows(net, state.start, problem)
+    clock.lap("probes")
+    kernel = state_kernel(net, state)
+    clock.lap("kernel")
+    predictions = flows(net, state.start, problem)
+    clock.lap("flows")
     readout = Readout.begin(problem.scale, net, state.start, problem.x_test)
     start = detail_start(net, state, kernel) if detailed else None
     along = directions(predictions) if detailed else None
+    clock.lap("detail")
     return Reference(norms, kernel, state.outputs, predictions, readout, start, along)
 
 
 def measure(
-    net: DenseNetwork, state: State, ref: Reference, detailed: bool = False, keep_outputs: bool = False
+    net: DenseNetwork,
+    state: State,
+    ref: Reference,
+    detailed: bool = False,
+    keep_outputs: bool = False,
+    clock: Laps = SILENT,
 ) -> Measurement:
     """Every number of a probed state against its reference; the dearer ones where it is a detail step, else nan."""
     assert state.distances is not None, "only a probed state has them"
     kernel, problem = state_kernel(net, state), ref.flows.problem
+    clock.lap("kernel")
     test = net.forward(state.params, problem.x_test)
     outputs = torch.cat([state.outputs, ref.readout(test.outputs)], dim=1)
     numbers = {
@@ -90,9 +104,11 @@ def measure(
         "weight_drift": state.distances.norm(dim=1) / ref.norms.norm(dim=1),
         "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(kernel, problem.limit),
-        **flow_numbers(outputs, ref.flows, state.step * problem.step_size),
     }
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
+    clock.lap("probes")
+    numbers |= flow_numbers(outputs, ref.flows, state.step * problem.step_size)
+    clock.lap("flows")
     nowhere = torch.full_like(numbers["weight_drift"], torch.nan)
     test_deltas = output_gradients(test) if detailed or keep_outputs else []
     modes, pull = {}, None
@@ -107,6 +123,7 @@ def measure(
         numbers["growth"] = nowhere
     numbers |= dict.fromkeys(descent.COLUMNS, nowhere)  # until the step is taken
     kept = output_columns(net, state, test, test_deltas, outputs, problem.scale) if keep_outputs else {}
+    clock.lap("detail" if detailed or keep_outputs else "probes")
     return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.flows import Problem
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.precision import full_float32
@@ -70,23 +71,35 @@ def run_stack(
     device: torch.device,
     watch: Watcher = lambda state, measurement: None,
     read_every: int | None = None,
+    clock: Laps = SILENT,
 ) -> StackResult:
     """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes.
 
     Losses and probes are read from the device, and divergence looked for, every `read_every` steps; None: at each on a
-    CPU, every STEPS_UNREAD elsewhere. The result does not depend on it.
+    CPU, every STEPS_UNREAD elsewhere. The result does not depend on it. `clock` is told of each phase as it ends.
     """
     started = time.perf_counter()
     read_every = read_every or (1 if device.type == "cpu" else STEPS_UNREAD)
     net, problem = task.network, _problem(task, device)
     params = net.init(task.seeds, task.dtype, device)
+    clock.lap("initialisation")
     drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
     axes = Axes(net.depth, len(task.x), len(task.x_test), net.outputs)
     recorder = Recorder(axes, task.step_size, task.keep_kernels, task.keep_last_kernel)
     ref: Reference | None = None
     waiting: Measurement | None = None  # for the outcome of its step
     alive = list(range(len(task.seeds)))
-    descent = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale)
+    descent = (
+        task.step_size,
+        task.steps,
+        task.probed,
+        problem.loss,
+        task.momentum,
+        drawn,
+        read_every,
+        task.scale,
+        clock,
+    )
     for state in train(net, params, problem.x, problem.y, *descent):
         if ref is not None and state.departed:
             ref = ref.select([alive.index(position) for position in state.positions])
@@ -94,19 +107,23 @@ def run_stack(
         if waiting is not None:
             recorder.record(completed(net, waiting, state, problem))
             waiting = None
+            clock.lap("detail")
         measurement = None
         if state.deltas is not None:
-            ref = ref or reference(net, state, problem, bool(task.detailed))
+            ref = ref or reference(net, state, problem, bool(task.detailed), clock)
             kept = state.step in task.detailed, state.step in task.keep_outputs
-            measurement = measure(net, state, ref, *kept)
+            measurement = measure(net, state, ref, *kept, clock)
             if measurement.pull is not None and state.step < task.steps:
                 waiting = measurement
             else:
                 recorder.record(measurement)
         recorder.read(state)
         watch(state, measurement)
+        clock.lap("reading back")
         ref = ref and ref.advanced(state)
+        clock.lap("flows")
     tables, kernels = recorder.result()
+    clock.lap("reading back")
     return StackResult(**tables, kernels=kernels, departed=recorder.departed, seconds=time.perf_counter() - started)
 
 

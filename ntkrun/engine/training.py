@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
 from ntkrun.engine.readout import PLAIN, OutputScale, Readout
 from ntkrun.engine.update import Update
@@ -72,6 +73,7 @@ def train(
     batches: Iterator[Tensor] | None = None,
     check_every: int = 1,
     scale: OutputScale = PLAIN,
+    clock: Laps = SILENT,
 ) -> Iterator[State]:
     """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
@@ -85,7 +87,8 @@ def train(
     `check_every` steps, at step 0 and at the last: on a device of its own each look makes it wait for the host.
     """
     readout = Readout.begin(scale, net, params, x)
-    runs = _Runs.begin(params, Update.begin(params, step_size, momentum), readout)
+    runs = _Runs.begin(params, Update.begin(params, step_size, momentum, moves=steps > 0), readout)
+    clock.lap("initialisation")
     for step in range(steps + 1):
         probe, batch = step in probed, next(batches) if batches else None
         seen = _forward(net, runs, x, y, loss, batch, probe)
@@ -95,7 +98,9 @@ def train(
         if departed:
             runs = runs.without(departed)
             seen = _forward(net, runs, x, y, loss, batch, probe)
+        clock.lap("forward")
         deltas = output_gradients(seen.layers) if probe and runs.positions else None
+        clock.lap("backward")
         start, distances = runs.descent.start, runs.distances
         passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances)
         yield State(step, runs.positions, departed, checked, runs.params, start, *passes)
@@ -104,7 +109,9 @@ def train(
         if step < steps:
             r = runs.readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
             d = directions(seen.layers, deltas, r)
+            clock.lap("backward")
             runs.distances = runs.descent.update(seen.layers, d, measure=step + 1 in probed)
+            clock.lap("update")
 
 
 def batches(net: DenseNetwork, seeds: Sequence[int], inputs: int, size: int, device: torch.device) -> Iterator[Tensor]:

@@ -30,10 +30,12 @@ class Update:
     scratch: Tensor  # for w - w_0, a part at a time: a fresh tensor's memory would be mapped in anew at every step
 
     @classmethod
-    def begin(cls, params: Parameters, step_size: float, momentum: float) -> "Update":
+    def begin(cls, params: Parameters, step_size: float, momentum: float, moves: bool = True) -> "Update":
+        """Of parameters that stand at their start; unless anything `moves`, they stay it."""
         longest_row = max(w.shape[2] for w in params.weights)
-        scratch = params.weights[0].new_empty(max(PART, longest_row))
-        return cls(step_size, momentum, params.clone(), params.zeros() if momentum else None, scratch)
+        scratch = params.weights[0].new_empty(max(PART, longest_row) if moves else 0)
+        start = params.clone() if moves else params
+        return cls(step_size, momentum, start, params.zeros() if momentum and moves else None, scratch)
 
     def select(self, keep: list[int]) -> "Update":
         velocity = None if self.velocity is None else self.velocity.select(keep)

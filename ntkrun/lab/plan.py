@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,13 @@ def stacks(runs: Iterable[Run]) -> list[Stack]:
 
 def columns(run: Run) -> dict[str, Any]:
     """The run as a row: its id, every config value under its dotted key, its seed."""
-    return {"run_id": run.run_id, **flat(run.point.model_dump(mode="json")), "seed": run.seed}
+    return {"run_id": run.run_id, **_of_point(run.point), "seed": run.seed}
+
+
+@lru_cache(maxsize=16)
+def _of_point(point: Point) -> dict[str, Any]:
+    """The same for thousands of seeds."""
+    return flat(point.model_dump(mode="json"))
 
 
 def probed_steps(probes: Probes, steps: int) -> frozenset[int]:

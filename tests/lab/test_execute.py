@@ -208,7 +208,9 @@ def test_repeated_inputs_are_noted(tmp_path: Path) -> None:
 
 
 def test_networks_too_large_for_memory_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"network\.width 100000000: 1 networks of .* do not fit into memory"):
+    with pytest.raises(
+        UserError, match=r"network\.width 100000000: one network of .* raise --memory, or take a smaller"
+    ):
         _run(tmp_path, "sweep={grid: {network.width: [100000000]}, seeds: 1}")
 
 

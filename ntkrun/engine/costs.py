@@ -1,0 +1,165 @@
+"""How long a stack takes: what each phase of clock.py does, counted from shapes, at the rates of rates.py.
+
+S runs, N training and M test inputs, A = N + M, O outputs, L layers of n_l x n_{l+1}. What is counted: multiplications
+of products, bytes of tensors that are gone through element by element, eigenvalues, and the operations themselves,
+which at small widths are all there is. Passes and operations were counted in the code, and then fitted to profiles:
+docs/decisions.md.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ntkrun.engine.clock import PHASES
+from ntkrun.engine.modes import ranks
+from ntkrun.engine.operators import BLOCK, DIRECT
+from ntkrun.engine.rates import Rates
+from ntkrun.engine.stack import StackTask
+
+DOUBLE = 8
+# Passes over a tensor: of z in a forward layer, of δ in a backward one, of weights in an update without the drift, of
+# what the drift adds, of a kernel in float64 where numbers are made of it.
+FORWARD, BACKWARD, UPDATE, DRIFT, NUMBERS = 45, 45, 2, 4, 120
+# Small operations: a layer of a pass, of the kernel, of the update, of a detail step; the numbers of a probed state,
+# its flows, a step of the linearised network, the reading of a row.
+PASS, KERNEL, MOVE, DETAIL, PROBE, FLOW, LINEAR, READ = 20, 100, 110, 1200, 600, 1000, 60, 450
+KRYLOV = 8  # blocks that the two norms of a layer take together
+EIGH = 4  # eigenvectors too, in units of eigenvalues
+A_NUMBER, A_FILE = 4e-7, 0.012  # seconds of a table's number from the device to the disk, and of a file flushed
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of stacks of a task, whatever its seeds, at these rates."""
+
+    task: StackTask
+    rates: Rates
+
+    def seconds(self, runs: int) -> float:
+        return sum(self.phases(runs).values())
+
+    def phases(self, runs: int) -> dict[str, float]:
+        """Seconds by phase of a stack of so many runs."""
+        task = self.task
+        probed, detailed = len(task.probed), len(task.detailed)
+        plain, batch = task.steps + 1 - probed, task.batch or len(task.x)
+        found = {
+            "initialisation": self._drawn(runs),
+            "forward": probed * self._forward(runs, len(task.x)) + plain * self._forward(runs, batch),
+            "backward": probed * self._backward(runs, task.network.outputs, len(task.x))
+            + plain * self._backward(runs, 1, batch),
+            "kernel": (probed + 1) * self._kernel(runs),
+            "update": min(task.steps, probed) * self._update(runs, len(task.x), measured=True)
+            + max(0, task.steps - probed) * self._update(runs, batch, measured=False),
+            "probes": probed * self._numbers(runs),
+            "detail": (detailed and detailed + 1) * self._detail(runs),
+            "flows": self._flows_begin(runs) + probed * self._flows(runs) + (task.steps + 1) * self._linear(runs),
+            "reading back": probed * READ * self.rates.operation + self._table_numbers * runs * A_NUMBER / 2,
+            "writing": 8 * A_FILE + self._table_numbers * runs * A_NUMBER / 2,
+        }
+        return {phase: found[phase] for phase in PHASES}
+
+    def _drawn(self, runs: int) -> float:
+        net, rates = self.task.network, self.rates
+        copies = (4 + 3 * (self.task.steps > 0)) * self._item * rates.large
+        return runs * (net.parameter_count * (rates.normal + copies) + 2 * net.depth * 1.5 * rates.generator)
+
+    def _forward(self, runs: int, inputs: int, wide: bool = False) -> float:
+        item = DOUBLE if wide else self._item
+        products = sum(n * m * self._product(n, m, wide) for n, m in self._shapes)
+        return runs * inputs * products + self._elements(FORWARD * item * runs * inputs * self._neurons, PASS)
+
+    def _backward(self, runs: int, vectors: int, inputs: int, wide: bool = False) -> float:
+        item = DOUBLE if wide else self._item
+        products = sum(n * m * self._product(n, m, wide) for n, m in self._shapes[1:])
+        moved = BACKWARD * item * runs * inputs * vectors * self._neurons
+        return runs * inputs * vectors * products + self._elements(moved, PASS)
+
+    def _kernel(self, runs: int, wide: bool = False, rows: int = 0) -> float:
+        """From `rows` inputs, all training inputs if 0, to the training inputs."""
+        n, o = len(self.task.x), self.task.network.outputs
+        rows = rows or n
+        products = sum(
+            rows * n * (before * self._product(before, n, wide) + o * o * after * self._product(after, n, wide))
+            for before, after in self._shapes
+        )
+        item = DOUBLE if wide else self._item
+        moved = 8 * item * runs * rows * n * (o * o + 1) * self.task.network.depth
+        return runs * products + self._elements(moved, KERNEL)
+
+    def _update(self, runs: int, inputs: int, measured: bool) -> float:
+        weights = sum(n * m for n, m in self._shapes)
+        products = runs * inputs * sum(n * m * self._product(n, m) for n, m in self._shapes)
+        held = self._item * runs * weights
+        passes = UPDATE + DRIFT * measured + 2 * (self.task.momentum > 0)
+        return products + passes * held * self.rates.traffic(2 * held) + self._elements(0, MOVE)
+
+    def _numbers(self, runs: int) -> float:
+        side = len(self.task.x) * self.task.network.outputs
+        moved = NUMBERS * DOUBLE * runs * side**2
+        values = runs * self.rates.eigen(side)
+        tested = self._forward(runs, len(self.task.x_test))
+        return tested + values + moved * self.rates.traffic(moved / 8) + PROBE * self.rates.operation
+
+    def _flows_begin(self, runs: int) -> float:
+        points, side = len(self.task.x) + len(self.task.x_test), len(self.task.x) * self.task.network.outputs
+        passes = self._forward(runs, points, wide=True) + self._backward(runs, self.task.network.outputs, points, True)
+        copied = runs * self.task.network.parameter_count * (DOUBLE + self._item) * self.rates.large
+        modes = EIGH * runs * self.rates.eigen(side) * (self.task.loss == "squared")
+        return passes + copied + self._kernel(runs, True, points) + modes
+
+    def _flows(self, runs: int) -> float:
+        squared = self.task.loss == "squared"
+        moved = DOUBLE * runs * self._rows * squared
+        return moved * self.rates.traffic(moved) + FLOW * self.rates.operation
+
+    def _linear(self, runs: int) -> float:
+        moved = DOUBLE * runs * self._rows
+        return moved * self.rates.traffic(moved) + LINEAR * self.rates.operation
+
+    def _detail(self, runs: int) -> float:
+        """Operator norms of weights and of their changes, sub-networks' kernels, Grams."""
+        n, total = len(self.task.x), 0.0
+        for before, after in self._shapes:
+            side, size = min(before, after), before * after
+            if side <= DIRECT:
+                work = 2 * size * side * self.rates.products(side, True)
+                total += runs * (work + 2 * self.rates.eigen(side))
+                continue
+            products = 2 * KRYLOV * size * BLOCK * self.rates.products(side)
+            small = KRYLOV * EIGH * self.rates.eigen(KRYLOV // 4 * BLOCK)
+            bases = 8 * KRYLOV**2 * BLOCK**2 * (before + after) * self.rates.products(DIRECT)
+            total += runs * (products + small + bases) + runs * size * self._item * 3 * self.rates.large
+        sub = self.task.network.depth / 2 * (self._backward(runs, 1, n) + self._kernel(runs))
+        total += DETAIL * self.task.network.depth * self.rates.operation
+        return total + sub + self._backward(runs, self.task.network.outputs, len(self.task.x_test))
+
+    def _elements(self, moved: float, operations: int) -> float:
+        """Tensors gone through, `moved` bytes in all, and that many operations a layer."""
+        return moved * self.rates.cached + operations * self.task.network.depth * self.rates.operation
+
+    def _product(self, n: int, m: int, wide: bool = False) -> float:
+        return self.rates.products(max(1, min(n, m)), wide)
+
+    @property
+    def _table_numbers(self) -> int:
+        """Of a run."""
+        task, points = self.task, len(self.task.x) + len(self.task.x_test)
+        modes = 3 * len(ranks(len(task.x) * task.network.outputs)) * len(task.detailed)
+        outputs = 8 * points * task.network.outputs * len(task.keep_outputs)
+        return len(task.probed) * (33 + 11 * task.network.depth) + modes + outputs
+
+    @property
+    def _rows(self) -> int:
+        return (len(self.task.x) + len(self.task.x_test)) * len(self.task.x) * self.task.network.outputs**2
+
+    @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        return list(pairwise(self.task.network.widths))
+
+    @property
+    def _neurons(self) -> int:
+        return sum(self.task.network.widths[1:])
+
+    @property
+    def _item(self) -> int:
+        return self.task.dtype.itemsize

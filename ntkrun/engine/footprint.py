@@ -1,0 +1,165 @@
+"""What a stack takes of memory, counted from its shapes before anything is allocated.
+
+    bytes(S) = once + S · (kept + the largest of what comes and goes)
+
+Tensors are counted at their size; what a library packs inside one product is not. Where several temporaries are never
+there together the largest counts. tests/engine/test_footprint.py holds the count to what torch allocates.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from ntkrun.engine.blocks import WORKSPACE
+from ntkrun.engine.flows import WIDE
+from ntkrun.engine.modes import ranks
+from ntkrun.engine.operators import BLOCK, DIRECT
+from ntkrun.engine.stack import StackTask
+from ntkrun.engine.update import PART
+
+DOUBLE = 8  # bytes of a float64
+KERNELS_AT_WORK = 5  # float64 copies of a kernel at once: K, its diagonal blocks, what is between them, its square
+A_NUMBER = 64  # bytes of a number on its way to a table: read, joined, a Python float in a list, a frame's column
+STEP_NUMBERS, LAYER_NUMBERS, MODE_NUMBERS, OUTPUT_NUMBERS = 36, 12, 6, 12  # columns of a row, keys included
+KRYLOV_BLOCKS = 12  # that the operator norms of operators.py may take, on both sides of a matrix
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of the stacks of a task, whatever its seeds."""
+
+    task: StackTask
+
+    def bytes(self, runs: int) -> int:
+        """The most that a stack of so many runs holds at once: while flows.py begins, or later while it is measured."""
+        begins = self._wide_runs(runs) * self._wide_run + runs * DOUBLE * (self._rows + 2 * self._square)
+        return self._once + runs * self._kept + max(begins, runs * self._work)
+
+    def most(self, budget: int, runs: int) -> int:
+        """How many of `runs` fit into `budget` bytes together; 0 where not even one does."""
+        low, high = 0, runs  # bytes(low) fits, or low is 0
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.bytes(middle) <= budget else (low, middle - 1)
+        return low
+
+    @cached_property
+    def _kept(self) -> int:
+        """What a run holds from its start to its end."""
+        whole = 2 + len(self.task.keep_kernels) + self.task.keep_last_kernel
+        kernels = whole * self._item * self._square  # K_t and K_0, and those for the disk
+        return self._parameters + self._passes + kernels + self._flows + self._start + self._tables
+
+    @cached_property
+    def _work(self) -> int:
+        """The largest of what comes and goes at a step, a run."""
+        passes = self._item * self._n * self._neurons * (self._o + WORKSPACE)
+        numbers = DOUBLE * KERNELS_AT_WORK * self._square
+        return max(passes, self._tested + max(numbers, self._detail))
+
+    @property
+    def _once(self) -> int:
+        limit = 0 if self.task.limit is None else 3 * DOUBLE * self.task.limit.size  # K_inf, its reach and its vectors
+        return limit + (self._item * PART if self.task.steps else 0)
+
+    @property
+    def _parameters(self) -> int:
+        """W; W_0 and v where it moves."""
+        copies = 1 + (self.task.steps > 0) + (self.task.momentum > 0)
+        return copies * self._item * self.task.network.parameter_count
+
+    @property
+    def _passes(self) -> int:
+        """z, a and δ of the training inputs."""
+        return self._item * self._neurons * self._n * (2 + self._o)
+
+    @property
+    def _tested(self) -> int:
+        """z and a of the test inputs; δ where their kernel is wanted."""
+        gradients = self._o if self.task.detailed or self.task.keep_outputs else 0
+        return self._item * self._neurons * self._m * (2 + gradients)
+
+    @property
+    def _flows(self) -> int:
+        """K_0 from all inputs to the training inputs and its reach, (A·O, N·O) both, and eigenvectors."""
+        squared = self.task.loss == "squared"
+        return DOUBLE * (self._rows * (1 + squared) + self._square * squared)
+
+    @property
+    def _start(self) -> int:
+        """Activations, sub-networks' kernels and leading vectors of the start, and the modes that are followed."""
+        if not self.task.detailed:
+            return 0
+        sides = [min(shape) for shape in self._shapes]
+        vectors = sum(side * BLOCK for side in sides if side > DIRECT)
+        followed = DOUBLE * self._n * self._o * len(ranks(self._n * self._o))
+        return self._item * (self._n * self._neurons + vectors + self._pairs) + followed
+
+    @property
+    def _detail(self) -> int:
+        """w - w_0 and the bases of the norms of the largest layer; Grams and sub-networks' kernels of all layers, a
+        layer's part of K, and backward passes."""
+        if not self.task.detailed:
+            return 0
+        norms = max(
+            n * m + (KRYLOV_BLOCKS * BLOCK * (n + m) if min(n, m) > DIRECT else n * m * 2) for n, m in self._shapes
+        )
+        passes = 2 * self._n * self._neurons
+        return self._item * (norms + passes + 2 * self._pairs + 2 * self._square)
+
+    @property
+    def _tables(self) -> int:
+        """Rows wait for the end of their stack."""
+        task, points = self.task, (self._n + self._m) * self._o
+        a_step = STEP_NUMBERS + LAYER_NUMBERS * task.network.depth
+        modes = MODE_NUMBERS * len(ranks(self._n * self._o)) * len(task.detailed)
+        return A_NUMBER * (a_step * len(task.probed) + modes + OUTPUT_NUMBERS * points * len(task.keep_outputs))
+
+    def _wide_runs(self, runs: int) -> int:
+        """How many runs flows.py holds in float64 at a time."""
+        return min(runs, max(1, WIDE // self.task.network.parameter_count))
+
+    @property
+    def _wide_run(self) -> int:
+        """A float64 copy of a run, its passes over all inputs, and the kernel between them."""
+        points = self._n + self._m
+        passes = points * self._neurons * (2 + 2 * self._o + WORKSPACE)
+        return DOUBLE * (self.task.network.parameter_count + passes + 2 * points * self._o * self._n * self._o)
+
+    @property
+    def _n(self) -> int:
+        return len(self.task.x)
+
+    @property
+    def _m(self) -> int:
+        return len(self.task.x_test)
+
+    @property
+    def _o(self) -> int:
+        return self.task.network.outputs
+
+    @property
+    def _neurons(self) -> int:
+        return sum(self.task.network.widths[1:])
+
+    @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        return list(pairwise(self.task.network.widths))
+
+    @property
+    def _pairs(self) -> int:
+        """Of inputs, for each layer."""
+        return self.task.network.depth * self._n**2
+
+    @property
+    def _rows(self) -> int:
+        """Numbers of a kernel from all inputs to the training inputs."""
+        return (self._n + self._m) * self._o * self._n * self._o
+
+    @property
+    def _square(self) -> int:
+        return (self._n * self._o) ** 2
+
+    @property
+    def _item(self) -> int:
+        return self.task.dtype.itemsize

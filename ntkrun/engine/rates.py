@@ -1,0 +1,101 @@
+"""How fast this machine is at what a stack is made of, measured in about a second.
+
+Each rate is the median of a few repetitions: the shortest flatters a machine that others use as well.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ntkrun.engine.network import generator
+
+WIDTHS = (64, 256, 1024)  # of the products that are timed; between them rates are interpolated, beyond them kept
+STACKED = {64: 16, 256: 8, 1024: 1}
+INPUTS = 64
+CACHED, LARGE = 2**18, 2**24  # numbers of float32 that stay in a cache, and that do not
+SIDES = (64, 256)  # of the matrices whose eigenvalues are timed; a power law between and beyond them
+REPETITIONS = 5
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds: a multiplication in products of each of WIDTHS, in the training's precision and in float64; a byte read
+    or written, in the cache and beyond it; the eigenvalues of a float64 matrix of each of SIDES; a small operation; a
+    normal number; the generator of a seed and layer."""
+
+    product: tuple[float, ...]
+    wide_product: tuple[float, ...]
+    cached: float
+    large: float
+    eigenvalues: tuple[float, ...]
+    operation: float
+    normal: float
+    generator: float
+
+    def products(self, width: int, wide: bool = False) -> float:
+        """Seconds a multiplication at a width, by a straight line in log n."""
+        rates = self.wide_product if wide else self.product
+        return float(np.interp(math.log(width), np.log(WIDTHS), rates))
+
+    def eigen(self, side: int) -> float:
+        """Seconds of the eigenvalues of a float64 matrix of this side."""
+        (small, large), (first, last) = SIDES, self.eigenvalues
+        power = math.log(last / first) / math.log(large / small) if first else 0.0
+        return first * float(side / small) ** power
+
+    def traffic(self, held: float) -> float:
+        """Seconds a byte where this many bytes are gone through in turn."""
+        return self.cached if held <= 4 * 8 * CACHED else self.large
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> Rates:
+    """The rates of this machine, as it is used by others at this moment."""
+
+    def timed(call: Callable[[], object], times: int = 1) -> float:
+        return _timed(call, times, device)
+
+    def product(width: int, kind: torch.dtype) -> float:
+        a = torch.ones(STACKED[width], INPUTS, width, dtype=kind, device=device)
+        w = torch.ones(STACKED[width], width, width, dtype=kind, device=device)
+        return timed(lambda: torch.bmm(a, w), 3) / (a.numel() * width)
+
+    def traffic(numbers: int, times: int) -> float:
+        a, b = (torch.ones(numbers, dtype=torch.float32, device=device) for _ in range(2))
+        return timed(lambda: a.add_(b), times) / (3 * 4 * numbers)
+
+    def eigenvalues(side: int) -> float:
+        place = torch.arange(side, dtype=torch.float64, device=device)
+        # A spectrum that falls off, without the equal eigenvalues that would make it easy.
+        matrix = 1 / (1 + (place[:, None] - place).abs())
+        return timed(lambda: torch.linalg.eigvalsh(matrix.expand(2, side, side))) / 2
+
+    small = torch.ones(4, 4, device=device)
+    draws, drawn = generator(0, 0), np.empty(2**16)
+    return Rates(
+        tuple(product(width, dtype) for width in WIDTHS),
+        tuple(product(width, torch.float64) for width in WIDTHS),
+        traffic(CACHED, 20),
+        traffic(LARGE, 1),
+        tuple(map(eigenvalues, SIDES)),
+        timed(lambda: small + small, 500),
+        timed(lambda: draws.standard_normal(out=drawn)) / drawn.size,
+        timed(lambda: generator(0, 0, 0, 64, 64), 20),
+    )
+
+
+def _timed(call: Callable[[], object], times: int, device: torch.device) -> float:
+    """Seconds of a call: the median over REPETITIONS of `times` calls in a row, after one that warms up."""
+    found = []
+    for _ in range(REPETITIONS + 1):
+        started = time.perf_counter()
+        for _ in range(times):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append((time.perf_counter() - started) / times)
+    return statistics.median(found[1:])

@@ -1,0 +1,117 @@
+"""A grid point as a task of the engine, and what the task leaves as rows of the tables."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import ntkrun
+from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.stack import StackResult, StackTask
+from ntkrun.errors import UserError
+from ntkrun.lab.limits import limit_outputs
+from ntkrun.lab.plan import Run, Stack, detail_steps, kept_steps, probed_steps
+from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, output_scale, step_size
+from ntkrun.lab.sections import Point
+from ntkrun.lab.tables import completed, of_runs, with_limits
+from ntkrun.theory import corrections
+from ntkrun.theory.activations import activation
+
+PREDICTED = {
+    "kernel_variance": corrections.kernel_variance,
+    "kurtosis": corrections.output_kurtosis,
+    "square_correlation": corrections.output_square_correlation,
+}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
+    """What the engine is to do for a stack of these seeds of a grid point."""
+    data = data_of(point)
+    check_loss(point)  # the config reader could not, where data are fetched
+    steps, kept, probes = point.training.steps, point.probes.kernels, point.probes
+    keep = kept_steps((step for step in kept if step != "last"), steps)
+    outputs = kept_steps(probes.outputs, steps)
+    return StackTask(
+        network=network(point),
+        seeds=seeds,
+        x=data.x,
+        y=data.y,
+        x_test=data.x_test,
+        y_test=data.y_test,
+        step_size=step_size(point),
+        steps=steps,
+        probed=probed_steps(probes, steps) | keep | outputs,
+        keep_kernels=keep,
+        keep_last_kernel="last" in kept,
+        dtype=DTYPES[point.training.dtype],
+        loss=point.training.loss,
+        batch=None if point.training.batch == "full" else point.training.batch,
+        momentum=point.training.momentum,
+        limit=_limit(point)[0],
+        detailed=detail_steps(probes, steps),
+        keep_outputs=outputs,
+        scale=output_scale(point),
+    )
+
+
+def notes_on(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What a person should read before the numbers: what the data sets report of themselves, such as repeated inputs,
+    and limit kernels that cannot be had."""
+    points = list(dict.fromkeys(run.point for run in runs))
+    of_data = [note for point in points for note in data_of(point).notes]
+    of_limits = [note for point in points if (note := _limit(point)[1])]
+    return tuple(dict.fromkeys(of_data + of_limits))
+
+
+def rows_of(
+    stack: Stack, result: StackResult, made_by: dict[str, Any]
+) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
+    """A stack's result as rows of the tables, and its kernels by run."""
+    ids, point = [run.run_id for run in stack.runs], stack.point
+    departed = {run.position: run for run in result.departed}
+    runs = pd.DataFrame(
+        {
+            "run_id": ids,
+            "status": ["diverged" if k in departed else "done" for k in range(len(ids))],
+            "reason": [departed[k].reason if k in departed else "" for k in range(len(ids))],
+            "last_step": [departed[k].step if k in departed else stack.point.training.steps for k in range(len(ids))],
+            "step_size": step_size(stack.point),
+            "smooth": not activation(point.network.activation).kinks,
+            "parameters": network(stack.point).parameter_count,
+            "seconds": result.seconds / len(ids),
+            "device": made_by["device"],
+            "torch": made_by["versions"]["torch"],
+            "ntkrun": ntkrun.__version__,
+            "commit": made_by["commit"] or "",
+            **{f"predicted_{name}": _known(formula, network(point)) for name, formula in PREDICTED.items()},
+        }
+    )
+    kept = sorted(kept_steps(point.probes.outputs, point.training.steps))
+    frames = {
+        "runs": runs,
+        "steps": of_runs(result.steps, ids),
+        "layers": of_runs(result.layers, ids),
+        "modes": completed(of_runs(result.modes, ids), "modes"),
+        "outputs": with_limits(of_runs(result.outputs, ids), len(data_of(point).x), kept, limit_outputs(point, kept)),
+    }
+    return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
+
+
+def _limit(point: Point) -> tuple[np.ndarray | None, str]:
+    """The limit kernel of a grid point, or None and why it cannot be had."""
+    try:
+        return limit_kernel(point).numpy(), ""
+    except UserError as error:
+        return None, f"{error}; so distance_to_limit and the limit's flow are not measured"
+
+
+def _known(formula: Callable[[DenseNetwork], float], net: DenseNetwork) -> float:
+    """What a formula of corrections.py says, nan where its conditions do not hold."""
+    try:
+        return formula(net)
+    except UserError:
+        return math.nan
