@@ -1,0 +1,112 @@
+"""What the experiments' figures are made of; the look is ntkrun's own (pieces.py)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.framework import Drawn, Found
+from ntkrun.evidence.claims_table import measured, span
+from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.figures.pieces import COLUMN, PAGE
+from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
+from ntkrun.evidence.verdicts import Verdict
+
+OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
+BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
+
+
+def canvas(title: str, across: int = 1, down: int = 1, height: float = 2.6, share: bool = False) -> tuple[Figure, Any]:
+    """A figure of a column's width, or a page's for several axes across, and its axes (down, across)."""
+    figure = Figure(figsize=(COLUMN if across == 1 else PAGE, height * down))
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=7, color="0.35")
+    return figure, figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
+
+
+def band(ax: Axes, x: Any, low: Any, high: Any, colour: str, label: str | None = None) -> None:
+    """A shaded region between two curves."""
+    ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label=label)
+
+
+def sizes(table: pd.DataFrame) -> list[Any]:
+    """The widths of a table, from narrow to wide."""
+    return sorted(table[WIDTH].unique())
+
+
+def with_runs(table: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """A table of runs with their seed, width and other columns beside."""
+    return table.merge(runs[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
+
+
+def verdicts_figure(found: Found) -> list[Drawn]:
+    """Every part of every claim: its interval against its margin."""
+    lines = [(verdict, each) for verdict in found.judged for each in verdict.findings]
+    if not lines:
+        return []
+    figure, axes = canvas("the interval of each part, in units of its margin", height=0.7 + 0.2 * len(lines))
+    figure.set_figwidth(PAGE)
+    ax = axes[0, 0]
+    ax.axvspan(0, 1, color="0.9", linewidth=0)
+    for y, (_, each) in enumerate(lines):
+        _interval(ax, y, each)
+    ax.set_yticks(range(len(lines)), [_line_label(*line) for line in lines])
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.set_xlim(-BEYOND - 0.1, 1 + BEYOND + 0.1)
+    ax.set_xticks([0, 1], ["lowest expected", "highest expected"])
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(lines)), [_numbers(each) for _, each in lines])
+    right.spines["right"].set_visible(False)
+    for axis in (ax, right):
+        axis.tick_params(axis="y", length=0)
+    ax.grid(False)
+    caption = (
+        "Each part of each claim: the estimate and its 95 % interval (of a claim's parts together) against its margin, "
+        "which is shaded and scaled to one width; on the right in numbers, measured and expected. Green: supported, "
+        "orange: refuted, grey: inconclusive, hollow without an interval. What lies further out is drawn at the rim."
+    )
+    return [("verdicts", figure, caption)]
+
+
+def _line_label(verdict: Verdict, each: Finding) -> str:
+    part = f", {each.part}" if each.part and len(verdict.findings) > 1 else ""
+    where = f" ({verdict.label})" if verdict.label else ""
+    return verdict.claim.name + part + where
+
+
+def _numbers(each: Finding) -> str:
+    return f"{measured(each.estimate)}  in  {span(each.expected)}"
+
+
+def _interval(ax: Axes, y: int, each: Finding) -> None:
+    if math.isnan(each.estimate.value):
+        return
+    value, *ends = (_place(x, each.expected) for x in (each.estimate.value, *each.estimate.interval))
+    colour, known = OF_VERDICT[each.verdict], not any(map(math.isnan, ends))
+    if known:
+        ax.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    ax.plot([value], [y], "o", color=colour, markerfacecolor=colour if known else "white")
+
+
+def _place(value: float, margin: tuple[float, float]) -> float:
+    """0 at the lower end of the margin, 1 at the upper; an open end is where the other one is mirrored."""
+    low, high = margin
+    if math.isinf(low) and math.isinf(high):
+        return 0.5
+    if math.isinf(low):
+        low = high - 2 * abs(high)
+    if math.isinf(high):
+        high = low + 2 * abs(low)
+    return float(np.clip((value - low) / (high - low), -BEYOND, 1 + BEYOND))
+
+
+def colours(widths: Sequence[Any]) -> dict[Any, Any]:
+    """A colour a width, dark for narrow."""
+    cmap = mpl.colormaps["viridis"]
+    return {width: cmap(0.8 * k / max(1, len(widths) - 1)) for k, width in enumerate(widths)}
