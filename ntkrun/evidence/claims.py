@@ -261,7 +261,7 @@ _TABLE = (
     ),
     Claim(
         "stability-edge",
-        "Training is stable below ηλ_max(K̂_0) = 2: at larger steps the loss rises first.",
+        "Training is stable while ηλ_max(K̂_t) < 2: the loss first rises beyond.",
         "[Lw]",
         (Edge("edge", (1.9, 2.1)),),
         (only_if.trained, only_if.no_momentum, only_if.full_batch),

@@ -10,13 +10,11 @@ from ntkrun.evidence.estimates import Interval
 from ntkrun.evidence.judging import Estimate
 from ntkrun.evidence.parts import Measure
 
-RISES = 1 + 1e-3  # times its smallest value so far: a loss that rises so has risen beyond rounding
-
 
 @dataclass(frozen=True)
 class Edge:
-    """ηλ_max(K̂_0) of each network from which its loss rises: between the largest at which none rose (or, where the two
-    overlap, the smallest at which one did) and the smallest at which one did (the largest at which none did)."""
+    """ηλ_max(K̂_t) beyond which the loss rises: between the largest of runs whose loss never rose, over their whole
+    training, and the smallest at which one first did. Where the two overlap, the interval is the overlap."""
 
     key: str
     expected: Interval
@@ -32,8 +30,8 @@ def edge(trained: pd.DataFrame) -> Estimate:
     """The edge from per_run of all runs that were trained, diverged ones too."""
     if trained["step_size"].nunique() < 3:
         return Estimate(trouble="fewer than 3 step sizes were tried: sweep training.step_size")
-    edges = sharpness(trained)
-    rose = (trained["loss_rise"] > RISES) | (trained["status"] == "diverged")
+    edges = trained["step_size"] * trained["sharpness"]
+    rose = trained["rises"].astype(bool) | (trained["status"] == "diverged")
     calm, restless = edges[~rose].dropna(), edges[rose].dropna()
     if calm.empty or restless.empty:
         what = "the loss rises in no run" if restless.empty else "the loss rises in every run"
@@ -51,8 +49,3 @@ def _fates(trained: pd.DataFrame, rose: pd.Series) -> str:
     ends = (back["step_size"] * back["lambda_max_end"]).max()
     catapults = f"{len(back)} of the runs whose loss rose ended below its start"
     return f"{catapults}{f', with ηλ_max at most {ends:.2f}' if len(back) else ''}; {diverged} diverged"
-
-
-def sharpness(trained: pd.DataFrame) -> pd.Series:
-    """η λ_max(K̂_0) of each run."""
-    return trained["step_size"] * trained["lambda_max_0"]

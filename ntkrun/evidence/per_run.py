@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+RISE = 1 + 1e-3  # a loss that is larger by this factor has risen
 ROUNDING = 1e-10  # of the first loss: a float32 network cannot tell losses below from zero
 
 # Columns of steps.parquet and layers.parquet by what is taken of them. What a table does not have is left out.
@@ -39,8 +40,10 @@ def per_run(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> pd
     * at the last step `loss`, `test_loss`, `loss_ratio` (last over first), `late_ratio` (last over the middle of the
       steps), `flow_gap`, `lambda_max_end`;
     * at the first, as `<column>_0`: FIRST;
-    * the largest over the steps: SUPREMA; `growth`, sup |A(t) - A(0)|; `loss_rise`, the largest loss_t / min_{s<=t}
-      loss_s; `bound_excess`, how far log ‖ε‖ rises above the bound of a frozen kernel;
+    * the largest over the steps: SUPREMA; `growth`, sup |A(t) - A(0)|; `bound_excess`, how far log ‖ε‖ rises above the
+      bound of a frozen kernel;
+    * `rises`, whether the loss rises from one probed step to the next by RISE while it is above ROUNDING of its start;
+      and `sharpness`, λ_max(K̂_t) when it first does, else the largest of all steps;
     * of each layer l, as `<column>.<l>` and `<column>_0.<l>`: LAYER_SUPREMA and LAYER_FIRST.
     """
     trained = runs[runs["status"].isin(["done", "diverged"])]
@@ -66,11 +69,23 @@ def _of_steps(steps: pd.DataFrame) -> pd.DataFrame:
     found["loss_ratio"] = found["loss"] / by_run["loss"].first()
     middle = steps[steps["step"] <= by_run["step"].transform("max") / 2].groupby("run_id")["loss"].last()
     found["late_ratio"] = found["loss"] / middle
-    found["loss_rise"] = (steps["loss"] / by_run["loss"].cummin()).groupby(steps["run_id"]).max()
+    found = found.join(_edges(steps, by_run))
     found["bound_excess"] = _bound_excess(steps, by_run)
     if "growth" in steps:
         found["growth"] = (steps["growth"] - by_run["growth"].transform("first")).abs().groupby(steps["run_id"]).max()
     return pd.DataFrame(found)
+
+
+def _edges(steps: pd.DataFrame, by_run: Any) -> pd.DataFrame:
+    """`rises` and `sharpness` of each run."""
+    resolved = steps["loss"] > ROUNDING * by_run["loss"].transform("first")
+    up = (by_run["loss"].shift(-1) > RISE * steps["loss"]) & resolved
+    first = up & (up.groupby(steps["run_id"]).cumsum() == 1)
+    found = pd.DataFrame({"rises": up.groupby(steps["run_id"]).any()})
+    if "lambda_max" in steps:
+        at_rise = steps["lambda_max"].where(first).groupby(steps["run_id"]).max()
+        found["sharpness"] = at_rise.fillna(by_run["lambda_max"].max())
+    return found
 
 
 def _bound_excess(steps: pd.DataFrame, by_run: Any) -> pd.Series:
