@@ -12,11 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.framework import Drawn, Found
+from ntkrun.evidence.cases import AT, AXES, Case, cases
+from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import measured, span
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.pieces import COLUMN, PAGE
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 from ntkrun.evidence.verdicts import Verdict
+from ntkrun.lab.store import Results
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
 BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
@@ -26,7 +29,8 @@ def canvas(title: str, across: int = 1, down: int = 1, height: float = 2.6, shar
     """A figure of a column's width, or a page's for several axes across, and its axes (down, across)."""
     figure = Figure(figsize=(COLUMN if across == 1 else PAGE, height * down))
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=7, color="0.35")
+    if title:
+        figure.suptitle(title, fontsize=7, color="0.35")
     return figure, figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
 
 
@@ -45,9 +49,39 @@ def with_runs(table: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.Data
     return table.merge(runs[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
 
 
-def verdicts_figure(found: Found) -> list[Drawn]:
+def levels(ax: Axes, case: Case, column: str, k: int, label: str) -> None:
+    """A column of per_run against the axis of a case, log-log: every seed, and the means; k-th colour and marker."""
+    table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
+    mean = table.groupby(AT)[column].mean()
+    ax.plot(table[AT], table[column], ".", color=f"C{k % 7}", alpha=0.4, markeredgewidth=0)
+    ax.plot(mean.index, mean, "osD^vPX"[k % 7] + "-", color=f"C{k % 7}", linewidth=0.8, label=label)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+
+
+def against_axis(results: Results, axis: str, column: str, label: str) -> Figure:
+    """A column of per_run against an axis of claims, a colour for each setting of what else the sweep varies."""
+    every = list(cases(results, AXES[axis]))
+    figure, axes = canvas("", height=2.6 if len(every) < 4 else 3.4)
+    for k, case in enumerate(every):
+        levels(axes[0, 0], case, column, k, label_of(case.settings))
+    axes[0, 0].set_xlabel(
+        {"width": "hidden width $n$", "output scale": "output scale α", "step size": "step size η"}[axis]
+    )
+    axes[0, 0].set_ylabel(label)
+    if len(every) > 1:
+        figure.legend(loc="outside lower center", ncols=1 if len(every) < 4 else 3, fontsize=6)
+    return figure
+
+
+def shown_verdicts(found: Found) -> list[Drawn]:
     """Every part of every claim: its interval against its margin."""
-    lines = [(verdict, each) for verdict in found.judged for each in verdict.findings]
+    several = len(found.verdicts) > 1
+    lines = [
+        (f"{name.split('/')[-1]}: " * several + _line_label(verdict, each), each)
+        for name, verdict in found.judged
+        for each in verdict.findings
+    ]
     if not lines:
         return []
     figure, axes = canvas("the interval of each part, in units of its margin", height=0.7 + 0.2 * len(lines))
@@ -56,7 +90,7 @@ def verdicts_figure(found: Found) -> list[Drawn]:
     ax.axvspan(0, 1, color="0.9", linewidth=0)
     for y, (_, each) in enumerate(lines):
         _interval(ax, y, each)
-    ax.set_yticks(range(len(lines)), [_line_label(*line) for line in lines])
+    ax.set_yticks(range(len(lines)), [name for name, _ in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.set_xlim(-BEYOND - 0.1, 1 + BEYOND + 0.1)
     ax.set_xticks([0, 1], ["lowest expected", "highest expected"])

@@ -67,9 +67,9 @@ class Found:
         return results
 
     @property
-    def judged(self) -> "list[Verdict]":
-        """The verdicts of all its sweeps, in their order."""
-        return [verdict for verdicts in self.verdicts.values() for verdict in verdicts]
+    def judged(self) -> "list[tuple[str, Verdict]]":
+        """The verdicts of all its sweeps, in their order, each with the sweep's name."""
+        return [(name, verdict) for name, verdicts in self.verdicts.items() for verdict in verdicts]
 
 
 def no_rows(found: Found) -> Iterable[Row]:

@@ -63,8 +63,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
 
 def _rows(found: Found) -> Iterator[Row]:
     table = _statistics(found)
-    for (column, name, paper, smallest), fit in zip(LINES, _slopes(table).values(), strict=True):
-        widths = sorted(at for at in fit.counts)
+    for (_, name, paper, smallest), fit in zip(LINES, _slopes(table).values(), strict=True):
+        widths = sorted(fit.counts)
         note = fit.why or f"widths {widths[0]:g} to {widths[-1]:g}" + ("" if fit.asymptotic else ", curved")
         yield Row(f"slope of the change of the {name}, n >= {smallest}", fit.slope, fit.interval, paper, None, note)
 

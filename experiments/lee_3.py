@@ -28,7 +28,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
         loss.plot(mean["time"], mean["loss"], color=shades[width], label=f"network, width {width}")
         loss.plot(mean["time"], mean["linear_loss"], "--", color=shades[width], label="its linearisation")
     for width in sizes(table):
-        mean = table[table[WIDTH] == width].groupby("step")[["time", "linear_gap"]].mean()
+        started = table[(table[WIDTH] == width) & (table["step"] > 0)]  # at the start the two are one, to rounding
+        mean = started.groupby("step")[["time", "linear_gap"]].mean()
         gap.plot(mean["time"], mean["linear_gap"], color=shades[width], label=str(width))
     largest = table.groupby([WIDTH, "seed"])[["linear_gap", "test_linear_gap"]].max().reset_index()
     for k, (column, name) in enumerate((("linear_gap", "training inputs"), ("test_linear_gap", "test inputs"))):

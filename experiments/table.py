@@ -2,7 +2,28 @@
 
 from collections.abc import Sequence
 
-from experiments import jacot_1, jacot_2, jacot_3, lee_1, lee_2, lee_3
+from experiments import (
+    batches,
+    controls,
+    convergence,
+    depth_width,
+    descent,
+    directions,
+    ensemble,
+    every_activation,
+    flows,
+    generalisation,
+    initialisation,
+    jacot_1,
+    jacot_2,
+    jacot_3,
+    lazy,
+    lee_1,
+    lee_2,
+    lee_3,
+    proof,
+    scale,
+)
 from experiments.framework import Experiment
 from ntkrun.errors import UserError
 
@@ -12,9 +33,23 @@ EXPERIMENTS = {
         jacot_1.EXPERIMENT,
         jacot_2.EXPERIMENT,
         jacot_3.EXPERIMENT,
-        lee_1.EXPERIMENT,
         lee_2.EXPERIMENT,
+        descent.EXPERIMENT,
+        lazy.EXPERIMENT,
+        proof.EXPERIMENT,
+        convergence.EXPERIMENT,
+        flows.EXPERIMENT,
         lee_3.EXPERIMENT,
+        initialisation.EXPERIMENT,
+        ensemble.EXPERIMENT,
+        directions.EXPERIMENT,
+        batches.EXPERIMENT,
+        scale.EXPERIMENT,
+        controls.EXPERIMENT,
+        depth_width.EXPERIMENT,
+        every_activation.EXPERIMENT,
+        generalisation.EXPERIMENT,
+        lee_1.EXPERIMENT,
     )
 }
 
