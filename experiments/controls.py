@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.drawing import canvas, shown_verdicts
+from experiments.drawing import canvas, log_axes, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.cases import AXES
 from ntkrun.evidence.estimates import level
@@ -51,8 +51,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
         ax.plot(at[diverged], drifts[diverged], "x", color="C1")
         ax.set_title(name)
         ax.set_xlabel(axis)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        log_axes(ax, at)
     yield (
         "controls",
         figure,

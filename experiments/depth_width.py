@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from experiments.drawing import canvas
+from experiments.drawing import canvas, log_axes
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.cases import AT, AXES, cases
 from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
@@ -28,8 +28,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     for k, (depth, part) in enumerate(table.groupby("depth")):
         ax.plot(part["width"], part["measured"], "osD^v"[k % 5], color=f"C{k}", label=f"L = {depth}")
         ax.plot(part["width"], part["predicted"], "--", color=f"C{k}", linewidth=0.9)
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    log_axes(ax, table["width"])
     ax.set_xlabel("hidden width $n$")
     ax.set_ylabel("Var $K_0(x,x)\\,/\\,K_∞(x,x)^2$")
     ax.legend()

@@ -1,7 +1,7 @@
 """What the experiments' figures are made of; the look is ntkrun's own (pieces.py)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -10,18 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from experiments.framework import Drawn, Found
 from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import measured, span
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import COLUMN, PAGE
+from ntkrun.evidence.figures.pieces import COLUMN, PAGE, sparse_minor_labels
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 from ntkrun.evidence.verdicts import Verdict
 from ntkrun.lab.store import Results
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
+MOST_DOTS = 50  # seeds at one place that are drawn one by one
 BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
 
 
@@ -53,10 +55,22 @@ def levels(ax: Axes, case: Case, column: str, k: int, label: str) -> None:
     """A column of per_run against the axis of a case, log-log: every seed, and the means; k-th colour and marker."""
     table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
     mean = table.groupby(AT)[column].mean()
-    ax.plot(table[AT], table[column], ".", color=f"C{k % 7}", alpha=0.4, markeredgewidth=0)
+    if table.groupby(AT).size().max() <= MOST_DOTS:
+        ax.plot(table[AT], table[column], ".", color=f"C{k % 7}", alpha=0.4, markeredgewidth=0)
     ax.plot(mean.index, mean, "osD^vPX"[k % 7] + "-", color=f"C{k % 7}", linewidth=0.8, label=label)
+    log_axes(ax, [*mean.index, *ax.get_xticks()] if k else mean.index)
+
+
+def log_axes(ax: Axes, at: Iterable[float]) -> None:
+    """Both axes logarithmic, with ticks at these values below (every other where they are many) and a few at the
+    side."""
+    ticks = sorted(set(at))
+    ticks = ticks[:: 1 + len(ticks) // 8]
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.set_xticks(ticks, [f"{tick:.3g}" if tick < 1000 else f"{tick:.0f}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    sparse_minor_labels(ax)
 
 
 def against_axis(results: Results, axis: str, column: str, label: str) -> Figure:
@@ -93,7 +107,7 @@ def shown_verdicts(found: Found) -> list[Drawn]:
     ax.set_yticks(range(len(lines)), [name for name, _ in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.set_xlim(-BEYOND - 0.1, 1 + BEYOND + 0.1)
-    ax.set_xticks([0, 1], ["lowest expected", "highest expected"])
+    ax.set_xticks([0, 1], ["low end", "high end"])
     right = ax.secondary_yaxis("right")
     right.set_yticks(range(len(lines)), [_numbers(each) for _, each in lines])
     right.spines["right"].set_visible(False)

@@ -11,23 +11,22 @@ from ntkrun.evidence.estimates import WIDTH
 def _figures(found: Found) -> Iterator[Drawn]:
     table = with_runs(found.only.outputs, found.only.runs)
     table = table[(table["part"] == "test") & (table["step"] == table["step"].max())]
-    figure, (axes,) = canvas("", across=2)
+    figure, (axes,) = canvas(f"{table['seed'].nunique()} networks a width", across=2)
     for k, width in enumerate(sizes(table)):
         at = over_seeds(table[table[WIDTH] == width])
-        axes[0].plot(at["limit_mean"], at["mean"], "osD^v"[k % 5], color=f"C{k}", label=str(width))
-        axes[1].plot(at["limit_variance"] ** 0.5, at["std"], "osD^v"[k % 5], color=f"C{k}")
-    for ax, title in zip(axes, ("mean", "standard deviation"), strict=True):
-        low, high = ax.get_xlim()
-        ax.plot([low, high], [low, high], "k--", linewidth=0.8)
-        ax.set_title(f"{title} over networks, test inputs")
-        ax.set_xlabel("infinite width")
-    axes[0].set_ylabel("networks")
-    axes[0].legend(title="width", title_fontsize=6, fontsize=6)
+        axes[0].plot(at["input"], at["mean"], "osD^v"[k % 5], color=f"C{k}", label=f"width {width}")
+        axes[1].plot(at["input"], at["std"], "osD^v"[k % 5], color=f"C{k}")
+    axes[0].plot(at["input"], at["limit_mean"], "k--", linewidth=0.9, label="infinite width")
+    axes[1].plot(at["input"], at["limit_variance"] ** 0.5, "k--", linewidth=0.9)
+    for ax, title in zip(axes, ("mean over networks", "standard deviation over networks"), strict=True):
+        ax.set_title(title)
+        ax.set_xlabel("test input, around the circle")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     yield (
         "ensemble",
         figure,
-        "Mean and standard deviation, over initialisations, of the trained networks' outputs on each test input, "
-        "against those that infinite width predicts at the same time.",
+        "Mean and standard deviation, over initialisations, of the trained networks' outputs on each test input, and "
+        "those that infinite width predicts at the same time.",
     )
     yield from shown_verdicts(found)
 

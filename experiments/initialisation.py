@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.drawing import canvas, levels, shown_verdicts
+from experiments.drawing import canvas, levels, log_axes, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.evidence import ensembles
@@ -43,8 +43,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     ):
         levels(axes[1], case, column, k, name)
     for ax in axes:
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
+        log_axes(ax, widths)
         ax.set_xlabel("hidden width $n$")
         ax.legend(fontsize=6)
     axes[1].set_ylabel("share of the kernel's norm")

@@ -26,7 +26,6 @@ def _figures(found: Found) -> Iterator[Drawn]:
         for k, (column, name) in enumerate(columns):
             levels(ax, case, column, k, name)
         ax.set_title(title)
-        ax.set_xscale("log", base=2)
         ax.set_xlabel("hidden width $n$")
         ax.legend(fontsize=6)
     yield (

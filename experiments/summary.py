@@ -69,7 +69,7 @@ def _claim(document: dict[str, Any], claim: dict[str, Any]) -> tuple[str, ...]:
         verdict += ", as expected" if claim["as_expected"] else f", expected {claim['expect']}"
     part = f", {claim['part']}" if claim["part"] else ""
     estimate = Estimate(_number(claim["estimate"]), _interval(claim["interval"]))
-    where = label(claim["settings"]) or claim["sweep"]
+    where = ", ".join(text for text in (claim["sweep"], label(claim["settings"])) if text)
     expected = span(_ends(claim["expected"]))
     return document["name"], claim["name"] + part, where, verdict, measured(estimate), expected, claim["why"]
 
