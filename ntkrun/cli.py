@@ -186,7 +186,7 @@ def check(
 ) -> None:
     """Have the numbers moved since the baseline was written? Exit code 0 no, 3 yes, 5 too few seeds to tell.
 
-    Example: ntkrun check results/smoke --baseline results/baseline/smoke.json
+    Example: ntkrun check results/smoke/width --baseline results/baseline/smoke.json
     """
     from ntkrun.evidence.baseline import records
     from ntkrun.lab.store import Store

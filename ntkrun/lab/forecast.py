@@ -9,7 +9,7 @@ from ntkrun.lab.execute import DTYPES, work
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.points import data_of, network
 
-MULTIPLICATIONS = 1e10  # a second and CPU thread, in the units of `work`; on a GPU, GPU_FACTOR times as many
+MULTIPLICATIONS = 5e10  # a second and CPU thread, in the units of `work`; on a GPU, GPU_FACTOR times as many
 GPU_FACTOR = 100
 COPIES = 5  # of the parameters: W, W_0, the linearised network's, and what a step and its tangents hold meanwhile
 OF_KERNEL = 8  # copies of an (N·O)² kernel in float64, with its eigendecompositions
