@@ -6,28 +6,21 @@ import numpy as np
 
 from experiments.drawing import canvas, levels, log_axes, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
-from ntkrun.engine.network import DenseNetwork
+from experiments.shared import of_relu
 from ntkrun.evidence import ensembles
 from ntkrun.evidence.cases import AT, AXES, Case, cases
-from ntkrun.theory.corrections import kernel_variance, output_kurtosis, output_square_correlation
 
 TWO_OUTPUTS = "data={name: digits, samples: 3, test_samples: 1, targets: one_hot, classes: [3, 8]}"
 POOLED = (
-    ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, output_kurtosis),
-    ("correlation of squares", ensembles.squares, ensembles.square_correlation, output_square_correlation),
-    ("variance of the kernel", ensembles.conditional_variances, ensembles.kernel_variance, kernel_variance),
+    ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, "output_kurtosis"),
+    ("correlation of squares", ensembles.squares, ensembles.square_correlation, "output_square_correlation"),
+    ("variance of the kernel", ensembles.conditional_variances, ensembles.kernel_variance, "kernel_variance"),
 )
 
 
 def _case(found: Found) -> Case:
     (case,) = cases(found.only, AXES["width"])
     return case
-
-
-def _of_theory(case: Case, formula: object, width: float) -> float:
-    """A finite-width formula of corrections.py, which know relu without biases."""
-    assert callable(formula)
-    return float(formula(DenseNetwork(64, 2, case.depth, int(width), "relu", 0.0)))
 
 
 def _figures(found: Found) -> Iterator[Drawn]:
@@ -37,7 +30,9 @@ def _figures(found: Found) -> Iterator[Drawn]:
     figure, (axes,) = canvas(f"L = {case.depth}, relu, β = 0.1, {seeds} networks a width", across=2)
     for k, (name, sample, statistic, formula) in enumerate(POOLED):
         axes[0].plot(widths, [statistic(sample(case, at)) for at in widths], "osD"[k], color=f"C{k}", label=name)
-        axes[0].plot(widths, [_of_theory(case, formula, at) for at in widths], "--", color=f"C{k}", linewidth=0.8)
+        axes[0].plot(
+            widths, [of_relu(formula, 64, case.depth, at) for at in widths], "--", color=f"C{k}", linewidth=0.8
+        )
     for k, (column, name) in enumerate(
         (("distance_to_limit_0", "$K_0$ off $K_∞$"), ("off_diagonal_0", "between two outputs"))
     ):
@@ -63,7 +58,7 @@ def _rows(found: Found) -> Iterator[Row]:
         for at in sorted(case.statistics[AT].unique()):
             value = statistic(sample(case, at))
             note = "theory: without biases"
-            yield Row(f"{name}, width {at:g}", value, theory=_of_theory(case, formula, at), note=note)
+            yield Row(f"{name}, width {at:g}", value, theory=of_relu(formula, 64, case.depth, at), note=note)
 
 
 EXPERIMENT = Experiment(

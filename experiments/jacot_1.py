@@ -7,9 +7,8 @@ import pandas as pd
 
 from experiments.drawing import canvas, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
-from ntkrun.engine.network import DenseNetwork
+from experiments.shared import of_relu
 from ntkrun.evidence.estimates import WIDTH, level, relative_spread
-from ntkrun.theory.corrections import kernel_variance
 
 CHECKED = {0: "0", 12: "π/4", 24: "π/2", 36: "3π/4", 48: "π"}  # of the 96 points: theory.md, section 4
 
@@ -53,7 +52,7 @@ def _rows(found: Found) -> Iterator[Row]:
     for width in sizes(table):
         at = table[(table[WIDTH] == width) & (table["step"] == start)]
         value, interval = relative_spread(at[at["input"] == 0]["kernel_row"])
-        theory = kernel_variance(DenseNetwork(2, 1, 4, int(width), "relu", 0.0)) ** 0.5
+        theory = of_relu("kernel_variance", 2, 4, width) ** 0.5
         what = f"relative spread of K_0(x_0, x_0), width {width}"
         yield Row(what, value, interval, None, theory, "first order in 1/n, without biases")
     widest = table[table[WIDTH] == sizes(table)[-1]]

@@ -305,10 +305,10 @@ def reproduce(
     """
     from rich.console import Console
 
-    chosen = _experiments("table").chosen(names or [])
-    runner, presets = _experiments("runner"), _experiments("framework").PRESETS
+    chosen, presets = _experiments("table").chosen(names or []), _experiments("framework").PRESETS
     if preset not in presets:
         raise UserError(f"--preset {preset}: choose {', '.join(presets)}")
+    runner = _experiments("runner")
     root = runner.root_of(results, preset)
     console = Console(stderr=True, highlight=False, quiet=quiet)
 
@@ -336,6 +336,9 @@ def _experiments(module: str) -> Any:
     """A module of experiments/, which imports ntkrun and which only this door imports."""
     from importlib import import_module
 
+    home = Path(ntkrun.__file__).parents[1]
+    if (home / "experiments" / "table.py").exists() and str(home) not in sys.path:
+        sys.path.append(str(home))  # a checkout whose installation is older than its experiments
     try:
         return import_module(f"experiments.{module}")
     except ModuleNotFoundError as error:

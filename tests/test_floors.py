@@ -20,7 +20,7 @@ ENGINE = (
     "blocks data descent detail kernel memory modes modules network operators outputs parametrization probes readout "
     "recorder stack tiles training"
 )
-LAB = "asked config execute limits plan points provenance sections store tables yaml_reader"
+LAB = "asked config execute forecast limits plan points provenance sections store tables yaml_reader"
 
 
 def _imports(floor: str, names: str) -> str:
@@ -39,8 +39,9 @@ def _imports(floor: str, names: str) -> str:
         (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
         ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
+        ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
     ],
-    ids=["evidence", "theory", "engine", "lab", "cli", "results"],
+    ids=["evidence", "theory", "engine", "lab", "cli", "results", "experiments"],
 )
 def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> None:
     found = _modules_after(code)
