@@ -26,10 +26,10 @@ def judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | Non
     """The verdicts on the claims of the sweep's config, stored as claims.json; and what the config expects of the
     runs."""
     from ntkrun.evidence import verdicts
+    from ntkrun.lab.asked import stored_claims
 
-    config = results.config()
-    expect = config.get("expect")
-    found = verdicts.judge(results, verdicts.asked(config.get("claims", ())))
+    wanted, expect = stored_claims(results.config(), results.path / "sweep.yaml")
+    found = verdicts.judge(results, verdicts.asked(wanted))
     document = verdicts.document(found, results, expect)
     results.write_claims(json_text(document) + "\n")
     return found, document, expect

@@ -383,3 +383,69 @@ def test_without_the_experiments_there_is_a_sentence(monkeypatch: pytest.MonkeyP
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match="experiments are not installed here"):
         _experiments("table")
+
+
+# ---------------------------------------------------------------- claims
+
+CLAIMED = """\
+name: claimed
+network: {depth: 2, activation: erf}
+data: {name: circle, samples: 4, test_samples: 0, targets: product}
+training: {steps: 20, dtype: float64}
+probes: {detail: none, kernels: []}
+sweep: {grid: {network.width: [64, 128, 256, 512]}, seeds: 20}
+claims:
+  - {name: frozen-kernel, exponent: [-1.3, -0.7]}
+"""
+
+
+def test_claims_are_judged_by_the_sweep_and_again_from_its_tables(tmp_path: Path) -> None:
+    (tmp_path / "claimed.yaml").write_text(CLAIMED)
+    swept = _ntkrun("sweep", "claimed.yaml", "--no-plots", cwd=tmp_path)
+    assert swept.returncode == 0, swept.stderr
+    assert "frozen-kernel" in swept.stdout
+    assert max(map(len, swept.stdout.splitlines())) <= 80
+    judged = _ntkrun("claims", "results/claimed", cwd=tmp_path)
+    assert judged.returncode == 0, judged.stdout
+    (row,) = (line.split() for line in judged.stdout.splitlines() if line.startswith("frozen-kernel"))
+    assert row[-1] == "supported"
+    told = json.loads(_ntkrun("claims", "results/claimed", "--json", cwd=tmp_path).stdout)
+    assert told == json.loads((tmp_path / "results/claimed/claims.json").read_text())
+    (claim,) = told["claims"]
+    assert claim["expected"] == [-1.3, -0.7]
+    assert claim["interval"][0] <= claim["estimate"] <= claim["interval"][1]
+    # Other claims on the same runs: nothing is run again, and the exit code follows the verdict.
+    for claims, code in (
+        ("claims=[{name: frozen-kernel, exponent: [-0.2, 0.2]}]", 3),
+        ("claims=[{name: frozen-kernel, exponent: [-0.2, 0.2], expect: refuted}]", 0),
+        ("claims=[diagonal-kernel]", 5),
+        ("claims=[]", 0),
+    ):
+        again = _ntkrun("sweep", "claimed.yaml", claims, "--no-plots", cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert "nothing to run" in again.stderr
+        assert _ntkrun("claims", "results/claimed", cwd=tmp_path).returncode == code, claims
+
+
+def test_a_sweep_that_should_diverge(here: Path) -> None:
+    wild = ("sweep", "tiny.yaml", "training.step_size=1e4", "training.steps=50", "--no-plots", "-q")
+    assert _ntkrun(*wild, cwd=here).returncode == 1
+    assert _ntkrun("claims", "results/tiny", cwd=here).returncode == 1
+    assert _ntkrun(*wild, "expect=diverged", cwd=here).returncode == 0
+    assert _ntkrun("claims", "results/tiny", cwd=here).returncode == 0
+    assert _ntkrun("sweep", "tiny.yaml", "expect=diverged", "--no-plots", "-q", cwd=here).returncode == 0
+    assert _ntkrun("claims", "results/tiny", cwd=here).returncode == 3
+
+
+def test_a_torn_claim_in_a_results_directory_is_a_sentence(here: Path) -> None:
+    """sweep.yaml may come from anywhere: what no config could have said is refused, not judged."""
+    assert _ntkrun("sweep", "tiny.yaml", "--no-plots", "-q", cwd=here).returncode == 0
+    file = here / "results/tiny/sweep.yaml"
+    for bad in ("[nonsense]", "[{name: frozen-kernel, exponent: 3}]", "[{}]", "3", "[[frozen-kernel]]"):
+        whole = file.read_text()
+        file.write_text(whole.replace("claims: []", f"claims: {bad}"))
+        done = _ntkrun("claims", "results/tiny", cwd=here)
+        assert done.returncode == 2, bad
+        assert "sweep.yaml" in done.stderr
+        assert "Traceback" not in done.stderr
+        file.write_text(whole)

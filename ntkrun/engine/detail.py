@@ -81,8 +81,9 @@ def detail(net: DenseNetwork, state: State, kernel: Tensor, start: Start) -> dic
 
 
 def growth(columns: dict[str, Tensor]) -> Tensor:
-    """A(t) = Σ_l ‖w^(l)‖_op/√m_l + Σ_l ‖a^(l+1)‖_Ê/√n_{l+1}, (S,): what the proof's Grönwall argument is about."""
-    return columns["weight_operator"].sum(dim=1) + columns["activation_norm"].sum(dim=1)
+    """A(t) = Σ_{l<L} ‖w^(l)‖_op/√m_l + Σ_{0<l<L} ‖a^(l)‖_Ê/√n_l, (S,): what the proof's Grönwall argument is about. Not
+    F itself, which training moves by O(1) at any width."""
+    return columns["weight_operator"].sum(dim=1) + columns["activation_norm"][:, :-1].sum(dim=1)
 
 
 def forward_grams(net: DenseNetwork, layers: Layers) -> list[Tensor]:

@@ -57,9 +57,11 @@ def hash_of(margins: Mapping[str, Interval]) -> str:
 # order still shows. ±0.2 of -1 and ±0.1 of -1/2 leave room for that and exclude each other.
 LIKE_1_OVER_N = (-1.2, -0.8)
 LIKE_1_OVER_ROOT_N = (-0.65, -0.35)
+AT_LEAST_ROOT_N = (-1.2, -0.35)  # where n^(-1/2) is a bound that holds with room
 GATES = (-1.1, -0.5)  # relu's flipped gates: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
 FLIPS = (0.4, 1.3)  # gates that flip within a step add at random: √η; all other terms η
 NOT_GROWING = (-0.35, 0.1)
+NO_ENSEMBLE = "there is no limit ensemble, or no test inputs"
 FOLLOWED = "no mode starts large enough and falls e-fold: squared loss, more steps"
 TWO_OUTPUTS = "it takes two outputs or more"
 
@@ -145,11 +147,12 @@ _TABLE = (
     Claim(
         "lazy-weights",
         "Each weight matrix moves ever less, relative to its start, as the width grows: sup_t ‖Δw‖/‖w_0‖ falls like "
-        "n^(-1/2) in the first and last layer and like 1/n in hidden ones; the operator norms of Δw/√m fall like "
-        "n^(-1/2) at least.",
+        "n^(-1/2) in the first and last layer and like 1/n in hidden ones, that of all together in between; the "
+        "operator norms of Δw/√m fall like n^(-1/2).",
         "[J] theorem 2; [L] figure 1",
         (
             *_LAZY,
+            Slope("all", "weight_drift", AT_LEAST_ROOT_N),
             Slope("operator_first", "weight_drift_operator", LIKE_1_OVER_ROOT_N, layers="first"),
             Slope("operator_hidden", "weight_drift_operator", LIKE_1_OVER_ROOT_N, layers="hidden"),
             Slope("operator_last", "weight_drift_operator", LIKE_1_OVER_ROOT_N, layers="last"),
@@ -190,15 +193,15 @@ _TABLE = (
         "The kernels of the sub-networks that end in a hidden layer stand still as well: their drift falls like "
         "n^(-1/2) at least.",
         "[J] theorem 2, proof by induction over layers",
-        (Slope("exponent", "subnetwork_kernel_drift", (-1.2, -0.35), layers="hidden"),),
+        (Slope("exponent", "subnetwork_kernel_drift", AT_LEAST_ROOT_N, layers="hidden"),),
         GENTLY,
     ),
     Claim(
         "growth-bound",
-        "A(t), the sum of the operator norms of the weights and the norms of the activations over √m, moves by O(1/√n) "
-        "in a fixed time.",
+        "A(t), the sum of the operator norms of the weights over √m and the norms of hidden activations over √n, moves "
+        "by O(1/√n) at most in a fixed time.",
         "[J] theorem 2, proof (polynomial Grönwall inequality)",
-        (Slope("exponent", "growth", LIKE_1_OVER_ROOT_N),),
+        (Slope("exponent", "growth", AT_LEAST_ROOT_N),),
         GENTLY,
     ),
     Claim(
@@ -238,8 +241,8 @@ _TABLE = (
         "predicts: its mean and its covariance at the time of the last step.",
         "[L] equations 13 to 16; [J] figure 2",
         (
-            Height("mean", (0.85, 1.15), ensembles.learned_part, needs="no limit ensemble or no test inputs"),
-            Height("spread", (0.75, 1.25), ensembles.spread, needs="no limit ensemble or no test inputs"),
+            Height("mean", (0.85, 1.15), ensembles.learned_part, needs=f"{NO_ENSEMBLE}, or its mean is 0"),
+            Height("spread", (0.75, 1.25), ensembles.spread, needs=NO_ENSEMBLE),
         ),
         (*GENTLY, only_if.squared),
     ),

@@ -88,11 +88,13 @@ def normality(case: Case, at: float) -> str:
 
 def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
     """Of each run, how much of the mean that infinite width predicts of F_t(x) on test inputs at the end its own
-    function has: Σ_x F(x) m(x) / Σ_x m(x)², 1 in the mean where the ensemble's mean is m."""
+    function has: Σ_x F(x) m(x) / Σ_x m(x)², 1 in the mean where the ensemble's mean is m; nan where m is 0 beside the
+    spread s."""
     table = _at_end(case, at)
-    table = table.assign(dot=table["value"] * table["limit_mean"], size=table["limit_mean"] ** 2)
-    by_run = table.groupby("seed")[["dot", "size"]].sum(min_count=1)
-    return by_run["dot"] / by_run["size"]
+    mean, variance = table["limit_mean"], table["limit_variance"]
+    table = table.assign(dot=table["value"] * mean, size=mean**2, spread=variance)
+    by_run = table.groupby("seed")[["dot", "size", "spread"]].sum(min_count=1)
+    return (by_run["dot"] / by_run["size"]).where(by_run["size"] > 1e-6 * by_run["spread"])
 
 
 def spread(case: Case, at: float, column: str = "") -> pd.Series:

@@ -1,11 +1,23 @@
 """The claims that a config asks to be judged: names, or names with margins of their own and the verdict expected."""
 
 import difflib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from ntkrun.errors import UserError
 from ntkrun.evidence.claims import CLAIMS
 
 
@@ -69,3 +81,25 @@ def check_claims(claims: Claims) -> Claims:
     if twice:
         raise ValueError(f"{twice[0]} stands twice; one entry a claim")
     return claims
+
+
+class _Stored(BaseModel):
+    """What a stored config says of claims; its other keys were checked before anything ran."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    claims: Claims = ()
+    expect: Literal["diverged"] | None = None
+
+
+def stored_claims(config: Mapping[str, Any], where: Path) -> tuple[list[str | dict[str, Any]], str | None]:
+    """The claims of a sweep's stored config, as they stood in it, and what it expects of the runs. Raises UserError for
+    what no config can have said: the file may come from anywhere."""
+    try:
+        found = _Stored.model_validate_json(json.dumps(config))
+        check_claims(found.claims)
+    except ValueError as error:
+        what = str(error).splitlines()[0] if not isinstance(error, ValidationError) else error.errors()[0]["msg"]
+        raise UserError(f"{where}: claims cannot be read ({what}); run the sweep again to write it anew") from None
+    entries = [entry if isinstance(entry, str) else entry.model_dump() for entry in found.claims]
+    return entries, found.expect

@@ -32,6 +32,7 @@ EXPONENTS = {
     "growth": -0.5,
     "distance_to_limit": -0.5,
     "off_diagonal": -0.5,
+    "weight_drift": -0.8,
     "weight_drift.0": -0.5,
     "weight_drift.1": -1.0,
     "weight_drift.2": -0.5,
@@ -124,7 +125,7 @@ def _steps(laws: Laws, run: dict[str, Any], noise: Mapping[str, float]) -> pd.Da
     loss = 1.01**step if sharpness > laws.edge else loss
     columns: dict[str, Any] = {"loss": loss, "test_loss": loss, "lambda_max": EIGENVALUES[0]}
     columns["lambda_min"] = 0.0 if laws.plateau else EIGENVALUES[-1]
-    for name in ("kernel_drift", "linear_gap", "test_linear_gap", "growth"):
+    for name in ("kernel_drift", "weight_drift", "linear_gap", "test_linear_gap", "growth"):
         columns[name] = _size(laws, name, at) * noise[name] * share
     columns["growth"] = 5 + columns["growth"]
     for name in ("distance_to_limit", "off_diagonal"):
