@@ -163,7 +163,7 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
         (["status", "nothing"], "nothing: no sweep here"),
         (["plot", "nothing"], "nothing: no sweep here"),
-        (["list", "colours"], "choose activations, data or losses"),
+        (["list", "colours"], "choose activations, data, losses, claims or experiments"),
         (["swep"], "No such command 'swep'"),
     ],
 )
