@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from experiments.framework import Experiment, Planned, sweeps_of
 from experiments.summary import write_summary
 from experiments.writing import write_experiment
 from ntkrun.closing import draw, judge
+from ntkrun.errors import FieldError, UserError
 from ntkrun.evidence.verdicts import UNDECIDED, Verdict, exit_code
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.execute import Watch, outlook, resolve_device, run_sweep
@@ -24,18 +27,40 @@ def root_of(results: Path, preset: str) -> Path:
     return results if preset == "laptop" else results / preset
 
 
-def ahead(experiments: Sequence[Experiment], preset: str, root: Path, device: str) -> list[tuple[Sweep, Forecast]]:
-    """Every sweep, validated, with what its missing runs will take."""
+def ahead(
+    experiments: Sequence[Experiment], preset: str, root: Path, device: str
+) -> list[tuple[Sweep, Forecast | UserError]]:
+    """Every sweep, validated, with what its missing runs will take, or why that cannot be told: data that are not at
+    hand."""
     where = resolve_device(device)
-    planned = [each.load(preset) for each in sweeps_of(experiments)]
-    return [(sweep, forecast(stacks(outlook(sweep, root).missing), where)) for sweep in planned]
+    return [(sweep, _ahead(sweep, root, where)) for sweep in (each.load(preset) for each in sweeps_of(experiments))]
 
 
-def lines(expected: Iterable[tuple[Sweep, Forecast]]) -> list[str]:
+def _ahead(sweep: Sweep, root: Path, device: torch.device) -> Forecast | UserError:
+    try:
+        return forecast(stacks(outlook(sweep, root).missing), device)
+    except FieldError as error:
+        return error
+
+
+def lines(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> list[str]:
     """A line a sweep, and the sum."""
-    expected = list(expected)
-    of_sweeps = [f"  {sweep.name}: {cost}" if cost.gib else f"  {sweep.name}: is done" for sweep, cost in expected]
-    return [*of_sweeps, f"in all: {together([cost for _, cost in expected])}, estimated within a factor of three"]
+    told, known = [], []
+    for sweep, cost in expected:
+        if isinstance(cost, Forecast):
+            known.append(cost)
+            told.append(f"  {sweep.name}: {cost if cost.gib else 'is done'}")
+        else:
+            told.append(f"  {sweep.name}: cannot be told; {cost}")
+    rest = "" if len(known) == len(told) else ", without those that cannot be told"
+    return [*told, f"in all: {together(known)}, estimated within a factor of three{rest}"]
+
+
+def check(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> None:
+    """Raises UserError where a sweep cannot run, before any has."""
+    for _, cost in expected:
+        if isinstance(cost, UserError):
+            raise cost
 
 
 def reproduce(

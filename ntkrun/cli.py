@@ -315,10 +315,12 @@ def reproduce(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
-    for line in runner.lines(runner.ahead(chosen, preset, root, device)):
+    expected = runner.ahead(chosen, preset, root, device)
+    for line in runner.lines(expected):
         say(line)
     if dry_run:
         return
+    runner.check(expected)
     from ntkrun.terminal import SweepProgress
 
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

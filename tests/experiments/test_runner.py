@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from experiments import framework, runner, summary
 from experiments.drawing import canvas, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.errors import UserError
 from ntkrun.lab.execute import Nobody
 
 CONFIG = """\
@@ -169,6 +170,19 @@ def test_what_lies_ahead_is_told_before_it_starts(tmp_path: Path, configs: Path)
     assert last.startswith("in all: about 1 min")
     runner.reproduce([_experiment()], "smoke", tmp_path, "cpu")
     assert runner.lines(runner.ahead([_experiment()], "smoke", tmp_path, "cpu"))[0] == "  tiny: is done"
+
+
+def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(tmp_path: Path, configs: Path) -> None:
+    missing = "data={name: openml, dataset: no-such, samples: 4, test_samples: 0}"
+    away = _experiment(sweeps=(Planned("tiny", smoke=(missing,)), Planned("tiny", smoke=("name=two",))))
+    expected = runner.ahead([away], "smoke", tmp_path, "cpu")
+    first, second, last = runner.lines(expected)
+    assert first.startswith("  tiny: cannot be told; data.dataset: no-such")
+    assert second.startswith("  two: about 1 min")
+    assert last.endswith("without those that cannot be told")
+    with pytest.raises(UserError, match="no-such"):
+        runner.check(expected)
+    runner.check(expected[1:])
 
 
 def test_the_summary_is_made_of_what_is_stored(tmp_path: Path, configs: Path) -> None:
