@@ -53,14 +53,8 @@ def _rows(found: Found) -> Iterator[Row]:
         at = near[near[WIDTH] == width]
         left = level(at["left"])
         what = f"left along f^(2) at t = {at['time'].iloc[0]:.0f}, width {width}"
-        yield Row(
-            what,
-            left.mean,
-            left.interval,
-            None,
-            float(at["theory"].iloc[0]),
-            "theory: 0.5 |1-ηλ_2|^k, near 0.5 e^{-λ_2 t}",
-        )
+        theory = float(at["theory"].iloc[0])
+        yield Row(what, left.mean, left.interval, None, theory, "theory: 0.5 (1-ηλ_2)^k, near 0.5 e^{-λ_2 t}")
     for width in sizes(table):
         largest = level(table[table[WIDTH] == width].groupby("seed")["orthogonal"].max())
         yield Row(f"largest ‖h_t‖, width {width}", largest.mean, largest.interval, note="the paper's shrinks with n")

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
+import sklearn.datasets
 from matplotlib.figure import Figure
 
 from experiments import framework, runner, summary
@@ -172,7 +174,13 @@ def test_what_lies_ahead_is_told_before_it_starts(tmp_path: Path, configs: Path)
     assert runner.lines(runner.ahead([_experiment()], "smoke", tmp_path, "cpu"))[0] == "  tiny: is done"
 
 
-def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(tmp_path: Path, configs: Path) -> None:
+def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(
+    tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: object, **keys: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", unreachable)
     missing = "data={name: openml, dataset: no-such, samples: 4, test_samples: 0}"
     away = _experiment(sweeps=(Planned("tiny", smoke=(missing,)), Planned("tiny", smoke=("name=two",))))
     expected = runner.ahead([away], "smoke", tmp_path, "cpu")
