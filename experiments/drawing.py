@@ -62,15 +62,23 @@ def levels(ax: Axes, case: Case, column: str, k: int, label: str) -> None:
 
 
 def log_axes(ax: Axes, at: Iterable[float]) -> None:
-    """Both axes logarithmic, with ticks at these values below (every other where they are many) and a few at the
+    """Both axes logarithmic, with ticks at these values below, as far as their labels have room, and a few at the
     side."""
-    ticks = sorted(set(at))
-    ticks = ticks[:: 1 + len(ticks) // 8]
+    ticks = _apart(sorted(set(at)))
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(ticks, [f"{tick:.3g}" if tick < 1000 else f"{tick:.0f}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     sparse_minor_labels(ax)
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
+    """Those that lie at least a tenth of the whole axis, in logarithms, above the one before."""
+    kept = list(ticks[:1])
+    for tick in ticks[1:]:
+        if math.log(tick / kept[-1]) >= 0.1 * math.log(ticks[-1] / ticks[0]):
+            kept.append(tick)
+    return kept
 
 
 def against_axis(results: Results, axis: str, column: str, label: str) -> Figure:

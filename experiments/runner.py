@@ -93,8 +93,8 @@ def reproduce(
             exit_code(found.verdicts[name], tables, tables.config().get("expect"))
             for name, tables in found.results.items()
         ]
-        say(f"{experiment.name}: {root / 'experiments' / experiment.name}")
-    say(f"summary: {write_summary(root)}")
+        page = write_summary(root)  # each time: an interrupt leaves one that speaks of what there is
+        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {page}")
     return documents, _worst(codes, preset)
 
 
