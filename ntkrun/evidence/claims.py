@@ -225,7 +225,7 @@ _TABLE = (
             Height("modes", (0.85, 1.15), rates.across_modes, needs=FOLLOWED),
             Extremes("bound", "bound_excess", (-OPEN, 0.05)),
         ),
-        (*GENTLY, only_if.squared, only_if.full_batch, only_if.no_momentum),
+        (*GENTLY, only_if.squared, only_if.full_batch, only_if.no_momentum, only_if.resolved),
     ),
     Claim(
         "global-minimum",

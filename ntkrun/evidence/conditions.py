@@ -34,6 +34,21 @@ def stable(case: Case) -> str:
     return f"ηλ_max of the initial kernel is {value:.3g} at {where}, beyond the edge of stability; take a smaller step"
 
 
+# Of λ_max: an eigenvalue of a kernel in that precision below is zero to rounding.
+RESOLVED = {"float32": 1e-6, "float64": 1e-14}
+
+
+def resolved(case: Case) -> str:
+    """λ_min of K̂_0 stands above the rounding of the kernel, in every run."""
+    table = case.statistics
+    dtype = str(case.first["training.dtype"])
+    share = float((table["lambda_min_0"] / table["lambda_max_0"]).min()) if len(table) else 1.0
+    if share >= RESOLVED[dtype]:
+        return ""
+    cure = "; use training.dtype float64" if dtype == "float32" else ": repeated inputs?"
+    return f"λ_min of K̂_0 is {share:.0e} of λ_max, zero to rounding in {dtype}{cure}"
+
+
 def squared(case: Case) -> str:
     return "" if case.first["training.loss"] == "squared" else "training.loss is not squared"
 

@@ -152,6 +152,13 @@ def jackknife_logs(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], flo
     return np.asarray(count * math.log(whole) - (count - 1) * np.log(without))
 
 
+def monotonicity(axis: Sequence[float] | pd.Series, values: Sequence[float] | pd.Series) -> tuple[float, float]:
+    """Kendall's τ-b of `values` (one a run) with the axis, and the p value of independence: -1 where every run at a
+    larger value of the axis lies below every run at a smaller one, whatever the law."""
+    found = stats.kendalltau(np.asarray(axis, dtype=float), np.asarray(values, dtype=float), nan_policy="omit")
+    return float(found.statistic), float(found.pvalue)
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's adjusted p values: rejecting those below α keeps the chance of any false rejection below α."""
     p = np.asarray(p_values, dtype=float)

@@ -65,7 +65,7 @@ def _cure(estimate: Estimate, expected: Interval) -> str:
     distance = min(abs(estimate.value - edge) for edge in expected)
     if distance == 0 or (half / distance) ** 2 > HOPELESS:
         return "the estimate lies on the edge of what is expected: more seeds would hardly tell"
-    needed = math.ceil(max(estimate.seeds, 1) * (half / distance) ** 2)
+    needed = math.ceil(round(max(estimate.seeds, 1) * (half / distance) ** 2, 6))
     return f"needs about {needed} seeds instead of {estimate.seeds}{estimate.doubt and ' ' + estimate.doubt}"
 
 

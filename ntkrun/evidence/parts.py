@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ntkrun.evidence.cases import AT, Case
-from ntkrun.evidence.estimates import Interval, fit_exponent, fit_power_law, jackknife_logs, level
+from ntkrun.evidence.estimates import Interval, fit_exponent, fit_power_law, jackknife_logs, level, monotonicity
 from ntkrun.evidence.judging import Estimate, of_exponent, of_level
 
 Measure = Callable[[float], Estimate]  # an estimate with an interval of this confidence
@@ -56,7 +56,11 @@ class Slope:
                 return Estimate(trouble=f"{column} was not measured: {self.needs}")
             pairs = table["seed"] if case.axis.paired else None
             found = fit_exponent(table[AT], table[column], case.smallest, confidence, pairs, case.axis.towards)
-            return of_exponent(found, case.axis.further)
+            estimate = of_exponent(found, case.axis.further)
+            if not estimate.curved:
+                return estimate
+            tau, p = monotonicity(table[AT], table[column])
+            return replace(estimate, remark=f"Kendall's τ with the {case.axis.name} is {tau:.2f} (p = {p:.1g})")
 
         return measure
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 
 from ntkrun.evidence.cases import AT, Case
+from ntkrun.evidence.conditions import RESOLVED
 from ntkrun.evidence.estimates import CONFIDENCE, Interval
 from ntkrun.evidence.judging import Estimate
 from ntkrun.evidence.parts import Extremes, Measure
 
 STILL_FALLING = 0.99  # of the loss at half the steps: what has fallen no further has come to rest
-RESOLVED = {"float32": 1e-6, "float64": 1e-14}  # of λ_max: an eigenvalue below is zero to rounding
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ntkrun.evidence.estimates import fit_exponent, holm, jackknife_logs, level
+from ntkrun.evidence.estimates import fit_exponent, holm, jackknife_logs, level, monotonicity
 from ntkrun.evidence.per_run import done, per_run
 from tests.evidence.synthetic import tables
 
@@ -148,6 +148,12 @@ def test_jackknife_replicates_of_a_variance() -> None:
     assert sorted(found) == pytest.approx(sorted(expected))
     assert len(jackknife_logs(values, lambda part: -1.0)) == 0
     assert len(jackknife_logs(values.iloc[:1], lambda part: 1.0)) == 0
+
+
+def test_monotonicity_is_the_share_of_ordered_pairs() -> None:
+    tau, p = monotonicity([1, 2, 3, 4, 5, 6], [9, 8, 7, 5, 6, math.nan])
+    assert tau == pytest.approx(-(9 - 1) / 10)  # of ten pairs nine fall
+    assert 0 < p < 0.1
 
 
 def test_holm_is_the_textbook_adjustment() -> None:
