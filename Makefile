@@ -1,19 +1,15 @@
-# The two commands: `make reproduce` runs the main job, `make test` the tests. Both set up .venv on first use.
+# The two commands: `make reproduce` runs the experiments, `make test` the tests. Both set up .venv on first use.
 PYTHON ?= python3
 PRESET ?= laptop
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# What each preset of the main job overrides in configs/width.yaml.
-OVERRIDES_laptop :=
-OVERRIDES_smoke := name=smoke 'sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]' training.steps=100
-
 .PHONY: help setup reproduce figures test test-slow lint bench check clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make reproduce   run the main job (PRESET=smoke|laptop, default laptop) and draw its figures into results/"
+	@echo "make reproduce   run every experiment (PRESET=smoke|laptop|paper, default laptop) and write results/summary.md"
 	@echo "make test        run the tests            make test-slow   run the long ones"
 	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"
@@ -31,11 +27,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 reproduce: $(READY)
-	@case "$(PRESET)" in laptop|smoke) ;; *) echo "PRESET=$(PRESET): choose laptop or smoke" >&2; exit 2;; esac
-	$(BIN)/ntkrun sweep configs/width.yaml $(OVERRIDES_$(PRESET))
+	$(BIN)/ntkrun reproduce --preset $(PRESET)
 
 figures: $(READY)
-	@for run in results/*/sweep.yaml; do $(BIN)/ntkrun plot "$$(dirname "$$run")" || exit; done
+	@for run in $(wildcard results/*/sweep.yaml results/*/*/sweep.yaml); do $(BIN)/ntkrun plot "$$(dirname "$$run")" || exit; done
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
@@ -44,7 +39,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
-	$(BIN)/ntkrun check results/smoke --baseline results/baseline/smoke.json
+	$(BIN)/ntkrun check results/smoke/width --baseline results/baseline/smoke.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,8 +1,6 @@
 """The door: thin commands. Each imports what it needs when it runs, so that help answers at once and plots need no
 torch."""
 
-import json as json_module
-import math
 import signal
 import sys
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ntkrun
+from ntkrun.closing import draw, json_text, judge
 from ntkrun.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ntkrun.evidence.baseline import Baseline, RunRecord
-    from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.kernels import Arrays
     from ntkrun.lab.profile import Profile
@@ -131,7 +129,7 @@ def sweep(
     finally:
         progress.close()
     if not no_plots and not found.figures_are_current():
-        _draw(found)
+        draw(found)
     _close(found, profiled, json, quiet)
 
 
@@ -168,7 +166,7 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     from ntkrun.lab.store import read_results
 
     results = read_results(run_dir)
-    verdicts, document, expect = _judge(results)
+    verdicts, document, expect = judge(results)
     if json:
         _print_json(document)
     elif verdicts:
@@ -183,7 +181,7 @@ def plot(run_dir: RunDirectory) -> None:
     """Draw the figures again from the stored tables alone."""
     from ntkrun.lab.store import read_results
 
-    paths = _draw(read_results(run_dir))
+    paths = draw(read_results(run_dir))
     if not paths:
         print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
     for path in paths:
@@ -201,7 +199,7 @@ def check(
 ) -> None:
     """Have the numbers moved since the baseline was written? Exit code 0 no, 3 yes, 5 too few seeds to tell.
 
-    Example: ntkrun check results/smoke --baseline results/baseline/smoke.json
+    Example: ntkrun check results/smoke/width --baseline results/baseline/smoke.json
     """
     from ntkrun.evidence.baseline import records
     from ntkrun.lab.store import Store
@@ -297,8 +295,82 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
     print(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
 
 
+@app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="`ntkrun list experiments`; none: all of them")
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="smoke|laptop|paper", help="How large, and how long")] = "laptop",
+    results: Annotated[Path, typer.Option(help="Where results go; smoke and paper into folders within")] = Path(
+        "results"
+    ),
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")] = False,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")] = False,
+) -> None:
+    """Run the experiments: each claim with its verdict, the papers' figures with their numbers beside ours.
+
+    Running it again resumes; sweeps that experiments share run once. Exits by the verdicts, as claims does; in the
+    smoke preset, which is too small to settle every claim, inconclusive is reported and exits 0.
+
+    Example: ntkrun reproduce jacot-1 --preset smoke
+    """
+    from rich.console import Console
+
+    from ntkrun.lab.execute import resolve_device
+
+    chosen, presets = _experiments("table").chosen(names or []), _experiments("framework").PRESETS
+    if preset not in presets:
+        raise UserError(f"--preset {preset}: choose {', '.join(presets)}")
+    runner = _experiments("runner")
+    root = runner.root_of(results, preset)
+    console = Console(stderr=True, highlight=False, quiet=quiet)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    where = resolve_device(device)
+    expected = runner.ahead(chosen, preset, root, device)
+    for line in runner.lines(expected):
+        say(line)
+    if dry_run:
+        return
+    runner.check(expected)
+    from ntkrun.terminal import SweepProgress
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        documents, code = runner.reproduce(chosen, preset, root, device, lambda: SweepProgress(console, where), say)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished runs are kept in {root}. The same command goes on.", file=sys.stderr)
+        raise
+    if json:
+        _print_json({"preset": preset, "experiments": documents})
+    raise typer.Exit(code)
+
+
+def _experiments(module: str) -> Any:
+    """A module of experiments/, which imports ntkrun and which only this door imports."""
+    from importlib import import_module
+
+    home = Path(ntkrun.__file__).parents[1]
+    if (home / "experiments" / "table.py").exists() and str(home) not in sys.path:
+        sys.path.append(str(home))  # a checkout whose installation is older than its experiments
+    try:
+        return import_module(f"experiments.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("experiments", f"experiments.{module}"):
+            raise
+        raise UserError(
+            "the experiments are not installed here: run this in a checkout of ntkrun, or install it with them"
+        ) from None
+
+
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses|claims", help="What to list")]) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(metavar="activations|data|losses|claims|experiments", help="What to list")],
+) -> None:
     """What a config may name, a line each."""
     if what == "activations":
         from ntkrun.theory.activations import ACTIVATIONS
@@ -316,8 +388,10 @@ def list_(what: Annotated[str, typer.Argument(metavar="activations|data|losses|c
         from ntkrun.evidence.claims import CLAIMS
 
         rows = [(claim.name, claim.statement) for claim in CLAIMS.values()]
+    elif what == "experiments":
+        rows = [(each.name, each.statement) for each in _experiments("table").EXPERIMENTS.values()]
     else:
-        raise UserError(f"list {what}: choose activations, data, losses or claims")
+        raise UserError(f"list {what}: choose activations, data, losses, claims or experiments")
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
 
@@ -330,31 +404,6 @@ def schema() -> None:
     _print_json(Config.model_json_schema())
 
 
-def _draw(results: "Results") -> list[Path]:
-    """Every figure of the results, as PNG and SVG, with their captions."""
-    from ntkrun.evidence.figures import draw_all, saver
-
-    paths, captions = [], {}
-    for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
-        captions[stem] = caption
-        paths += [results.write_figure(stem, saver(figure), ending) for ending in ("png", "svg")]
-    results.write_captions(captions)
-    return paths
-
-
-def _judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | None]":
-    """The verdicts on the claims of the sweep's config, stored as claims.json; and what the config expects of the
-    runs."""
-    from ntkrun.evidence.verdicts import asked, document, judge
-    from ntkrun.lab.asked import stored_claims
-
-    wanted, expect = stored_claims(results.config(), results.path / "sweep.yaml")
-    verdicts = judge(results, asked(wanted))
-    found = document(verdicts, results, expect)
-    results.write_claims(_json_text(found) + "\n")
-    return verdicts, found, expect
-
-
 def _close(results: "Results", profile: "Profile | None", json: bool, quiet: bool) -> None:
     """The closing tables, where the time went if asked for, and the exit code."""
     from ntkrun.evidence.claims_table import claims_tables
@@ -362,7 +411,7 @@ def _close(results: "Results", profile: "Profile | None", json: bool, quiet: boo
     from ntkrun.evidence.tables import closing_document, closing_tables
 
     found = groups(results.runs, results.steps, results.layers)
-    verdicts, judged, expect = _judge(results)
+    verdicts, judged, expect = judge(results)
     if json:
         timed = {"profile": profile.document()} if profile else {}
         _print_json({"results": str(results.path), "groups": closing_document(found), **judged, **timed})
@@ -386,16 +435,4 @@ def _print_table(*tables: Any) -> None:
 
 def _print_json(document: Any) -> None:
     """Strict JSON: what is not a number is null."""
-    print(_json_text(document))
-
-
-def _json_text(document: Any) -> str:
-    return json_module.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json_text(document))

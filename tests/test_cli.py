@@ -187,7 +187,7 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
         (["status", "nothing"], "nothing: no sweep here"),
         (["plot", "nothing"], "nothing: no sweep here"),
-        (["list", "colours"], "choose activations, data, losses or claims"),
+        (["list", "colours"], "choose activations, data, losses, claims or experiments"),
         (["swep"], "No such command 'swep'"),
     ],
 )
@@ -369,6 +369,44 @@ def test_check_pairs_seeds_under_another_name_and_is_inconclusive_with_one(here:
     refused = _ntkrun("check", "results/tiny", "--baseline", "tiny.yaml", "--update", cwd=here)
     assert refused.returncode == 2
     assert file.read_text() == CONFIG  # what is no baseline is not replaced by one
+
+
+def test_reproduce_says_what_is_wrong_and_what_lies_ahead(here: Path) -> None:
+    for arguments, words in (
+        (("jacot-9",), "jacot-9: no such experiment; there are jacot-1"),
+        (("--preset", "huge"), "--preset huge: choose smoke, laptop, paper"),
+    ):
+        failed = _ntkrun("reproduce", *arguments, cwd=here)
+        assert failed.returncode == 2
+        assert words in failed.stderr
+        assert "Traceback" not in failed.stderr
+    ahead = _ntkrun("reproduce", "jacot-1", "--preset", "smoke", "--dry-run", cwd=here)
+    assert ahead.returncode == 0
+    assert "jacot-1: about 1 min" in ahead.stderr
+    assert not (here / "results").exists()
+    assert "jacot-1" in _ntkrun("list", "experiments", cwd=here).stdout
+
+
+def test_reproduce_runs_an_experiment_and_tells_it_as_json(here: Path) -> None:
+    done = _ntkrun("reproduce", "jacot-1", "--preset", "smoke", "--json", "-q", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (told,) = json.loads(done.stdout)["experiments"]
+    assert told["name"] == "jacot-1"
+    folder = here / "results" / "smoke" / "experiments" / "jacot-1"
+    assert json.loads((folder / "result.json").read_text()) == told
+    assert (folder / "kernel_on_the_circle.png").stat().st_size > 10000
+    assert "### jacot-1" in (here / "results" / "smoke" / "summary.md").read_text()
+
+
+def test_without_the_experiments_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ntkrun.cli import _experiments
+    from ntkrun.errors import UserError
+
+    for name in ("experiments", "experiments.table"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match="experiments are not installed here"):
+        _experiments("table")
 
 
 # ---------------------------------------------------------------- claims

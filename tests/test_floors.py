@@ -20,7 +20,10 @@ ENGINE = (
     "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
     "parametrization probes rates readout recorder stack tiles training"
 )
-LAB = "asked budget config costs execute limits plan points profile provenance sections store tables tasks yaml_reader"
+LAB = (
+    "asked budget config costs execute forecast limits plan points profile provenance sections store tables tasks "
+    "yaml_reader"
+)
 
 
 def _imports(floor: str, names: str) -> str:
@@ -39,8 +42,9 @@ def _imports(floor: str, names: str) -> str:
         (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
         ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
+        ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
     ],
-    ids=["evidence", "theory", "engine", "lab", "cli", "results"],
+    ids=["evidence", "theory", "engine", "lab", "cli", "results", "experiments"],
 )
 def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> None:
     found = _modules_after(code)

@@ -98,14 +98,15 @@ def layerwise_kernel(
     return result.view(s, n, o, m, o)
 
 
-def diagonal_kernel(net: DenseNetwork, layers: Layers, deltas: list[Tensor]) -> Tensor:
-    """K_ii(x, x) of every input and output from passes already made, (S, N, O): no pair of inputs is formed."""
+def aligned_kernel(net: DenseNetwork, first: Passes, second: Passes) -> Tensor:
+    """K_ii(x_k, x'_k) from passes already made, of N inputs each, or of N and of one: (S, N, O). The same passes twice
+    give the diagonal; no other pair of inputs is formed."""
     terms = (
-        (net.scale(layer) ** 2 * a.square().sum(dim=2, keepdim=True) + net.bias_scale(layer) ** 2)
-        * delta.square().sum(dim=3)
-        for layer, (a, delta) in enumerate(zip(layers.activations, deltas, strict=True))
+        (net.scale(layer) ** 2 * (a * a2).sum(dim=2, keepdim=True) + net.bias_scale(layer) ** 2)
+        * (first.deltas[layer] * second.deltas[layer]).sum(dim=3)
+        for layer, (a, a2) in enumerate(zip(first.activations, second.activations, strict=True))
     )
-    return sum(terms, start=torch.zeros_like(layers.outputs))
+    return sum(terms, start=torch.zeros_like(first.deltas[0][..., 0]))
 
 
 def as_blocks(kernel: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ntkrun.engine.kernel import diagonal_kernel
+from ntkrun.engine.kernel import Passes, aligned_kernel
 from ntkrun.engine.network import DenseNetwork, Layers
 from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.training import State
@@ -20,16 +20,20 @@ def output_columns(
                   nan later
     covariance    the same between x and training input 0
     kernel        K_ii(x, x)
+    kernel_row    K_ii(x, x'), x' the first test input; nan without test inputs
     """
     assert state.deltas is not None, "only a probed state has them"
-    both = ((state.layers, state.deltas), (test, test_deltas))
-    kernel = torch.cat([diagonal_kernel(net, layers, deltas) for layers, deltas in both], dim=1)
+    both = [Passes(state.layers.activations, state.deltas), Passes(test.activations, test_deltas)]
+    kernel = torch.cat([aligned_kernel(net, passes, passes) for passes in both], dim=1)
+    row = torch.full_like(outputs, torch.nan)
+    if test.outputs.shape[1]:
+        row = torch.cat([aligned_kernel(net, passes, both[1].part(slice(1))) for passes in both], dim=1)
     variance = covariance = torch.full_like(outputs, torch.nan)
     if state.step == 0:
-        last = torch.cat([layers.activations[-1] for layers, _ in both], dim=1)  # (S, A, n)
+        last = torch.cat([passes.activations[-1] for passes in both], dim=1)  # (S, A, n)
         variance = scale.variance(_of_last_layer(net, last.square().sum(dim=2), outputs))
         covariance = scale.variance(_of_last_layer(net, (last * last[:, :1]).sum(dim=2), outputs))
-    return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel}
+    return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel, "kernel_row": row}
 
 
 def _of_last_layer(net: DenseNetwork, products: Tensor, like: Tensor) -> Tensor:

@@ -110,3 +110,42 @@ def _at_end(case: Case, at: float) -> pd.DataFrame:
     table = case.outputs
     table = table[(table[AT] == at) & (table["part"] != TRAIN) & (table["step"] > 0)]
     return table[table["step"] == table["step"].max()]
+
+
+def inside(outputs: pd.DataFrame, deviations: float) -> pd.Series:
+    """Of each run, the share of the rows of an outputs table whose value is within so many of the standard deviations
+    that infinite width predicts from the mean that it predicts."""
+    off = (outputs["value"] - outputs["limit_mean"]).abs() / np.sqrt(outputs["limit_variance"])
+    return (off <= deviations).groupby(outputs["run_id"]).mean()
+
+
+def along_limit(outputs: pd.DataFrame) -> pd.DataFrame:
+    """The function of each run and step of an outputs table, on training inputs, split along what infinite width learns
+    by the last step, g = limit_mean/‖limit_mean‖ (norms ‖f‖² = (1/N) Σ_i f(x_i)²): columns `along` (1/N) Σ_i f g,
+    `orthogonal` ‖f - along·g‖, and `limit`, (1/N) Σ_i limit_mean·g. One output; nan where no limit mean is known."""
+    table = outputs[outputs["part"] == TRAIN]
+    last = table[table["step"] == table.groupby("run_id")["step"].transform("max")]
+    last = last[["run_id", "input", "limit_mean"]].rename(columns={"limit_mean": "g"})
+    last["g"] = last["g"] / np.sqrt((last["g"] ** 2).groupby(last["run_id"]).transform("mean"))
+    table = table.merge(last, on=["run_id", "input"])
+    table = table.assign(along=table["value"] * table["g"], limit=table["limit_mean"] * table["g"])
+    found = table.groupby(["run_id", "step"], sort=False)[["along", "limit"]].mean()
+    whole = (table["value"] ** 2).groupby([table["run_id"], table["step"]], sort=False).mean()
+    found["orthogonal"] = np.sqrt((whole - found["along"] ** 2).clip(lower=0))
+    return found.reset_index()
+
+
+def over_seeds(outputs: pd.DataFrame) -> pd.DataFrame:
+    """Of each step, input and output of an outputs table (of one part), over its runs: `mean`, `std` and `count` of the
+    values, and the `limit_mean` and `limit_variance` that infinite width predicts of them."""
+    return (
+        outputs.groupby(["step", "input", "output"])
+        .agg(
+            mean=("value", "mean"),
+            std=("value", "std"),
+            count=("value", "size"),
+            limit_mean=("limit_mean", "first"),
+            limit_variance=("limit_variance", "first"),
+        )
+        .reset_index()
+    )

@@ -63,6 +63,17 @@ def level(values: Sequence[float] | pd.Series, confidence: float = CONFIDENCE) -
     return Level(float(y.mean()), error, (float(y.mean()) - half, float(y.mean()) + half), len(y))
 
 
+def relative_spread(values: Sequence[float] | pd.Series, confidence: float = CONFIDENCE) -> tuple[float, Interval]:
+    """The standard deviation over the mean of normal values, with the χ² interval of the deviation: that of the mean,
+    √k times as well known as the deviation's size, is left out. nan with fewer than two values."""
+    y = np.asarray(values, dtype=float)
+    if len(y) < 2:
+        return math.nan, (math.nan, math.nan)
+    freedom, value = len(y) - 1, float(y.std(ddof=1) / abs(y.mean()))
+    low, high = (value * math.sqrt(freedom / stats.chi2.ppf((1 + side * confidence) / 2, freedom)) for side in (1, -1))
+    return value, (float(low), float(high))
+
+
 def fit_exponent(
     axis: Sequence[float] | pd.Series,
     values: Sequence[float] | pd.Series,

@@ -14,11 +14,12 @@ from ntkrun.theory.ensemble import ensemble
 from ntkrun.theory.limit import LimitKernels, dual_error, limit_kernels
 from ntkrun.theory.rules import Descent
 
-COLUMNS = ("limit_kernel", "limit_mean", "limit_variance", "limit_covariance")
+COLUMNS = ("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "limit_covariance")
 
 
 def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
-    """On all A inputs, training first, at T steps, (T, A, O): K_inf(x, x), and the mean of f_t(x) over initialisations,
+    """On all A inputs, training first, at T steps, (T, A, O): K_inf(x, x), K_inf(x, x') with the first test input
+    (nan without test inputs), and the mean of f_t(x) over initialisations,
     its variance, and its covariance with f_t of training input 0, under the steps of the grid point's own training.
 
     nan where there is no formula: at steps beyond 0 under another loss than squared or with batches, where the limit
@@ -34,6 +35,8 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
         return found
     (nngp, ntk), error = kernels
     found["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
+    if len(data.x_test):
+        found["limit_kernel_row"][:] = ntk[:, len(data.x)].numpy()[:, None]
     training = point.training
     lawful = training.loss == "squared" and training.batch == "full"
     known = [k for k, step in enumerate(steps) if lawful or step == 0]

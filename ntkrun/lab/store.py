@@ -105,14 +105,19 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         with temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    with _sentence_for(path, comfort=""):
-        _write(path, save)
+    write_file(path, save)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises UserError where it cannot be written."""
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_file(path: Path, save: Callable[[Path], object]) -> None:
+    """Write a file by `save`, which is given a path of the same ending, whole or not at all. Raises UserError where it
+    cannot be written."""
     with _sentence_for(path, comfort=""):
-        _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        _write(path, save)
 
 
 class Store:

@@ -109,6 +109,16 @@ def test_circle() -> None:
     assert np.linalg.norm(_load(name="circle", radius=3.0).x, axis=1) == pytest.approx(3.0)
 
 
+def test_inputs_at_random_may_be_tested_on_a_circle() -> None:
+    plain = _load(name="gaussian", dimension=3, samples=6, test_samples=4)
+    data = _load(name="gaussian", dimension=3, samples=6, test_samples=4, test_circle=2.0, targets="product")
+    np.testing.assert_array_equal(data.x, plain.x)
+    np.testing.assert_allclose(data.x_test, [[2, 0, 0], [0, 2, 0], [-2, 0, 0], [0, -2, 0]], atol=1e-15)
+    np.testing.assert_allclose(data.y_test, 0, atol=1e-15)
+    with pytest.raises(FieldError, match="dimension of at least 2"):
+        _load(name="gaussian", dimension=1, test_circle=1.0)
+
+
 def test_sphere_and_gaussian() -> None:
     sphere, small = _load(name="sphere", dimension=7), _load(name="sphere", dimension=7, radius=0.5)
     assert np.linalg.norm(sphere.x, axis=1) == pytest.approx(math.sqrt(7))

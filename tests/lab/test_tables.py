@@ -13,6 +13,7 @@ from ntkrun.engine.network import DenseNetwork
 from ntkrun.lab.config import parse_config
 from ntkrun.lab.limits import limit_outputs
 from ntkrun.lab.store import Results, Store, read_results
+from ntkrun.theory.limit import limit_kernels
 
 TEXT = """\
 name: tiny
@@ -54,6 +55,14 @@ def test_outputs_stand_at_their_inputs_beside_their_limits(tmp_path: Path) -> No
     rows = table[(table["run_id"] == ids[1]) & (table["step"] == 2)]
     np.testing.assert_allclose(rows["value"], values, rtol=1e-10)
     np.testing.assert_allclose(rows["kernel"], kernel.diagonal(), rtol=1e-10)
+    np.testing.assert_allclose(rows["kernel_row"], kernel[:, 5], rtol=1e-10)  # the first test input follows 5 others
+    np.testing.assert_allclose(rows["limit_kernel_row"], limit_kernels(net, points).ntk[:, 5], rtol=1e-12)
+
+
+def test_without_test_inputs_there_is_no_row_of_the_kernel(tmp_path: Path) -> None:
+    table = _run(tmp_path, "data.test_samples=0").outputs
+    assert table[["kernel_row", "limit_kernel_row"]].isna().all(axis=None)
+    assert table[["kernel", "limit_kernel"]].notna().all(axis=None)
 
 
 def test_detail_steps_are_rows_and_their_columns_nan_elsewhere(tmp_path: Path) -> None:

@@ -87,22 +87,32 @@ class Circle(Synthetic):
     radius: float = Field(1.0, gt=0)
 
     def points(self) -> tuple[Array, Array]:
-        return self._around(self.samples, 0.0), self._around(self.test_samples, 0.5)
+        return around(self.samples, self.radius), around(self.test_samples, self.radius, 0.5)
 
-    def _around(self, count: int, shift: float) -> Array:
-        angles = 2 * np.pi * (np.arange(count) + shift) / max(count, 1)
-        return self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+def around(count: int, radius: float, shift: float = 0.0) -> Array:
+    """Points of a circle, (count, 2), the first at `shift` of the angle between two."""
+    angles = 2 * np.pi * (np.arange(count) + shift) / max(count, 1)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 class Gaussian(Synthetic):
-    """Independent N(0, 1) coordinates."""
+    """Independent N(0, 1) coordinates. `test_circle`: the test inputs are evenly spaced on a circle of this radius in
+    the plane of the first two coordinates instead, the first at angle 0."""
 
     statement: ClassVar[str] = "inputs with independent N(0, 1) coordinates"
     name: Literal["gaussian"]
     dimension: int = Field(10, ge=1)
+    test_circle: float | None = Field(None, gt=0)
 
     def points(self) -> tuple[Array, Array]:
-        return self._normal(self.samples, TRAINING), self._normal(self.test_samples, TEST)
+        x = self._normal(self.samples, TRAINING)
+        if self.test_circle is None:
+            return x, self._normal(self.test_samples, TEST)
+        if self.dimension < 2:
+            raise FieldError("test_circle", "a circle needs a dimension of at least 2")
+        circle = around(self.test_samples, self.test_circle)
+        return x, np.pad(circle, ((0, 0), (0, self.dimension - 2)))
 
     def _normal(self, count: int, which: int) -> Array:
         return self.generator(INPUTS, which).standard_normal((count, self.dimension))

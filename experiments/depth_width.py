@@ -1,0 +1,64 @@
+"""Depth against width: the variance of the kernel at the start."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from experiments.drawing import canvas, log_axes
+from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.evidence.cases import AT, AXES, cases
+from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
+
+
+def _variances(found: Found) -> pd.DataFrame:
+    """depth, width, measured and predicted Var K_0(x, x)/K_inf(x, x)²."""
+    rows = []
+    for case in cases(found.only, AXES["width"]):
+        for at, runs in case.runs.groupby(AT):
+            measured = kernel_variance(conditional_variances(case, at))
+            rows.append((case.depth, int(at), measured, runs["predicted_kernel_variance"].iloc[0], len(runs)))
+    return pd.DataFrame(rows, columns=["depth", "width", "measured", "predicted", "seeds"])
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    table = _variances(found)
+    figure, axes = canvas(f"relu, no biases, {table['seeds'].max()} networks at each point")
+    ax = axes[0, 0]
+    for k, (depth, part) in enumerate(table.groupby("depth")):
+        ax.plot(part["width"], part["measured"], "osD^v"[k % 5], color=f"C{k}", label=f"L = {depth}")
+        ax.plot(part["width"], part["predicted"], "--", color=f"C{k}", linewidth=0.9)
+    log_axes(ax, table["width"])
+    ax.set_xlabel("hidden width $n$")
+    ax.set_ylabel("Var $K_0(x,x)\\,/\\,K_∞(x,x)^2$")
+    ax.legend()
+    yield (
+        "kernel_variance",
+        figure,
+        "The relative variance of the kernel over initialisations against the width, for each depth; dashed: what is "
+        "known to first order in 1/n, (1/n)(5(L-1) - 4(L²-1)/(3L)).",
+    )
+
+
+def _rows(found: Found) -> Iterator[Row]:
+    for row in _variances(found).itertuples():
+        half = 1.96 * np.sqrt(2 / row.seeds)  # of a normal variance; the kernel's own tails are a little heavier
+        interval = (row.measured * (1 - half), row.measured * (1 + half))
+        what = f"Var K_0(x,x)/K_inf², L = {row.depth}, width {row.width}"
+        yield Row(what, row.measured, interval, None, row.predicted, "theory to first order in 1/n")
+
+
+EXPERIMENT = Experiment(
+    name="depth-against-width",
+    statement="What decides how random a relu network's kernel is at the start is depth over width: its relative "
+    "variance is (1/n)(5(L-1) - 4(L²-1)/(3L)), to first order.",
+    references="[HN] Hanin and Nica 2019; docs/theory.md (derived)",
+    sweeps=(
+        Planned(
+            "around/depth",
+            smoke=("sweep={grid: {network.depth: [2, 3], network.width: [32, 64]}, seeds: 200}",),
+        ),
+    ),
+    figures=_figures,
+    rows=_rows,
+)

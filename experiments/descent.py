@@ -1,0 +1,47 @@
+"""A step of gradient descent is a step along the kernel."""
+
+from collections.abc import Iterator
+
+from experiments.drawing import canvas, levels, shown_verdicts
+from experiments.framework import Drawn, Experiment, Found, Planned
+from ntkrun.evidence.cases import AXES, cases, label
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    every = list(cases(found.only, AXES["step size"]))
+    figure, axes = canvas("", across=2, share=True)
+    for ax, column, inputs in zip(
+        axes[0], ("descent_residual_0", "test_descent_residual_0"), ("training inputs", "test inputs"), strict=True
+    ):
+        for k, case in enumerate(every):
+            levels(ax, case, column, k, label(case.settings))
+        ax.set_title(inputs)
+        ax.set_xlabel("step size η")
+    axes[0, 0].set_ylabel("off the kernel's step, relative")
+    axes[0, 1].legend(fontsize=6)
+    yield (
+        "residual_against_step_size",
+        figure,
+        "The change of the network function in one step, less -(η/N) Σ_i K(x, x_i) ∂ℓ/∂F(x_i), over the change itself, "
+        "against the step size. Dots: seeds; markers: means.",
+    )
+    yield from shown_verdicts(found)
+
+
+EXPERIMENT = Experiment(
+    name="kernel-gradient-descent",
+    statement="Gradient descent on the weights moves the network function along its kernel, at any width, up to a part "
+    "in proportion to the step size (smooth σ; relu's flipped gates add between √η and η).",
+    references="[J] section 3.1",
+    sweeps=(
+        Planned(
+            "descent",
+            smoke=(
+                "data={name: digits, samples: 16, test_samples: 8}",
+                "sweep={grid: {network.activation: [erf], network.width: [32, 64], training.step_size: "
+                "[{relative: 0.01}, {relative: 0.04}, {relative: 0.16}]}, seeds: 3}",
+            ),
+        ),
+    ),
+    figures=_figures,
+)

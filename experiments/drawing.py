@@ -1,0 +1,168 @@
+"""What the experiments' figures are made of; the look is ntkrun's own (pieces.py)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from experiments.framework import Drawn, Found
+from ntkrun.evidence.cases import AT, AXES, Case, cases
+from ntkrun.evidence.cases import label as label_of
+from ntkrun.evidence.claims_table import measured, span
+from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.figures.pieces import COLUMN, PAGE, sparse_minor_labels
+from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
+from ntkrun.evidence.verdicts import Verdict
+from ntkrun.lab.store import Results
+
+OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
+MOST_DOTS = 50  # seeds at one place that are drawn one by one
+BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
+
+
+def canvas(title: str, across: int = 1, down: int = 1, height: float = 2.6, share: bool = False) -> tuple[Figure, Any]:
+    """A figure of a column's width, or a page's for several axes across, and its axes (down, across)."""
+    figure = Figure(figsize=(COLUMN if across == 1 else PAGE, height * down))
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, fontsize=7, color="0.35")
+    return figure, figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
+
+
+def band(ax: Axes, x: Any, low: Any, high: Any, colour: str, label: str | None = None) -> None:
+    """A shaded region between two curves."""
+    ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label=label)
+
+
+def sizes(table: pd.DataFrame) -> list[Any]:
+    """The widths of a table, from narrow to wide."""
+    return sorted(table[WIDTH].unique())
+
+
+def with_runs(table: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """A table of runs with their seed, width and other columns beside."""
+    return table.merge(runs[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
+
+
+def levels(ax: Axes, case: Case, column: str, k: int, label: str) -> None:
+    """A column of per_run against the axis of a case, log-log: every seed, and the means; k-th colour and marker."""
+    table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
+    mean = table.groupby(AT)[column].mean()
+    if table.groupby(AT).size().max() <= MOST_DOTS:
+        ax.plot(table[AT], table[column], ".", color=f"C{k % 7}", alpha=0.4, markeredgewidth=0)
+    ax.plot(mean.index, mean, "osD^vPX"[k % 7] + "-", color=f"C{k % 7}", linewidth=0.8, label=label)
+    log_axes(ax, [*mean.index, *ax.get_xticks()] if k else mean.index)
+
+
+def log_axes(ax: Axes, at: Iterable[float]) -> None:
+    """Both axes logarithmic, with ticks at these values below, as far as their labels have room, and a few at the
+    side."""
+    ticks = _apart(sorted(set(at)))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(ticks, [f"{tick:.3g}" if tick < 1000 else f"{tick:.0f}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    sparse_minor_labels(ax)
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
+    """Those that lie at least a tenth of the whole axis, in logarithms, above the one before."""
+    kept = list(ticks[:1])
+    for tick in ticks[1:]:
+        if math.log(tick / kept[-1]) >= 0.1 * math.log(ticks[-1] / ticks[0]):
+            kept.append(tick)
+    return kept
+
+
+def against_axis(results: Results, axis: str, column: str, label: str) -> Figure:
+    """A column of per_run against an axis of claims, a colour for each setting of what else the sweep varies."""
+    every = list(cases(results, AXES[axis]))
+    figure, axes = canvas("", height=2.6 if len(every) < 4 else 3.4)
+    for k, case in enumerate(every):
+        levels(axes[0, 0], case, column, k, label_of(case.settings))
+    axes[0, 0].set_xlabel(
+        {"width": "hidden width $n$", "output scale": "output scale α", "step size": "step size η"}[axis]
+    )
+    axes[0, 0].set_ylabel(label)
+    if len(every) > 1:
+        figure.legend(loc="outside lower center", ncols=1 if len(every) < 4 else 3, fontsize=6)
+    return figure
+
+
+def shown_verdicts(found: Found) -> list[Drawn]:
+    """Every part of every claim: its interval against its margin."""
+    several = len(found.verdicts) > 1
+    lines = [
+        (f"{name.split('/')[-1]}: " * several + _line_label(verdict, each), each)
+        for name, verdict in found.judged
+        for each in verdict.findings
+    ]
+    if not lines:
+        return []
+    figure, axes = canvas("the interval of each part, in units of its margin", height=0.7 + 0.2 * len(lines))
+    figure.set_figwidth(PAGE)
+    ax = axes[0, 0]
+    ax.axvspan(0, 1, color="0.9", linewidth=0)
+    for y, (_, each) in enumerate(lines):
+        _interval(ax, y, each)
+    ax.set_yticks(range(len(lines)), [name for name, _ in lines])
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.set_xlim(-BEYOND - 0.1, 1 + BEYOND + 0.1)
+    ax.set_xticks([0, 1], ["low end", "high end"])
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(lines)), [_numbers(each) for _, each in lines])
+    right.spines["right"].set_visible(False)
+    for axis in (ax, right):
+        axis.tick_params(axis="y", length=0)
+    ax.grid(False)
+    caption = (
+        "Each part of each claim: the estimate and its 95 % interval (of a claim's parts together) against its margin, "
+        "which is shaded and scaled to one width; on the right in numbers, measured and expected. Green: supported, "
+        "orange: refuted, grey: inconclusive, hollow without an interval. What lies further out is drawn at the rim."
+    )
+    return [("verdicts", figure, caption)]
+
+
+def _line_label(verdict: Verdict, each: Finding) -> str:
+    part = f", {each.part}" if each.part and len(verdict.findings) > 1 else ""
+    where = f" ({verdict.label})" if verdict.label else ""
+    return verdict.claim.name + part + where
+
+
+def _numbers(each: Finding) -> str:
+    return f"{measured(each.estimate)}  in  {span(each.expected)}"
+
+
+def _interval(ax: Axes, y: int, each: Finding) -> None:
+    if math.isnan(each.estimate.value):
+        return
+    value, *ends = (_place(x, each.expected) for x in (each.estimate.value, *each.estimate.interval))
+    colour, known = OF_VERDICT[each.verdict], not any(map(math.isnan, ends))
+    if known:
+        ax.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    ax.plot([value], [y], "o", color=colour, markerfacecolor=colour if known else "white")
+
+
+def _place(value: float, margin: tuple[float, float]) -> float:
+    """0 at the lower end of the margin, 1 at the upper; an open end is where the other one is mirrored."""
+    low, high = margin
+    if math.isinf(low) and math.isinf(high):
+        return 0.5
+    if math.isinf(low):
+        low = high - 2 * abs(high)
+    if math.isinf(high):
+        high = low + 2 * abs(low)
+    return float(np.clip((value - low) / (high - low), -BEYOND, 1 + BEYOND))
+
+
+def colours(widths: Sequence[Any]) -> dict[Any, Any]:
+    """A colour a width, dark for narrow."""
+    cmap = mpl.colormaps["viridis"]
+    return {width: cmap(0.8 * k / max(1, len(widths) - 1)) for k, width in enumerate(widths)}

@@ -1,0 +1,43 @@
+"""Trained networks as a Gaussian process."""
+
+from collections.abc import Iterator
+
+from experiments.drawing import canvas, shown_verdicts, sizes, with_runs
+from experiments.framework import Drawn, Experiment, Found, Planned
+from ntkrun.evidence.ensembles import over_seeds
+from ntkrun.evidence.estimates import WIDTH
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    table = with_runs(found.only.outputs, found.only.runs)
+    table = table[(table["part"] == "test") & (table["step"] == table["step"].max())]
+    figure, (axes,) = canvas(f"{table['seed'].nunique()} networks a width", across=2)
+    for k, width in enumerate(sizes(table)):
+        at = over_seeds(table[table[WIDTH] == width])
+        axes[0].plot(at["input"], at["mean"], "osD^v"[k % 5], color=f"C{k}", label=f"width {width}")
+        axes[1].plot(at["input"], at["std"], "osD^v"[k % 5], color=f"C{k}")
+    axes[0].plot(at["input"], at["limit_mean"], "k--", linewidth=0.9, label="infinite width")
+    axes[1].plot(at["input"], at["limit_variance"] ** 0.5, "k--", linewidth=0.9)
+    for ax, title in zip(axes, ("mean over networks", "standard deviation over networks"), strict=True):
+        ax.set_title(title)
+        ax.set_xlabel("test input, around the circle")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    yield (
+        "ensemble",
+        figure,
+        "Mean and standard deviation, over initialisations, of the trained networks' outputs on each test input, and "
+        "those that infinite width predicts at the same time.",
+    )
+    yield from shown_verdicts(found)
+
+
+EXPERIMENT = Experiment(
+    name="limit-ensemble",
+    statement="Networks trained from many initialisations are, as the width grows, the Gaussian process that infinite "
+    "width predicts, in mean and covariance, at any time.",
+    references="[L] equations 13 to 16; [J] figure 2",
+    sweeps=(
+        Planned("ensemble", smoke=("sweep={grid: {network.width: [48, 96, 192]}, seeds: 20}", "training.steps=40")),
+    ),
+    figures=_figures,
+)

@@ -1,0 +1,32 @@
+"""Four flows on one clock: the network, its linearisation, and gradient flow with K_0 and with K_inf."""
+
+from collections.abc import Iterator
+
+from experiments.drawing import shown_verdicts, with_runs
+from experiments.framework import Drawn, Experiment, Found
+from experiments.shared import WIDTH_SWEEP
+from ntkrun.evidence.figures.over_time import flows_over_time
+from ntkrun.evidence.summary import groups
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    (group,) = groups(found.only.runs, found.only.steps, found.only.layers)
+    yield (
+        "flows",
+        flows_over_time(group, with_runs(found.only.steps, group.runs)),
+        "Losses of the network and of what frozen kernels predict of it, on one clock: the linearised network under "
+        "the same steps, gradient flow with the kernel of the start, and with that of infinite width. Mean over seeds; "
+        "the narrowest and the widest network.",
+    )
+    yield from shown_verdicts(found)
+
+
+EXPERIMENT = Experiment(
+    name="linear-dynamics",
+    statement="The trained network, its linearisation and the gradient flows with K_0 and K_inf become one as the "
+    "width grows.",
+    references="[L] theorem 2.1; [J] section 5",
+    sweeps=(WIDTH_SWEEP,),
+    figures=_figures,
+    claims=("linear-dynamics", "deterministic-kernel"),
+)

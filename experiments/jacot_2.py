@@ -1,0 +1,72 @@
+"""[J] figure 2: what networks learn, and the Gaussian process that infinite width predicts."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from experiments.drawing import band, canvas, sizes, with_runs
+from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.evidence.ensembles import inside
+from ntkrun.evidence.estimates import WIDTH, level
+
+OUTER = float(stats.norm.ppf(0.9))  # standard deviations from the 10th percentile to the median, and on to the 90th
+
+
+def _on_the_circle(found: Found) -> pd.DataFrame:
+    """What each network says of each test input at the last step, with the angle of that input."""
+    table = with_runs(found.only.outputs, found.only.runs)
+    table = table[table["part"] == "test"]
+    angle = 2 * np.pi * (table["input"] + 0.5) / (table["input"].max() + 1)  # test points lie half a step on
+    return table.assign(angle=angle - np.where(angle > np.pi, 2 * np.pi, 0.0)).sort_values("angle")
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    table = _on_the_circle(found)
+    figure, axes = canvas("L = 4, relu, β = 0.1; a line a network", across=len(sizes(table)), share=True)
+    for ax, width in zip(axes[0], sizes(table), strict=True):
+        of_width = table[table[WIDTH] == width]
+        one = of_width[of_width["seed"] == of_width["seed"].min()]
+        half = OUTER * one["limit_variance"] ** 0.5
+        band(ax, one["angle"], one["limit_mean"] - half, one["limit_mean"] + half, "C1", "10th to 90th percentile")
+        ax.plot(one["angle"], one["limit_mean"], "--", color="C1", label="limit's median")
+        for k, (_, run) in enumerate(of_width.groupby("seed")):
+            ax.plot(run["angle"], run["value"], color="C0", linewidth=0.6, label="networks" if k == 0 else None)
+        ax.set_title(f"width {width}")
+        ax.set_xlabel("angle γ")
+        ax.set_xticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
+    axes[0, 0].set_ylabel("$F_T(x(γ))$")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    yield (
+        "learned_functions",
+        figure,
+        "The function of each network after training on four points of the unit circle, and the 10th, 50th and 90th "
+        "percentiles of the Gaussian process that infinite width predicts of them.",
+    )
+
+
+def _rows(found: Found) -> Iterator[Row]:
+    table = _on_the_circle(found)
+    for width in sizes(table):
+        share = level(inside(table[table[WIDTH] == width], OUTER))
+        what = f"share of the circle between the limit's 10th and 90th percentile, width {width}"
+        yield Row(what, share.mean, share.interval, None, 0.8, "mean over seeds")
+
+
+EXPERIMENT = Experiment(
+    name="jacot-2",
+    statement="Networks trained on four points of the circle are, near convergence, draws from the Gaussian process "
+    "that infinite width predicts; wide ones follow its percentiles.",
+    references="[J] Jacot, Gabriel and Hongler 2018, figure 2",
+    sweeps=(
+        Planned(
+            "papers/jacot-2",
+            smoke=("sweep={grid: {network.width: [32, 64]}, seeds: 4}", "training.steps=100"),
+        ),
+    ),
+    figures=_figures,
+    rows=_rows,
+    departures="the paper does not give its points and targets: here they are evenly spaced, with targets of ±0.4, "
+    "and the limit is taken at the time of the last step instead of infinity.",
+)

@@ -1,0 +1,97 @@
+"""[L] figure 1: how kernel and weights move, against the width."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from experiments.drawing import canvas
+from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.evidence.estimates import WIDTH, Exponent, fit_exponent
+from ntkrun.evidence.per_run import done, per_run
+
+# Column of per_run, what it is, the paper's slope, the smallest width that it was fitted from.
+LINES = (
+    ("kernel_drift", "kernel", -0.80, 2**7),
+    ("weight_drift.0", "input weights", -0.52, 2**8),
+    ("weight_drift.1", "hidden weights", -1.0, 2**8),
+    ("weight_drift.3", "output weights", -0.55, 2**8),
+)
+# log2 of the relative change of the kernel at widths 2^4 to 2^12, after 2^17 steps on MNIST.
+PAPER_KERNEL = (1.45, 0.42, -0.45, -0.88, -1.68, -2.43, -3.28, -4.0, -4.9)
+
+
+def _statistics(found: Found) -> pd.DataFrame:
+    return done(per_run(found.only.runs, found.only.steps, found.only.layers))
+
+
+def _slopes(table: pd.DataFrame) -> Mapping[str, Exponent]:
+    return {column: fit_exponent(table[WIDTH], table[column], smallest) for column, _, _, smallest in LINES}
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    table = _statistics(found)
+    slopes = _slopes(table)
+    first = found.only.runs.iloc[0]
+    figure, axes = canvas(f"L = 4, relu, N = {first['data.samples']}, {first['training.steps']} steps", height=3.4)
+    ax = axes[0, 0]
+    for k, (column, name, paper, _) in enumerate(LINES):
+        fit, means = slopes[column], table.groupby(WIDTH)[column].mean()
+        ours = f"{fit.slope:.2f}" if fit else "no slope"
+        label = f"{name}: {ours} (paper {paper:.2f})".replace("-", "−")
+        ax.plot(table[WIDTH], table[column], ".", color=f"C{k}", alpha=0.4, markeredgewidth=0)
+        ax.plot(means.index, means, "osD^"[k], color=f"C{k}", label=label)
+        if fit:
+            span = np.array(fit.fit_range)
+            ax.plot(span, np.exp(fit.log_constant) * span**fit.slope, color=f"C{k}")
+    shown = [(2.0**k, 2.0**y) for k, y in zip(range(4, 13), PAPER_KERNEL, strict=True) if 2**k <= table[WIDTH].max()]
+    if shown:
+        ax.plot(*zip(*shown, strict=True), "x", color="k", label="kernel, the paper's (MNIST)")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xlabel("hidden width $n$")
+    ax.set_ylabel("largest relative change")
+    figure.legend(loc="outside lower center", ncols=1)
+    yield (
+        "changes_against_width",
+        figure,
+        "The relative change of the kernel and of the weights of the first, a hidden and the last layer, its largest "
+        "over the training, against the width. Dots: seeds; markers: means; lines: power laws, fitted from width 128 "
+        "(kernel) and 256 (weights); crosses: what the paper measured.",
+    )
+
+
+def _rows(found: Found) -> Iterator[Row]:
+    table = _statistics(found)
+    for (_, name, paper, smallest), fit in zip(LINES, _slopes(table).values(), strict=True):
+        widths = sorted(fit.counts)
+        note = fit.why or f"widths {widths[0]:g} to {widths[-1]:g}" + ("" if fit.asymptotic else ", curved")
+        yield Row(f"slope of the change of the {name}, n >= {smallest}", fit.slope, fit.interval, paper, None, note)
+
+
+EXPERIMENT = Experiment(
+    name="lee-1",
+    statement="The kernel and the weights of each layer move ever less, relative to their start, as the width grows: "
+    "input and output weights like n^(-1/2), hidden ones like 1/n, the kernel of a relu network between the two.",
+    references="[L] Lee et al. 2019, figure 1",
+    sweeps=(
+        Planned(
+            "papers/lee-1",
+            smoke=(
+                "sweep={grid: {network.width: [16, 32, 64, 128]}, seeds: 3}",
+                "data.samples=32",
+                "training.steps=30",
+            ),
+            paper=(
+                "sweep={grid: {network.width: [16, 32, 64, 128, 256, 512, 1024, 2048, 4096]}, seeds: 5}",
+                "training={step_size: 1.0, steps: 131072}",
+                "data={name: openml, dataset: mnist_784, samples: 128, test_samples: 0}",
+            ),
+        ),
+    ),
+    figures=_figures,
+    rows=_rows,
+    departures="512 steps of size 1/λ_max instead of 2^17 of size 1, widths up to 2048 instead of 4096, and digits of "
+    "8 x 8 pixels instead of MNIST (the paper preset takes the paper's); the time and the data set where a curve lies, "
+    "the width its slope.",
+)

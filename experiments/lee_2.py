@@ -1,0 +1,79 @@
+"""[L] figure 2: the ensemble of trained networks between two training inputs."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from experiments.drawing import band, canvas
+from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.evidence.ensembles import over_seeds
+
+
+def _on_the_path(found: Found) -> pd.DataFrame:
+    """Mean and standard deviation over networks, and the limit's, of each kept step and place α on the path."""
+    outputs = found.only.outputs
+    table = over_seeds(outputs[outputs["part"] == "test"])
+    return table.assign(alpha=table["input"] / table["input"].max())
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    table, first = _on_the_path(found), found.only.runs.iloc[0]
+    steps = sorted(table["step"].unique())
+    title = f"{len(found.only.runs)} networks, L = 4, tanh, width {first['network.width']}, N = {first['data.samples']}"
+    figure, axes = canvas(title, across=len(steps), share=True)
+    for ax, step in zip(axes[0], steps, strict=True):
+        at = table[table["step"] == step]
+        deviation = 2 * np.sqrt(at["limit_variance"])
+        band(ax, at["alpha"], at["limit_mean"] - deviation, at["limit_mean"] + deviation, "C1", "limit, ± 2 std")
+        ax.plot(at["alpha"], at["limit_mean"], color="C1", label="limit's mean")
+        ax.plot(at["alpha"], at["mean"], "--", color="C0", label="networks' mean")
+        for sign in (-1, 1):
+            label = "networks, ± 2 std" if sign == 1 else None
+            ax.plot(at["alpha"], at["mean"] + sign * 2 * at["std"], ":", color="C0", label=label)
+        ax.set_title(f"step {step}")
+        ax.set_xlabel("α")
+    axes[0, 0].set_ylabel("$F_t(αx_1 + (1-α)x_2)$")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    yield (
+        "ensemble",
+        figure,
+        "Mean and two standard deviations, over initialisations, of the outputs on the line between two training "
+        "inputs: those of the networks, and those of the Gaussian process that infinite width predicts at that time.",
+    )
+
+
+def _rows(found: Found) -> Iterator[Row]:
+    table = _on_the_path(found)
+    for step, at in table.groupby("step"):
+        ratio = float(np.sqrt((at["std"] ** 2).mean() / at["limit_variance"].mean()))
+        yield Row(f"standard deviation over networks, over the limit's, step {step}", ratio, theory=1.0)
+        off = float(np.sqrt(((at["mean"] - at["limit_mean"]) ** 2).mean() / at["limit_variance"].mean()))
+        count = at["count"].iloc[0]
+        what = f"mean over networks off the limit's, in the limit's deviations, step {step}"
+        yield Row(what, off, theory=0.0, note=f"{count} networks alone give about {count**-0.5:.2f}")
+
+
+EXPERIMENT = Experiment(
+    name="lee-2",
+    statement="Mean and deviation, over a hundred trained networks, of what they say between two training inputs are "
+    "those of the Gaussian process that infinite width predicts, at every time.",
+    references="[L] Lee et al. 2019, figure 2 and equations 13 to 16",
+    sweeps=(
+        Planned(
+            "papers/lee-2",
+            smoke=(
+                "network.width=32",
+                "data.samples=16",
+                "sweep.seeds=20",
+                "training.steps=32",
+                "probes.outputs=[0, 16, 32]",
+                "probes.every=8",
+            ),
+            paper=("network.width=1024",),
+        ),
+    ),
+    figures=_figures,
+    rows=_rows,
+    departures="digits instead of images of objects, width 256 (paper preset: 1024), 256 steps.",
+)

@@ -1,0 +1,48 @@
+"""What the proof of lazy weights bounds."""
+
+from collections.abc import Iterator
+
+from experiments.drawing import canvas, levels, shown_verdicts
+from experiments.framework import Drawn, Experiment, Found
+from experiments.shared import WIDTH_SWEEP
+from ntkrun.evidence.cases import AXES, cases
+
+STARTS = (
+    ("weight_operator_0.1", r"$\Vert w\Vert_{op}/\sqrt{n}$, hidden"),
+    ("activation_norm_0.1", r"$\Vert a\Vert/\sqrt{n}$"),
+    ("backprop_norm_0.1", r"$\Vert\partial F/\partial z\Vert$"),
+)
+MOVES = (
+    ("growth", "$|A(t)-A(0)|$"),
+    ("activation_drift.1", r"$\Vert a_t-a_0\Vert/\sqrt{n}$"),
+    ("subnetwork_kernel_drift.1", "sub-network's kernel"),
+)
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    (case,) = cases(found.only, AXES["width"])
+    figure, (axes,) = canvas("", across=2)
+    for ax, columns, title in zip(axes, (STARTS, MOVES), ("at the start", "largest over the training"), strict=True):
+        for k, (column, name) in enumerate(columns):
+            levels(ax, case, column, k, name)
+        ax.set_title(title)
+        ax.set_xlabel("hidden width $n$")
+        ax.legend(fontsize=6)
+    yield (
+        "proof",
+        figure,
+        "The quantities of the proof, of the second layer where there is a choice. Left: norms at the start, which "
+        "must not grow. Right: what moves, which must fall at least like n^(-1/2). Dots: seeds; markers: means.",
+    )
+    yield from shown_verdicts(found)
+
+
+EXPERIMENT = Experiment(
+    name="proof",
+    statement="What the proof that weights are lazy rests on: norms that are bounded at the start, sub-networks whose "
+    "kernels stand still, and a sum of norms that moves by O(1/√n).",
+    references="[J] theorem 2, proof",
+    sweeps=(WIDTH_SWEEP,),
+    figures=_figures,
+    claims=("bounded-initialisation", "bounded-backpropagation", "subnetwork-kernels", "growth-bound"),
+)

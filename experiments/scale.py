@@ -1,0 +1,36 @@
+"""Lazy by scale: a narrow network is lazy where its output is scaled up."""
+
+from collections.abc import Iterator
+
+from experiments.drawing import against_axis, shown_verdicts
+from experiments.framework import Drawn, Experiment, Found, Planned
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    caption = (
+        "The largest relative change of the kernel of networks of one width against the output scale α, trained as "
+    )
+    yield (
+        "kernel_drift",
+        against_axis(found.only, "output scale", "kernel_drift", "largest kernel drift"),
+        caption + "α(F - F_0) on loss/α². Dots: seeds; markers: means.",
+    )
+    yield from shown_verdicts(found)
+
+
+EXPERIMENT = Experiment(
+    name="lazy-by-scale",
+    statement="At a fixed width the kernel stands still as the output scale α grows: its change falls like 1/α.",
+    references="[C] Chizat et al. 2019, theorem 2.2",
+    sweeps=(
+        Planned(
+            "scale",
+            smoke=(
+                "network.width=32",
+                "training.steps=40",
+                "sweep={grid: {training.output_scale: [{centred: 8}, {centred: 32}, {centred: 128}]}, seeds: 3}",
+            ),
+        ),
+    ),
+    figures=_figures,
+)

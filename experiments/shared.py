@@ -1,0 +1,15 @@
+"""What several experiments share: a sweep, and the finite-width formulas of relu networks."""
+
+from experiments.framework import Planned
+
+WIDTH_SWEEP = Planned(
+    "width", smoke=("sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]", "training.steps=100")
+)
+
+
+def of_relu(formula: str, inputs: int, depth: int, width: float) -> float:
+    """A function of ntkrun.theory.corrections by its name, of relu without biases, which is what they know."""
+    from ntkrun.engine.network import DenseNetwork  # brings torch, which naming the experiments does without
+    from ntkrun.theory import corrections
+
+    return float(getattr(corrections, formula)(DenseNetwork(inputs, 1, depth, int(width), "relu", 0.0)))

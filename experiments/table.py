@@ -1,0 +1,62 @@
+"""Every experiment, in the order in which they run: what is soon done and most telling first."""
+
+from collections.abc import Sequence
+
+from experiments import (
+    batches,
+    controls,
+    convergence,
+    depth_width,
+    descent,
+    directions,
+    ensemble,
+    every_activation,
+    flows,
+    generalisation,
+    initialisation,
+    jacot_1,
+    jacot_2,
+    jacot_3,
+    lazy,
+    lee_1,
+    lee_2,
+    lee_3,
+    proof,
+    scale,
+)
+from experiments.framework import Experiment
+from ntkrun.errors import UserError
+
+EXPERIMENTS = {
+    each.name: each
+    for each in (
+        jacot_1.EXPERIMENT,
+        jacot_2.EXPERIMENT,
+        jacot_3.EXPERIMENT,
+        lee_2.EXPERIMENT,
+        descent.EXPERIMENT,
+        lazy.EXPERIMENT,
+        proof.EXPERIMENT,
+        convergence.EXPERIMENT,
+        flows.EXPERIMENT,
+        lee_3.EXPERIMENT,
+        initialisation.EXPERIMENT,
+        ensemble.EXPERIMENT,
+        directions.EXPERIMENT,
+        batches.EXPERIMENT,
+        scale.EXPERIMENT,
+        controls.EXPERIMENT,
+        depth_width.EXPERIMENT,
+        every_activation.EXPERIMENT,
+        generalisation.EXPERIMENT,
+        lee_1.EXPERIMENT,
+    )
+}
+
+
+def chosen(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names, all of them for none. Raises UserError for a name that there is not."""
+    unknown = [name for name in names if name not in EXPERIMENTS]
+    if unknown:
+        raise UserError(f"{unknown[0]}: no such experiment; there are {', '.join(EXPERIMENTS)}")
+    return [EXPERIMENTS[name] for name in dict.fromkeys(names)] or list(EXPERIMENTS.values())

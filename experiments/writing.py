@@ -1,0 +1,65 @@
+"""The one writer of results/experiments/<name>/: figures as PNG and SVG, then result.json, each whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from experiments.framework import Experiment, Found, as_json
+from ntkrun.closing import json_text
+from ntkrun.evidence.figures import saver
+from ntkrun.evidence.figures.pieces import STYLE
+from ntkrun.evidence.verdicts import document
+from ntkrun.lab.store import Results, Store, write_file, write_text
+
+RESULT = "result.json"
+
+
+def write_experiment(root: Path, experiment: Experiment, found: Found, preset: str) -> dict[str, Any]:
+    """Draw and store an experiment under `root`; returns what result.json holds."""
+    folder = root / "experiments" / experiment.name
+    captions = _write_figures(folder, experiment, found)
+    said = {
+        "name": experiment.name,
+        "statement": experiment.statement,
+        "references": experiment.references,
+        "departures": experiment.departures,
+        "preset": preset,
+        "sweeps": {name: _sweep(results) for name, results in found.results.items()},
+        "claims": [
+            {"sweep": name, **entry}
+            for name, verdicts in found.verdicts.items()
+            for entry in document(verdicts, found.results[name], None)["claims"]
+        ],
+        "rows": [as_json(row) for row in experiment.rows(found)],
+        "figures": captions,
+    }
+    write_text(folder / RESULT, json_text(said) + "\n")
+    return said
+
+
+def _write_figures(folder: Path, experiment: Experiment, found: Found) -> dict[str, str]:
+    """The captions by file stem."""
+    captions = {}
+    with mpl.rc_context(fname=STYLE):
+        for stem, figure, caption in experiment.figures(found):
+            figure.draw_without_rendering()  # finds the layout once; saving in each format would find it again
+            figure.set_layout_engine("none")
+            for ending in ("png", "svg"):
+                write_file(folder / f"{stem}.{ending}", saver(figure))
+            captions[stem] = caption
+    return captions
+
+
+def _sweep(results: Results) -> dict[str, Any]:
+    """What a reader must know of a sweep: where it is, how many runs there are, and what made it."""
+    made_by = Store(results.path).description()["made_by"]
+    ended = results.runs["status"].value_counts()
+    return {
+        "results": str(results.path),
+        "planned": len(results.plan),
+        "done": int(ended.get("done", 0)),
+        "diverged": int(ended.get("diverged", 0)),
+        "seconds": float(results.runs["seconds"].sum()),
+        "made_by": made_by,
+    }

@@ -1,0 +1,48 @@
+"""What is made of a sweep's tables once its runs are done, and stored beside them: figures and verdicts."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ntkrun.evidence.verdicts import Verdict
+    from ntkrun.lab.store import Results
+
+
+def draw(results: "Results") -> list[Path]:
+    """Every figure of the results, as PNG and SVG, with their captions."""
+    from ntkrun.evidence.figures import draw_all, saver
+
+    paths, captions = [], {}
+    for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
+        captions[stem] = caption
+        paths += [results.write_figure(stem, saver(figure), ending) for ending in ("png", "svg")]
+    results.write_captions(captions)
+    return paths
+
+
+def judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | None]":
+    """The verdicts on the claims of the sweep's config, stored as claims.json; and what the config expects of the
+    runs."""
+    from ntkrun.evidence import verdicts
+    from ntkrun.lab.asked import stored_claims
+
+    wanted, expect = stored_claims(results.config(), results.path / "sweep.yaml")
+    found = verdicts.judge(results, verdicts.asked(wanted))
+    document = verdicts.document(found, results, expect)
+    results.write_claims(json_text(document) + "\n")
+    return found, document, expect
+
+
+def json_text(document: Any) -> str:
+    """Strict JSON: what is not a finite number is null."""
+    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

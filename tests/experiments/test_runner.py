@@ -1,0 +1,206 @@
+"""Running experiments: sweeps once, results whole or not at all, exit codes by verdict."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import sklearn.datasets
+from matplotlib.figure import Figure
+
+from experiments import framework, runner, summary
+from experiments.drawing import canvas, shown_verdicts
+from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.errors import UserError
+from ntkrun.lab.execute import Nobody
+
+CONFIG = """\
+name: tiny
+network: {{depth: 2, activation: erf}}
+data: {{name: circle, samples: 4, test_samples: 4, targets: product}}
+training: {{steps: 5{step}}}
+probes: {{detail: none, kernels: []}}
+sweep: {{grid: {{network.width: [32, 64]}}, seeds: 2}}
+claims: [{claim}]
+"""
+
+
+def _figures(found: Found) -> Iterator[Drawn]:
+    yield "empty", canvas("nothing")[0], "A caption."
+    yield from shown_verdicts(found)
+
+
+def _rows(found: Found) -> Iterator[Row]:
+    yield Row("runs | all of them", float(len(found.only.runs)), (3.5, 4.5), paper=4.0, note="counted")
+
+
+def _experiment(name: str = "one", **changes: object) -> Experiment:
+    arguments = {
+        "name": name,
+        "statement": "Something holds.",
+        "references": "[X]",
+        "sweeps": (Planned("tiny", smoke=()),),
+        "figures": _figures,
+        "rows": _rows,
+    }
+    return Experiment(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    monkeypatch.setattr(framework, "configs", lambda: folder)
+    _write(folder)
+    return folder
+
+
+def _write(folder: Path, claim: str = "frozen-kernel", step: str = "") -> None:
+    (folder / "tiny.yaml").write_text(CONFIG.format(claim=claim, step=step))
+
+
+class _Counting(Nobody):
+    def __init__(self) -> None:
+        self.ran = 0
+
+    def committed(self, stack: object, result: object) -> None:
+        self.ran += 1
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep's own figures, seconds of them, are drawn in one test."""
+    monkeypatch.setattr(runner, "draw", lambda results: [])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_shared_sweep_runs_once_and_a_second_call_runs_nothing(tmp_path: Path, configs: Path) -> None:
+    both, watch = [_experiment("one"), _experiment("two", claims=())], _Counting()
+    documents, _ = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch)
+    assert watch.ran == 2  # the stacks of two widths
+    assert [len(document["claims"]) for document in documents] == [1, 0]
+    again, _ = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch)
+    assert watch.ran == 2
+    assert again == documents
+
+
+def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
+    root = tmp_path / "r"
+    (document,), _ = runner.reproduce([_experiment()], "laptop", root, "cpu")
+    folder = root / "experiments" / "one"
+    assert {path.name for path in folder.iterdir()} == {
+        "empty.png",
+        "empty.svg",
+        "verdicts.png",
+        "verdicts.svg",
+        "result.json",
+    }
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored["claims"][0]["name"] == "frozen-kernel"
+    assert stored["claims"][0]["verdict"] == "inconclusive"  # two widths are no trend
+    assert stored["rows"][0]["ours"] == 4
+    assert stored["figures"]["empty"] == "A caption."
+    assert stored["sweeps"]["tiny"]["done"] == stored["sweeps"]["tiny"]["planned"] == 4
+    assert stored["sweeps"]["tiny"]["made_by"]["versions"]["torch"]
+    assert document["statement"] == stored["statement"]
+    assert (root / "tiny" / "claims.json").exists()
+    assert (root / "tiny" / "figures" / "kernel_drift.png").exists()
+
+
+def test_a_figure_that_fails_leaves_no_result_behind(tmp_path: Path, configs: Path) -> None:
+    def broken(found: Found) -> Iterator[Drawn]:
+        yield "fine", Figure(), "Drawn."
+        raise RuntimeError("no such column")
+
+    with pytest.raises(RuntimeError, match="no such column"):
+        runner.reproduce([_experiment(figures=broken)], "smoke", tmp_path, "cpu")
+    assert not (tmp_path / "experiments" / "one" / "result.json").exists()
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "step", "preset", "code"),
+    [
+        ("frozen-kernel", "", "smoke", 0),  # inconclusive, reported
+        ("frozen-kernel", "", "laptop", 5),
+        ("{name: lazy-regime, kernel_drift: [0, 10]}", "", "laptop", 5),  # two seeds
+        ("lazy-regime", ", step_size: 1e9", "smoke", 1),  # diverged
+    ],
+)
+@pytest.mark.usefixtures("undrawn")
+def test_exit_codes(tmp_path: Path, configs: Path, claim: str, step: str, preset: str, code: int) -> None:
+    _write(configs, claim, step)
+    assert runner.reproduce([_experiment()], preset, tmp_path / "r", "cpu")[1] == code
+
+
+def test_a_refuted_claim_exits_3_unless_that_is_expected(tmp_path: Path, configs: Path) -> None:
+    many = _experiment(sweeps=(Planned("tiny", smoke=("sweep.seeds=4",)),))
+    for claim, code in (("[5, 6]", 3), ("[5, 6], expect: refuted", 0), ("[0, 2]", 0)):
+        _write(configs, f"{{name: lazy-regime, kernel_drift: {claim}}}")
+        assert runner.reproduce([many], "smoke", tmp_path / "r", "cpu")[1] == code
+
+
+def test_the_worst_code_wins() -> None:
+    assert runner._worst([0, 5, 3], "smoke") == 3
+    assert runner._worst([5, 3, 1], "laptop") == 1
+    assert runner._worst([5, 0], "laptop") == 5
+    assert runner._worst([], "laptop") == 0
+
+
+def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path) -> None:
+    class Interrupting(Nobody):
+        def committed(self, stack: object, result: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.reproduce([_experiment()], "smoke", tmp_path, "cpu", Interrupting)
+    watch = _Counting()
+    runner.reproduce([_experiment()], "smoke", tmp_path, "cpu", lambda: watch)
+    assert watch.ran == 1
+
+
+def test_presets_have_folders_of_their_own() -> None:
+    folders = {preset: runner.root_of(Path("results"), preset) for preset in framework.PRESETS}
+    assert folders == {"smoke": Path("results/smoke"), "laptop": Path("results"), "paper": Path("results/paper")}
+
+
+def test_what_lies_ahead_is_told_before_it_starts(tmp_path: Path, configs: Path) -> None:
+    expected = runner.ahead([_experiment()], "smoke", tmp_path, "cpu")
+    first, last = runner.lines(expected)
+    assert first.startswith("  tiny: about 1 min, at most ")
+    assert last.startswith("in all: about 1 min")
+    runner.reproduce([_experiment()], "smoke", tmp_path, "cpu")
+    assert runner.lines(runner.ahead([_experiment()], "smoke", tmp_path, "cpu"))[0] == "  tiny: is done"
+
+
+def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(
+    tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: object, **keys: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", unreachable)
+    missing = "data={name: openml, dataset: no-such, samples: 4, test_samples: 0}"
+    away = _experiment(sweeps=(Planned("tiny", smoke=(missing,)), Planned("tiny", smoke=("name=two",))))
+    expected = runner.ahead([away], "smoke", tmp_path, "cpu")
+    first, second, last = runner.lines(expected)
+    assert first.startswith("  tiny: cannot be told; data.dataset: no-such")
+    assert second.startswith("  two: about 1 min")
+    assert last.endswith("without those that cannot be told")
+    with pytest.raises(UserError, match="no-such"):
+        runner.check(expected)
+    runner.check(expected[1:])
+
+
+def test_the_summary_is_made_of_what_is_stored(tmp_path: Path, configs: Path) -> None:
+    (document,), _ = runner.reproduce([_experiment()], "smoke", tmp_path, "cpu")
+    page = summary.summary([json.loads(json.dumps(document))])
+    rows = [line for line in page.splitlines() if line.startswith("| one |")]
+    assert rows[0].startswith("| one | frozen-kernel, exponent | tiny | inconclusive | ")
+    assert rows[1] == r"| one | runs \| all of them | 4 |  | 4 | [3.5, 4.5] | counted |"
+    assert "Preset smoke; 4 runs" in page
+    assert "python " in page
+    assert "commit " in page or "system " in page
+    assert "![empty](experiments/one/empty.png)" in page
+    assert (tmp_path / "summary.md").exists()

@@ -1,0 +1,74 @@
+"""The table of experiments: what it names is there, fits together, and holds no training and no fit of its own."""
+
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+import experiments
+from experiments.framework import PRESETS, configs, sweeps_of
+from experiments.table import EXPERIMENTS, chosen
+from ntkrun.errors import UserError
+from ntkrun.evidence.claims import CLAIMS
+from ntkrun.lab.execute import work
+from ntkrun.lab.plan import plan, stacks
+
+HOME = Path(experiments.__file__).parent
+SWEEPS = sweeps_of(EXPERIMENTS.values())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_sweep_of_every_preset_is_valid_and_has_a_folder_of_its_own(preset: str) -> None:
+    names = [planned.load(preset).name for planned in SWEEPS]
+    assert len(set(names)) == len(names)
+
+
+def test_smoke_is_small_and_paper_is_not() -> None:
+    def cost(preset: str) -> float:
+        return sum(work(stack) for planned in SWEEPS for stack in stacks(plan(planned.load(preset))))
+
+    # In the units of `work`, of which a core does 5e10 a second: two and a half minutes of one.
+    assert cost("smoke") < 150 * 5e10
+    assert cost("laptop") > 10 * cost("smoke")
+
+
+def test_what_an_experiment_is_about_is_judged_by_its_sweeps() -> None:
+    for experiment in EXPERIMENTS.values():
+        asked = {
+            entry if isinstance(entry, str) else entry["name"]
+            for planned in experiment.sweeps
+            for entry in planned.load("smoke").resolved["claims"]
+        }
+        assert set(experiment.claims or ()) <= asked, experiment.name
+
+
+def test_every_claim_has_an_experiment() -> None:
+    asked = chain.from_iterable(planned.load("smoke").resolved["claims"] for planned in SWEEPS)
+    assert {entry if isinstance(entry, str) else entry["name"] for entry in asked} == set(CLAIMS)
+
+
+def test_experiments_are_chosen_by_name_each_once() -> None:
+    assert [each.name for each in chosen(["lee-1", "jacot-1", "lee-1"])] == ["lee-1", "jacot-1"]
+    assert chosen([]) == list(EXPERIMENTS.values())
+    with pytest.raises(UserError, match="jacot-9: no such experiment; there are jacot-1, jacot-2"):
+        chosen(["jacot-9"])
+
+
+def test_configs_are_those_of_the_repository() -> None:
+    assert (configs() / "width.yaml").read_bytes() == (HOME.parent / "configs" / "width.yaml").read_bytes()
+
+
+def test_no_experiment_trains_or_fits() -> None:
+    """What needs either lies in the package, with a test."""
+    forbidden = re.compile(
+        r"engine\.(training|update)|backward\(|polyfit|lstsq|curve_fit|linregress|\beigh|torch.optim"
+    )
+    for path in HOME.glob("*.py"):
+        assert not forbidden.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_package_does_not_know_the_experiments_but_at_its_door() -> None:
+    package = HOME.parent / "ntkrun"
+    knows = [path.name for path in package.rglob("*.py") if "experiments." in path.read_text(encoding="utf-8")]
+    assert knows == ["cli.py"]
