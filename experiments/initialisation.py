@@ -10,7 +10,6 @@ from experiments.shared import of_relu
 from ntkrun.evidence import ensembles
 from ntkrun.evidence.cases import AT, AXES, Case, cases
 
-TWO_OUTPUTS = "data={name: digits, samples: 3, test_samples: 1, targets: one_hot, classes: [3, 8]}"
 POOLED = (
     ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, "output_kurtosis"),
     ("correlation of squares", ensembles.squares, ensembles.square_correlation, "output_square_correlation"),
@@ -69,8 +68,7 @@ EXPERIMENT = Experiment(
     sweeps=(
         Planned(
             "initialisation",
-            smoke=(TWO_OUTPUTS, "sweep={grid: {network.width: [48, 96, 192]}, seeds: 200}"),
-            laptop=(TWO_OUTPUTS,),
+            smoke=("sweep={grid: {network.width: [48, 96, 192]}, seeds: 200}",),
         ),
     ),
     figures=_figures,

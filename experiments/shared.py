@@ -3,7 +3,12 @@
 from experiments.framework import Planned
 
 WIDTH_SWEEP = Planned(
-    "width", smoke=("sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]", "training.steps=100")
+    "width",
+    smoke=(
+        "sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]",
+        "training.steps=100",
+        "training.dtype=float64",  # the regression check reads it: float32 rounds otherwise on other machines
+    ),
 )
 
 

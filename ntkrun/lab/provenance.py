@@ -19,7 +19,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "commit": commit,
         "dirty": dirty,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",  # what may matter, and nothing that names a host
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
