@@ -1,6 +1,7 @@
 """A sweep's runs cut into cases: those that differ along one axis and in seed alone."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,7 +128,13 @@ def split(plan: pd.DataFrame, without: tuple[str, ...]) -> Iterator[tuple[dict[s
 
 def label(settings: dict[str, Any]) -> str:
     """'activation relu, depth 4', or '' when nothing varies."""
-    return ", ".join(f"{key.split('.', 1)[-1].replace('_', ' ')} {value}" for key, value in settings.items())
+    return ", ".join(f"{key.split('.', 1)[-1].replace('_', ' ')} {told(value)}" for key, value in settings.items())
+
+
+def told(value: Any) -> str:
+    """A value of a config in words: '0.1 (centred)' of '{"centred": 0.1}', 'mean field' of 'mean_field'."""
+    found = re.fullmatch(r'\{"(\w+)": ([^{}]*)\}', str(value))
+    return f"{found.group(2)} ({found.group(1)})" if found else str(value).replace("_", " ")
 
 
 def _varies(column: pd.Series) -> bool:

@@ -1,7 +1,6 @@
 """What all figures are made of: sizes, names of axes, colours, panels and legends."""
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from ntkrun.evidence.cases import told
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.summary import Group
 
@@ -93,14 +93,8 @@ def _unusual(first: pd.Series) -> str:
     for column, usual, text in UNUSUAL:
         value = first.get(column, usual)
         if not pd.isna(value) and str(value) != str(usual):
-            said += ", " + text.format(_told(value))
+            said += ", " + text.format(told(value))
     return said
-
-
-def _told(value: Any) -> str:
-    """A value of a config without the marks of YAML."""
-    found = re.fullmatch(r'\{"centred": (.*)\}', str(value))
-    return f"{float(found.group(1)):g} (centred)" if found else str(value).replace("_", " ")
 
 
 def lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any]) -> None:
