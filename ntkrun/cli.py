@@ -65,6 +65,11 @@ def main() -> None:
         sys.exit(error.code)
 
 
+def _stop(*_: object) -> None:
+    """SIGTERM as Ctrl-C; not by way of SIGINT, which a shell's background jobs ignore."""
+    raise KeyboardInterrupt
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"ntkrun {ntkrun.__version__}")
@@ -117,7 +122,7 @@ def sweep(
     if not quiet:
         for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         found = run_sweep(the_sweep, results, device, progress, memory, profiled)
     except KeyboardInterrupt:
@@ -339,7 +344,7 @@ def reproduce(
     runner.check(expected)
     from ntkrun.terminal import SweepProgress
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         documents, code = runner.reproduce(chosen, preset, root, device, lambda: SweepProgress(console, where), say)
     except KeyboardInterrupt:

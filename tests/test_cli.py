@@ -230,7 +230,14 @@ def test_an_interrupt_keeps_what_is_finished(here: Path, stop: signal.Signals) -
         "sweep=[{grid: {network.width: [8]}, seeds: 1}, {grid: {training.steps: [1000000]}, seeds: 1}]",
     ]
     process = subprocess.Popen(
-        [NTKRUN, "sweep", *long], cwd=here, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [NTKRUN, "sweep", *long],
+        cwd=here,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore SIGINT, and so would the tests' own children: SIGTERM must work all the same.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL if stop == signal.SIGINT else signal.SIG_IGN),
     )
     deadline = time.monotonic() + 60
     while not list((here / "results" / "tiny" / "stacks").glob("[!.]*")):
