@@ -56,6 +56,7 @@ def test_the_ensemble_follows_the_recursion_of_its_training(momentum: float, act
             covariance = spread[:a] @ nngp @ spread[:a].T
             expected = (
                 np.broadcast_to(ntk.diagonal()[:, None], (a, y.shape[1])),
+                np.broadcast_to(ntk[:, count, None], (a, y.shape[1])),  # with the first test input
                 mean[:a],
                 np.broadcast_to(covariance.diagonal()[:, None], (a, y.shape[1])),
                 np.broadcast_to(covariance[:, :1], (a, y.shape[1])),
