@@ -90,8 +90,8 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert results.modes.columns.tolist() == ["run_id", "step", "time", "mode", "eigenvalue", "residual"]
     assert len(results.modes) == 0  # without detail steps
     assert results.outputs.columns.tolist() == [
-        *("run_id", "step", "part", "input", "output", "value", "variance", "covariance", "kernel"),
-        *("limit_kernel", "limit_mean", "limit_variance", "limit_covariance"),
+        *("run_id", "step", "part", "input", "output", "value", "variance", "covariance", "kernel", "kernel_row"),
+        *("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "limit_covariance"),
     ]
     assert len(results.outputs) == 6 * 2 * 7
     assert len(results.steps) == 6 * 4
