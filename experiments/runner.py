@@ -53,6 +53,17 @@ def lines(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> list[str]:
     return [*told, f"in all: {together(known)}, estimated{rest}"]
 
 
+def as_json(sweep: Sweep, cost: Forecast | UserError) -> dict[str, Any]:
+    """A sweep ahead, for machines; `why` where its cost cannot be told."""
+    told = cost if isinstance(cost, Forecast) else None
+    return {
+        "name": sweep.name,
+        "seconds": told and told.seconds,
+        "gib": told and told.gib,
+        "why": "" if told else str(cost),
+    }
+
+
 def check(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> None:
     """Raises UserError where a sweep cannot run, before any has."""
     for _, cost in expected:

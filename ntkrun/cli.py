@@ -3,6 +3,7 @@ torch."""
 
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,8 @@ from ntkrun.closing import draw, json_text, judge
 from ntkrun.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
-    from ntkrun.evidence.baseline import Baseline, RunRecord
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.kernels import Arrays
     from ntkrun.lab.profile import Profile
@@ -65,9 +65,20 @@ def main() -> None:
         sys.exit(error.code)
 
 
-def _stop(*_: object) -> None:
-    """SIGTERM as Ctrl-C; not by way of SIGINT, which a shell's background jobs ignore."""
-    raise KeyboardInterrupt
+@contextmanager
+def _interruptible(kept: Path) -> "Iterator[None]":
+    """Ctrl-C and SIGTERM end what runs within, with a sentence that says where the finished runs are."""
+
+    def stop(*_: object) -> None:
+        # Not by way of SIGINT, which a shell's background jobs ignore.
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; finished runs are kept in {kept}. The same command goes on.", file=sys.stderr)
+        raise
 
 
 def _version(wanted: bool) -> None:
@@ -122,17 +133,11 @@ def sweep(
     if not quiet:
         for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}")
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        found = run_sweep(the_sweep, results, device, progress, memory, profiled)
-    except KeyboardInterrupt:
-        print(
-            f"interrupted; finished runs are kept in {results / the_sweep.name}. The same command goes on.",
-            file=sys.stderr,
-        )
-        raise
-    finally:
-        progress.close()
+    with _interruptible(results / the_sweep.name):
+        try:
+            found = run_sweep(the_sweep, results, device, progress, memory, profiled)
+        finally:
+            progress.close()
     if not no_plots and not found.figures_are_current():
         draw(found)
     _close(found, profiled, json, quiet)
@@ -206,65 +211,23 @@ def check(
 
     Example: ntkrun check results/smoke/width --baseline results/baseline/smoke.json
     """
-    from ntkrun.evidence.baseline import records
-    from ntkrun.lab.store import Store
-
-    store = Store(run_dir)
-    results = store.read()
-    found = records(store.plan(), results.runs, results.steps, results.layers)
-    if update:
-        _update_baseline(baseline, store.description(), found, json)
-    else:
-        _check(results, store.description(), found, baseline, json)
-
-
-def _check(
-    results: "Results", description: dict[str, Any], found: "tuple[RunRecord, ...]", path: Path, json: bool
-) -> None:
-    from ntkrun.evidence.baseline import read_baseline
-    from ntkrun.evidence.check_figure import check_figure
+    from ntkrun import checking
     from ntkrun.evidence.check_tables import check_document, check_lines, check_table
-    from ntkrun.evidence.figures import saver
-    from ntkrun.evidence.regression import compare
 
-    known = read_baseline(path)
-    if description["config_hash"] != known.config_hash:
-        _same_config(description, known, path)
-    judged = compare(found, known.runs)
-    for ending in ("png", "svg"):
-        drawn = results.write_figure("check", saver(check_figure(judged)), ending)
+    if update:
+        runs, changed = checking.update(run_dir, baseline)
+        if json:
+            _print_json({"baseline": str(baseline), "runs": runs, "changes": changed})
+        else:
+            print("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
+        return
+    judged, known, figure = checking.check(run_dir, baseline)
     if json:
         _print_json(check_document(judged, known))
     else:
         _print_table(check_table(judged))
-        print("\n".join([*check_lines(judged, known), f"figure in {drawn.with_suffix('.png')}"]))
+        print("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
     raise typer.Exit(judged.code)
-
-
-def _same_config(description: dict[str, Any], known: "Baseline", path: Path) -> None:
-    """Raises UserError where the baseline is of another config, but for name, seeds and claims."""
-    from ntkrun.evidence.baseline import differing_keys
-
-    def completed(config: "Mapping[str, Any]") -> dict[str, Any]:
-        from ntkrun.lab import sections  # imports torch: only where the configs are of two versions
-
-        return sections.completed(config)
-
-    if differing := differing_keys(description["config"], known.config, completed):
-        raise UserError(f"{path}: a baseline of another config: {', '.join(differing)}")
-
-
-def _update_baseline(path: Path, description: dict[str, Any], found: "tuple[RunRecord, ...]", json: bool) -> None:
-    from ntkrun.evidence.baseline import changes, read_baseline, written
-    from ntkrun.lab.store import write_text
-
-    before = read_baseline(path) if path.exists() else None
-    write_text(path, written(description, found))
-    lines = changes(before, read_baseline(path)) if before else ["new"]
-    if json:
-        _print_json({"baseline": str(path), "runs": len(found), "changes": lines})
-    else:
-        print("\n".join([f"{path}: {len(found)} runs", *(f"  {line}" for line in lines or ["nothing changed"])]))
 
 
 @kernel_app.command("limit")
@@ -340,16 +303,14 @@ def reproduce(
     for line in runner.lines(expected):
         say(line)
     if dry_run:
+        if json:
+            _print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
         return
     runner.check(expected)
     from ntkrun.terminal import SweepProgress
 
-    signal.signal(signal.SIGTERM, _stop)
-    try:
+    with _interruptible(root):
         documents, code = runner.reproduce(chosen, preset, root, device, lambda: SweepProgress(console, where), say)
-    except KeyboardInterrupt:
-        print(f"interrupted; finished runs are kept in {root}. The same command goes on.", file=sys.stderr)
-        raise
     if json:
         _print_json({"preset": preset, "experiments": documents})
     raise typer.Exit(code)
