@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ntkrun
-from ntkrun.closing import draw, json_text, judge
+from ntkrun.closing import closed, draw, json_text, judge
 from ntkrun.errors import UserError
+from ntkrun.listing import experiments, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.kernels import Arrays
-    from ntkrun.lab.profile import Profile
-    from ntkrun.lab.store import Results
 
     MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
 
@@ -140,7 +139,14 @@ def sweep(
             progress.close()
     if not no_plots and not found.figures_are_current():
         draw(found)
-    _close(found, profiled, json, quiet)
+    document, tables, as_expected = closed(found, profiled)
+    if json:
+        _print_json(document)
+    elif not quiet:
+        _print_table(*tables)
+        print(f"results in {found.path}")
+    if not as_expected:
+        raise typer.Exit(DIVERGED)
 
 
 @app.command()
@@ -288,10 +294,10 @@ def reproduce(
 
     from ntkrun.lab.execute import resolve_device
 
-    chosen, presets = _experiments("table").chosen(names or []), _experiments("framework").PRESETS
+    chosen, presets = experiments("table").chosen(names or []), experiments("framework").PRESETS
     if preset not in presets:
         raise UserError(f"--preset {preset}: choose {', '.join(presets)}")
-    runner = _experiments("runner")
+    runner = experiments("runner")
     root = runner.root_of(results, preset)
     console = Console(stderr=True, highlight=False, quiet=quiet)
 
@@ -316,48 +322,12 @@ def reproduce(
     raise typer.Exit(code)
 
 
-def _experiments(module: str) -> Any:
-    """A module of experiments/, which imports ntkrun and which only this door imports."""
-    from importlib import import_module
-
-    home = Path(ntkrun.__file__).parents[1]
-    if (home / "experiments" / "table.py").exists() and str(home) not in sys.path:
-        sys.path.append(str(home))  # a checkout whose installation is older than its experiments
-    try:
-        return import_module(f"experiments.{module}")
-    except ModuleNotFoundError as error:
-        if error.name not in ("experiments", f"experiments.{module}"):
-            raise
-        raise UserError(
-            "the experiments are not installed here: run this in a checkout of ntkrun, or install it with them"
-        ) from None
-
-
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="activations|data|losses|claims|experiments", help="What to list")],
 ) -> None:
     """What a config may name, a line each."""
-    if what == "activations":
-        from ntkrun.theory.activations import ACTIVATIONS
-
-        rows = [(a.name, a.statement) for a in ACTIVATIONS.values()]
-    elif what == "data":
-        from ntkrun.engine.data import describe
-
-        rows = describe()
-    elif what == "losses":
-        from ntkrun.theory.losses import LOSSES
-
-        rows = [(loss.name, loss.statement) for loss in LOSSES.values()]
-    elif what == "claims":
-        from ntkrun.evidence.claims import CLAIMS
-
-        rows = [(claim.name, claim.statement) for claim in CLAIMS.values()]
-    elif what == "experiments":
-        rows = [(each.name, each.statement) for each in _experiments("table").EXPERIMENTS.values()]
-    else:
-        raise UserError(f"list {what}: choose activations, data, losses, claims or experiments")
+    rows = rows_of(what)
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
 
@@ -370,33 +340,12 @@ def schema() -> None:
     _print_json(Config.model_json_schema())
 
 
-def _close(results: "Results", profile: "Profile | None", json: bool, quiet: bool) -> None:
-    """The closing tables, where the time went if asked for, and the exit code."""
-    from ntkrun.evidence.claims_table import claims_tables
-    from ntkrun.evidence.summary import groups
-    from ntkrun.evidence.tables import closing_document, closing_tables
-
-    found = groups(results.runs, results.steps, results.layers)
-    verdicts, judged, expect = judge(results)
-    if json:
-        timed = {"profile": profile.document()} if profile else {}
-        _print_json({"results": str(results.path), "groups": closing_document(found), **judged, **timed})
-    elif not quiet:
-        _print_table(*closing_tables(found), *claims_tables(verdicts))
-        if profile:
-            print("\n".join(profile.lines()))
-        print(f"results in {results.path}")
-    ended = set(results.runs["status"]) - {"done", expect}
-    if ended:
-        raise typer.Exit(DIVERGED)
-
-
 def _print_table(*tables: Any) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     for table in tables:
-        console.print(table)
+        console.print(table, markup=False)  # a config's text is no markup
 
 
 def _print_json(document: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is made of a sweep's tables once its runs are done, and stored beside them: figures and verdicts."""
+"""What is made of a sweep's tables once its runs are done: figures and verdicts, and what is said of them."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntkrun.evidence.verdicts import Verdict
+    from ntkrun.lab.profile import Profile
     from ntkrun.lab.store import Results
 
 
@@ -33,6 +34,24 @@ def judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | Non
     document = verdicts.document(found, results, expect)
     results.write_claims(json_text(document) + "\n")
     return found, document, expect
+
+
+def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any], list[Any], bool]:
+    """What a sweep says when it has run, for machines and as tables for people: levels, exponents, verdicts, where the
+    time went if asked for; and whether its runs ended as its config expects."""
+    from ntkrun.evidence.claims_table import claims_tables
+    from ntkrun.evidence.summary import groups
+    from ntkrun.evidence.tables import closing_document, closing_tables
+
+    found = groups(results.runs, results.steps, results.layers)
+    verdicts, judged, expect = judge(results)
+    document = {"results": str(results.path), "groups": closing_document(found), **judged}
+    tables = [*closing_tables(found), *claims_tables(verdicts)]
+    if profile:
+        document["profile"] = profile.document()
+        tables += profile.lines()
+    ended = set(results.runs["status"]) - {"done", expect}
+    return document, tables, not ended
 
 
 def json_text(document: Any) -> str:
