@@ -9,7 +9,7 @@ from typing import Any
 from ntkrun.evidence.cases import label
 from ntkrun.evidence.claims_table import measured, span
 from ntkrun.evidence.judging import SUPPORTED, Estimate
-from ntkrun.lab.store import write_text
+from ntkrun.lab.files import write_text
 
 MADE_BY = ("system", "cpu", "gpu", "cores", "threads", "commit")
 

@@ -10,7 +10,8 @@ from ntkrun.closing import json_text
 from ntkrun.evidence.figures import saver
 from ntkrun.evidence.figures.pieces import STYLE
 from ntkrun.evidence.verdicts import document
-from ntkrun.lab.store import Results, Store, write_file, write_text
+from ntkrun.lab.files import write_file, write_text
+from ntkrun.lab.store import Results, Store
 
 RESULT = "result.json"
 

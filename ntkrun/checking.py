@@ -9,7 +9,8 @@ from ntkrun.evidence.baseline import Baseline, RunRecord, changes, differing_key
 from ntkrun.evidence.check_figure import check_figure
 from ntkrun.evidence.figures import saver
 from ntkrun.evidence.regression import Check, compare
-from ntkrun.lab.store import Results, Store, write_text
+from ntkrun.lab.files import write_text
+from ntkrun.lab.store import Results, Store
 
 
 def check(run_dir: Path, path: Path) -> tuple[Check, Baseline, Path]:

@@ -260,7 +260,7 @@ def kernel_empirical(config: ConfigFile, out: Out, overrides: Overrides = None, 
 
 def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: str, make: "MakeArrays") -> None:
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.store import write_arrays
+    from ntkrun.lab.files import write_arrays
 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file must end in .npz")

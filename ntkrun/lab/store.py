@@ -14,7 +14,6 @@ complete. So a kill at any moment leaves whole files, and a run is finished exac
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +31,10 @@ import yaml
 
 import ntkrun
 from ntkrun.errors import StoreBusy, UserError
+from ntkrun.lab.files import TEMPORARY, flush, replace_file, sentence_for
 from ntkrun.lab.tables import TABLES, completed
 
 _FINGERPRINT = b"ntkrun.made_from"
-_TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,15 @@ class Results:
     def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
         """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
         path = self.path / "figures" / f"{stem}.{ending}"
-        with _sentence_for(path):
-            _write(path, save)
+        with sentence_for(path):
+            replace_file(path, save)
         return path
 
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
-        with _sentence_for(self.path / "figures"):
-            _write(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+        with sentence_for(self.path / "figures"):
+            replace_file(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def config(self) -> dict[str, Any]:
         """The resolved config that the sweep was last run with."""
@@ -76,10 +75,10 @@ class Results:
         """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
         a directory which may only be read can be judged."""
         path = self.path / "claims.json"
-        with _sentence_for(path):
+        with sentence_for(path):
             if path.exists() and path.read_bytes() == text.encode():
                 return
-            _write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def figures_are_current(self) -> bool:
         """Whether every figure was drawn from these very tables."""
@@ -94,30 +93,6 @@ def read_results(path: str | Path) -> Results:
     """The results in a sweep's directory, as in `read_results("results/width")`. Reads only; safe while a sweep is
     running."""
     return Store(Path(path)).read()
-
-
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz file of plain arrays, whole or not at all. Raises UserError where it cannot be written."""
-    if path.suffix != ".npz":
-        raise UserError(f"{path}: the file must end in .npz")
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-
-    write_file(path, save)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises UserError where it cannot be written."""
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_file(path: Path, save: Callable[[Path], object]) -> None:
-    """Write a file by `save`, which is given a path of the same ending, whole or not at all. Raises UserError where it
-    cannot be written."""
-    with _sentence_for(path, comfort=""):
-        _write(path, save)
 
 
 class Store:
@@ -145,7 +120,7 @@ class Store:
                 f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
             ) from None
         try:
-            with _sentence_for(self.root):
+            with sentence_for(self.root):
                 self._sweep_temporaries()
                 yield
         finally:
@@ -167,27 +142,27 @@ class Store:
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
-        _write(self.root / "plan.parquet", lambda path: _to_parquet(_plan_frame(planned), path))
+        replace_file(self.root / "plan.parquet", lambda path: _to_parquet(_plan_frame(planned), path))
         text = "# Written by ntkrun: the config with every default, and what ran it.\n" + yaml.safe_dump(
             description, sort_keys=False, allow_unicode=True, width=120
         )
-        _write(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
         """Make a stack's runs finished, all at once: `frames` holds its part of each table, `kernels` maps run_id
         to step to K."""
         for run_id, of_run in kernels.items():
-            _write(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
+            replace_file(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
         stacks = self.root / "stacks"
         name = hashlib.sha256(" ".join(frames["runs"]["run_id"]).encode()).hexdigest()[:16]
-        folder = stacks / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        folder = stacks / f"{TEMPORARY}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         for table, frame in frames.items():
             _to_parquet(frame, folder / f"{table}.parquet")
-            _flush(folder / f"{table}.parquet")
-        _flush(folder)
+            flush(folder / f"{table}.parquet")
+        flush(folder)
         folder.rename(stacks / name)
-        _flush(stacks)
+        flush(stacks)
 
     def write_tables(self) -> None:
         """Make the tables from the stacks, for people and for other tools."""
@@ -197,7 +172,7 @@ class Store:
         results = self._assemble()
         for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all
             frame = getattr(results, table)
-            _write(self._table(table), lambda path, frame=frame: _to_parquet(frame, path, made_from))  # type: ignore[misc]
+            replace_file(self._table(table), lambda path, frame=frame: _to_parquet(frame, path, made_from))  # type: ignore[misc]
 
     # ---------------------------------------------------------------- reading
 
@@ -256,7 +231,7 @@ class Store:
     def _sweep_temporaries(self) -> None:
         """Remove what a killed process left under temporary names; nobody else writes while we hold the lock."""
         for folder in (self.root, self.root / "stacks", self.root / "kernels", self.root / "figures"):
-            for stray in folder.glob(f"{_TEMPORARY}*"):
+            for stray in folder.glob(f"{TEMPORARY}*"):
                 shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
 
     def _made_from(self) -> bytes:
@@ -285,15 +260,6 @@ class Store:
 
     def _results(self, tables: dict[str, pd.DataFrame]) -> Results:
         return Results(**tables, plan=self.plan(), path=self.root, made_from=self._made_from().decode())
-
-
-@contextmanager
-def _sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iterator[None]:
-    """A full disk, a missing permission: one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{error.filename or where}: cannot be written ({error.strerror or error}){comfort}") from error
 
 
 def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -346,25 +312,3 @@ def _to_npz(kernels: dict[int, np.ndarray], path: Path) -> None:
     steps = sorted(kernels)
     with path.open("wb") as file:
         np.savez(file, steps=np.array(steps), ntk=np.stack([kernels[step] for step in steps]))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all: write beside, flush, rename over, flush the folder. The temporary name keeps the ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}{path.suffix}"
-    try:
-        write(temporary)
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Ask the system to put a file, or a folder's list of names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
