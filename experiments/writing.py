@@ -8,7 +8,7 @@ import matplotlib as mpl
 from experiments.framework import Experiment, Found, as_json
 from ntkrun.closing import json_text
 from ntkrun.evidence.figures import saver
-from ntkrun.evidence.figures.pieces import STYLE
+from ntkrun.evidence.figures.pieces import STYLE, settle
 from ntkrun.evidence.verdicts import document
 from ntkrun.lab.files import write_file, write_text
 from ntkrun.lab.store import Results, Store
@@ -44,8 +44,7 @@ def _write_figures(folder: Path, experiment: Experiment, found: Found) -> dict[s
     captions = {}
     with mpl.rc_context(fname=STYLE):
         for stem, figure, caption in experiment.figures(found):
-            figure.draw_without_rendering()  # finds the layout once; saving in each format would find it again
-            figure.set_layout_engine("none")
+            settle(figure)
             for ending in ("png", "svg"):
                 write_file(folder / f"{stem}.{ending}", saver(figure))
             captions[stem] = caption

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkrun.columns import DESCENT
 from ntkrun.engine.flows import Problem
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers
 from ntkrun.engine.training import State, shares_of
-
-COLUMNS = ("descent_residual", "test_descent_residual")
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def residuals(net: DenseNetwork, before: Pull, state: State, problem: Problem) -
     moved = torch.cat(after, dim=1).double() - before.outputs[keep].double()
     error, count = moved - before.change[keep].double(), len(problem.x)
     found = {}
-    for name, part in zip(COLUMNS, (slice(count), slice(count, None)), strict=True):
+    for name, part in zip(DESCENT, (slice(count), slice(count, None)), strict=True):
         size = _norm(moved[:, part])
         ratio = torch.where(size > 0, _norm(error[:, part]) / size, torch.nan)
         found[name] = ratio.new_full((len(before.positions),), torch.nan)

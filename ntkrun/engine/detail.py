@@ -11,20 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkrun.columns import LAYER_DETAIL
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, pullback
 from ntkrun.engine.operators import BLOCK, Largest, leading_vectors, operator_norms
 from ntkrun.engine.training import State
 
-LAYER_COLUMNS = (
-    "weight_operator",
-    "weight_drift_operator",
-    "activation_norm",
-    "activation_drift",
-    "backprop_norm",
-    "kernel_part",
-    "subnetwork_kernel_norm",
-    "subnetwork_kernel_drift",
-)
 OF_CHANGE = 4  # vectors of the block in which ‖w_t‖ is looked for that come from w_t - w_0
 
 
@@ -48,7 +39,7 @@ def detail_start(net: DenseNetwork, state: State, kernel: Tensor) -> Start:
 
 
 def detail(net: DenseNetwork, state: State, kernel: Tensor, start: Start) -> dict[str, Tensor]:
-    """LAYER_COLUMNS of a probed state, each (S, L), float64:
+    """LAYER_DETAIL of a probed state, each (S, L), float64:
 
     weight_operator              ‖w_t‖_op/√m, m = max(n_l, n_{l+1}), weights in units of their initial deviation
     weight_drift_operator        ‖w_t - w_0‖_op/√m
@@ -77,7 +68,7 @@ def detail(net: DenseNetwork, state: State, kernel: Tensor, start: Start) -> dic
         [_frobenius(k) for k in kernels],
         [drift / _frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)],
     )
-    return {name: torch.stack(column, dim=1) for name, column in zip(LAYER_COLUMNS, columns, strict=True)}
+    return {name: torch.stack(column, dim=1) for name, column in zip(LAYER_DETAIL, columns, strict=True)}
 
 
 def growth(columns: dict[str, Tensor]) -> Tensor:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ntkrun.columns import DESCENT, LAYER_DETAIL
 from ntkrun.engine import descent
 from ntkrun.engine.clock import SILENT, Laps
-from ntkrun.engine.detail import LAYER_COLUMNS, Start, detail, detail_start, growth
+from ntkrun.engine.detail import Start, detail, detail_start, growth
 from ntkrun.engine.flows import Flows, Problem, flows
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.modes import Directions, directions, mode_columns
@@ -119,9 +120,9 @@ def measure(
         modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
         pull = None if problem.momentum else descent.pull(net, state, problem, kernel, test, test_deltas)
     else:
-        layers |= {name: torch.full_like(layers["weight_drift"], torch.nan) for name in LAYER_COLUMNS}
+        layers |= {name: torch.full_like(layers["weight_drift"], torch.nan) for name in LAYER_DETAIL}
         numbers["growth"] = nowhere
-    numbers |= dict.fromkeys(descent.COLUMNS, nowhere)  # until the step is taken
+    numbers |= dict.fromkeys(DESCENT, nowhere)  # until the step is taken
     kept = output_columns(net, state, test, test_deltas, outputs, problem.scale) if keep_outputs else {}
     clock.lap("detail" if detailed or keep_outputs else "probes")
     return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.engine import descent
+from ntkrun.columns import DESCENT
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.modes import ranks
 from ntkrun.engine.probes import Measurement
@@ -77,7 +77,7 @@ class Recorder:
             left = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
             keep = np.flatnonzero(left > 0)
             numbers = {table: next(read) for table in TABLES}
-            for name in descent.COLUMNS:  # the step from a run's last row led nowhere
+            for name in DESCENT:  # the step from a run's last row led nowhere
                 numbers["steps"][name][left == 1] = np.nan
             for table, columns in numbers.items():
                 self._write(table, record, keep, columns)

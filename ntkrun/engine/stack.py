@@ -1,7 +1,7 @@
 """One stack from its seeds to its tables: initialise, train, measure."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,26 +81,12 @@ def run_stack(
     started = time.perf_counter()
     read_every = read_every or (1 if device.type == "cpu" else STEPS_UNREAD)
     net, problem = task.network, _problem(task, device)
-    params = net.init(task.seeds, task.dtype, device)
-    clock.lap("initialisation")
-    drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
     axes = Axes(net.depth, len(task.x), len(task.x_test), net.outputs)
     recorder = Recorder(axes, task.step_size, task.keep_kernels, task.keep_last_kernel)
     ref: Reference | None = None
     waiting: Measurement | None = None  # for the outcome of its step
     alive = list(range(len(task.seeds)))
-    descent = (
-        task.step_size,
-        task.steps,
-        task.probed,
-        problem.loss,
-        task.momentum,
-        drawn,
-        read_every,
-        task.scale,
-        clock,
-    )
-    for state in train(net, params, problem.x, problem.y, *descent):
+    for state in _states(task, problem, device, read_every, clock):
         if ref is not None and state.departed:
             ref = ref.select([alive.index(position) for position in state.positions])
         alive = state.positions
@@ -125,6 +111,16 @@ def run_stack(
     tables, kernels = recorder.result()
     clock.lap("reading back")
     return StackResult(**tables, kernels=kernels, departed=recorder.departed, seconds=time.perf_counter() - started)
+
+
+def _states(task: StackTask, problem: Problem, device: torch.device, read_every: int, clock: Laps) -> Iterator[State]:
+    """The training of the stack, from its seeds on."""
+    net = task.network
+    params = net.init(task.seeds, task.dtype, device)
+    clock.lap("initialisation")
+    drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
+    how = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale, clock)
+    return train(net, params, problem.x, problem.y, *how)
 
 
 def _problem(task: StackTask, device: torch.device) -> Problem:

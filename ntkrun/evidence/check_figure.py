@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ntkrun.evidence.check_tables import label, worst
-from ntkrun.evidence.figures.pieces import PAGE, STYLE
+from ntkrun.evidence.figures.pieces import PAGE, STYLE, settle
 from ntkrun.evidence.regression import MARGIN, Check, Row
 
 COLOURS = {"fine": "C2", "regression": "C1", "inconclusive": "0.45"}
@@ -30,9 +30,7 @@ def check_figure(check: Check) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.1])
         _quantities(left, rows)
         _curve(right, check)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    return figure
+        return settle(figure)
 
 
 def _quantities(ax: Axes, rows: Sequence[Row]) -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 WIDTH = "network.width"
 CONFIDENCE = 0.95
 WIDTHS_PER_LAYER = 16  # a width enters a fit when n >= 16 L: the expansion is in L/n
-CURVATURE_LEVEL = 0.05  # a power law is given up for a range when its curvature is this unlikely
+CURVATURE_LEVEL = 0.03  # a power law is given up for a range when its curvature is this unlikely
 BLOCKS = 40  # of seeds, for the jackknife: more would not make its interval better, only dearer
 
 Interval = tuple[float, float]

@@ -5,22 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ntkrun.columns import DESCENT, LAYER_DETAIL
+
 TABLES = ("runs", "steps", "layers", "modes", "outputs")
 
 # Columns that tables of an earlier version may lack: nan there. Of tables that may be kept empty, all of them.
 _NUMBERS = {
     "runs": ("smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
-    "steps": ("growth", "descent_residual", "test_descent_residual"),
-    "layers": (
-        "weight_operator",
-        "weight_drift_operator",
-        "activation_norm",
-        "activation_drift",
-        "backprop_norm",
-        "kernel_part",
-        "subnetwork_kernel_norm",
-        "subnetwork_kernel_drift",
-    ),
+    "steps": ("growth", *DESCENT),
+    "layers": LAYER_DETAIL,
     "modes": ("time", "eigenvalue", "residual"),
     "outputs": (
         "value",

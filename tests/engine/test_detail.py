@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.engine.detail import LAYER_COLUMNS, subnetwork_kernels
+from ntkrun.columns import LAYER_DETAIL
+from ntkrun.engine.detail import subnetwork_kernels
 from ntkrun.engine.kernel import jacobian_ntk, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Parameters, output_gradients
 from ntkrun.engine.stack import StackTask, run_stack
@@ -97,7 +98,7 @@ def test_layer_columns_equal_their_definitions(widths: tuple[int, ...], outputs:
     for state in train(net, params, x, torch.tensor(task.y), ETA, STEPS, range(STEPS + 1)):
         rows = _rows(result.layers, 1, state.step)
         if state.step not in task.detailed:
-            assert all(np.isnan(rows[name]).all() for name in LAYER_COLUMNS)
+            assert all(np.isnan(rows[name]).all() for name in LAYER_DETAIL)
             assert np.isfinite(rows["weight_drift"]).all()
             continue
         now, then = ([made(p, point) for point in x] for p in (params, start))

@@ -15,7 +15,7 @@ from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.against_width import kernel_drift, loss, weight_drift
 from ntkrun.evidence.figures.matrices import Kernels, kernel_matrices, kernels_to_show
 from ntkrun.evidence.figures.over_time import flows_over_time, layers_over_time, losses_over_time, over_time
-from ntkrun.evidence.figures.pieces import KERNEL, STYLE, width_colours
+from ntkrun.evidence.figures.pieces import KERNEL, STYLE, settle, width_colours
 from ntkrun.evidence.summary import Group, groups
 
 Drawn = tuple[str, Figure, str]
@@ -33,9 +33,7 @@ def draw_all(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame, kern
         ending = "" if len(found) == 1 else f"_{number}"
         with mpl.rc_context(fname=STYLE):
             for stem, figure, caption in _of_group(group, steps, layers, kernels, colours):
-                figure.draw_without_rendering()  # finds the layout once; saving in each format would find it again
-                figure.set_layout_engine("none")
-                yield stem + ending, figure, caption
+                yield stem + ending, settle(figure), caption
 
 
 def saver(figure: Figure) -> Callable[[Path], None]:

@@ -46,6 +46,13 @@ def new_figure(group: Group, width: float, height: float) -> Figure:
     return figure
 
 
+def settle(figure: Figure) -> Figure:
+    """The figure with its layout found, once for all formats that it is saved in: each saving would find it again."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
 def panels(
     group: Group, count: int, width: float, height: float, across: int | None = None, share: bool = False
 ) -> tuple[Figure, list[Axes]]:
