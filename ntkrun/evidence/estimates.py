@@ -114,7 +114,7 @@ def fit_power_law(
     line serves instead, taken as equal at all widths. `paired` replicates stand at one place in every width's array:
     each place has its own slope, and the interval is the t interval of their mean.
 
-    The range: widths n >= `smallest`; then, while the quadratic term in log n is significant at 5 %, the smallest width
+    The range: widths n >= `smallest`; then, while the quadratic term in log n is significant at 3 %, the smallest width
     is dropped, down to three (the largest where the law is one of small values, `towards` "small"). If the last three
     are curved too, no one slope describes them: the interval is the hull of those of the two local exponents, between
     the first two widths and between the last two.
