@@ -16,39 +16,13 @@ from ntkrun.engine.stack import StackTask, run_stack
 from ntkrun.engine.training import train
 from ntkrun.theory.activations import activation
 from ntkrun.theory.losses import LOSSES
+from tests.engine.small import ETA, draw, small_task
 
-CPU, STEPS, ETA = torch.device("cpu"), 6, 0.3
-
-
-def _draw(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+CPU, STEPS = torch.device("cpu"), 6
 
 
 def _task(net: DenseNetwork, loss: str = "squared", **changes: object) -> StackTask:
-    x, x_test = _draw(6, 3, seed=0), _draw(4, 3, seed=1)
-    y, y_test = _draw(6, net.outputs, seed=2), _draw(4, net.outputs, seed=3)
-    if loss == "cross_entropy":
-        y, y_test = y.softmax(dim=1), y_test.softmax(dim=1)
-    if loss == "logistic":
-        y, y_test = y.sign(), y_test.sign()
-    every = frozenset(range(STEPS + 1))
-    arguments = {
-        "network": net,
-        "seeds": [4, 7],
-        "x": x.numpy(),
-        "y": y.numpy(),
-        "x_test": x_test.numpy(),
-        "y_test": y_test.numpy(),
-        "step_size": ETA,
-        "steps": STEPS,
-        "probed": every,
-        "keep_kernels": frozenset(),
-        "keep_last_kernel": False,
-        "dtype": torch.float64,
-        "loss": loss,
-        "detailed": frozenset({0, 3, STEPS}),
-    }
-    return StackTask(**{**arguments, **changes})  # type: ignore[arg-type]
+    return small_task(net, loss, STEPS, **{"detailed": frozenset({0, 3, STEPS}), **changes})
 
 
 def _rows(columns: dict[str, list[float]], position: int, step: int) -> dict[str, list[float]]:
@@ -160,7 +134,7 @@ def test_the_parts_of_the_kernel_sum_to_it(outputs: int) -> None:
 def test_subnetwork_kernels_obey_their_recursion() -> None:
     """K^(l+1) = [σ_w² a^(l)·a^(l)/n + β²] I + (σ_w²/n) w D K^(l) D wᵀ, of all neurons of the layer below."""
     net = DenseNetwork(3, 2, 4, (6, 5, 4), "tanh", 0.3, 1.4)
-    params, x = net.init([0, 1], torch.float64), _draw(5, 3, seed=0)
+    params, x = net.init([0, 1], torch.float64), draw(5, 3, seed=0)
     layers = net.forward(params, x)
     deltas = output_gradients(layers)
     found = subnetwork_kernels(net, layers, layerwise_kernel(net, layers, deltas, layers, deltas))

@@ -16,38 +16,15 @@ from ntkrun.engine.training import batches
 from ntkrun.theory.dynamics import frozen
 from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.losses import LOSSES
+from tests.engine.small import ETA, points, small_task
 
-CPU, STEPS, ETA = torch.device("cpu"), 15, 0.3
-
-
-def _draw(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+CPU, STEPS = torch.device("cpu"), 15
 
 
 def _task(net: DenseNetwork, loss: str = "squared", **changes: object) -> StackTask:
-    x, x_test = _draw(6, 3, seed=0), _draw(4, 3, seed=1)
-    y, y_test = _draw(6, net.outputs, seed=2), _draw(4, net.outputs, seed=3)
-    if loss == "cross_entropy":
-        y, y_test = y.softmax(dim=1), y_test.softmax(dim=1)
-    if loss == "logistic":
-        y, y_test = y.sign(), y_test.sign()
-    arguments = {
-        "network": net,
-        "seeds": [4, 7],
-        "x": x.numpy(),
-        "y": y.numpy(),
-        "x_test": x_test.numpy(),
-        "y_test": y_test.numpy(),
-        "step_size": ETA,
-        "steps": STEPS,
-        "probed": frozenset({0, 1, 6, STEPS}),
-        "keep_kernels": frozenset(),
-        "keep_last_kernel": False,
-        "dtype": torch.float64,
-        "loss": loss,
-        "limit": limit_kernels(net, torch.cat([x, x_test]), x).ntk.numpy(),
-    }
-    return StackTask(**{**arguments, **changes})  # type: ignore[arg-type]
+    x, x_test = points()
+    limit = limit_kernels(net, torch.cat([x, x_test]), x).ntk.numpy()
+    return small_task(net, loss, STEPS, **{"probed": frozenset({0, 1, 6, STEPS}), "limit": limit, **changes})
 
 
 def _rows(task: StackTask, position: int) -> dict[int, dict[str, float]]:
