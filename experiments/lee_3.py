@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from experiments.drawing import canvas, colours, sizes, with_runs
+from experiments.drawing import canvas, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.estimates import WIDTH, level
-from ntkrun.evidence.figures.pieces import log_scale
+from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
 
 SWEEPS: tuple[Planned, ...] = (WIDTH_SWEEP,)
 
@@ -19,7 +19,7 @@ def _steps(found: Found) -> pd.DataFrame:
 
 def _figures(found: Found) -> Iterator[Drawn]:
     table, first = _steps(found), found.only.runs.iloc[0]
-    shades = colours(sizes(table))
+    shades = width_colours(sizes(table))
     title = f"digits, L = {first['network.depth']}, {first['network.activation']}, N = {first['data.samples']}"
     figure, axes = canvas(title, across=3)
     loss, gap, widths = axes[0]
@@ -39,8 +39,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
     for ax, label in ((loss, "training loss"), (gap, r"$\max_x|F_t-F_t^{\mathrm{lin}}|$"), (widths, "largest gap")):
         ax.set_ylabel(label)
         log_scale(ax)
-        ax.set_xlabel("hidden width $n$" if ax is widths else "time $t$ = step · $\\eta$")
-    widths.set_xscale("log", base=2)
+        ax.set_xlabel(TIME)
+    width_axis(widths, sizes(table))
     gap.legend(title="width", title_fontsize=6, fontsize=6, ncols=2)
     loss.legend(fontsize=6)
     widths.legend(fontsize=6)
