@@ -17,7 +17,7 @@ EVIDENCE = (
     "pairing parts per_run rates regression summary tables vanishing verdicts"
 )
 ENGINE = (
-    "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
+    "blocks checkpoint clock costs data descent detail footprint kernel memory modes modules network operators outputs "
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
