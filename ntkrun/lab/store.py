@@ -34,6 +34,7 @@ from ntkrun.errors import StoreBusy, UserError
 from ntkrun.lab.files import TEMPORARY, flush, replace_file, sentence_for
 from ntkrun.lab.tables import TABLES, completed
 
+FAILED, LOG = "-failed", "log.txt"  # ends the name of the folder of a stack that failed; says why, within
 _FINGERPRINT = b"ntkrun.made_from"
 
 
@@ -153,13 +154,27 @@ class Store:
         to step to K."""
         for run_id, of_run in kernels.items():
             replace_file(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
+        with self._new_folder(_stack_name(frames["runs"])) as folder:
+            for table, frame in frames.items():
+                _to_parquet(frame, folder / f"{table}.parquet")
+
+    def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
+        """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
+        returns."""
+        with self._new_folder(name := _stack_name(runs) + FAILED) as folder:
+            _to_parquet(runs, folder / "runs.parquet")
+            (folder / LOG).write_text(log, encoding="utf-8")
+        return self.root / "stacks" / name / LOG
+
+    @contextmanager
+    def _new_folder(self, name: str) -> Iterator[Path]:
+        """A folder of stacks/ that appears whole or not at all, with what is put into it within."""
         stacks = self.root / "stacks"
-        name = hashlib.sha256(" ".join(frames["runs"]["run_id"]).encode()).hexdigest()[:16]
         folder = stacks / f"{TEMPORARY}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
-        for table, frame in frames.items():
-            _to_parquet(frame, folder / f"{table}.parquet")
-            flush(folder / f"{table}.parquet")
+        yield folder
+        for path in folder.iterdir():
+            flush(path)
         flush(folder)
         folder.rename(stacks / name)
         flush(stacks)
@@ -260,6 +275,10 @@ class Store:
 
     def _results(self, tables: dict[str, pd.DataFrame]) -> Results:
         return Results(**tables, plan=self.plan(), path=self.root, made_from=self._made_from().decode())
+
+
+def _stack_name(runs: pd.DataFrame) -> str:
+    return hashlib.sha256(" ".join(runs["run_id"]).encode()).hexdigest()[:16]
 
 
 def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
