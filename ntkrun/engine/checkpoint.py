@@ -35,6 +35,10 @@ class Checkpoint:
         return float(self.header["seconds"])
 
     @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
     def standing(self) -> Standing:
         moving = "velocity.weights.0" in self.tensors
         return Standing(
@@ -52,11 +56,10 @@ class Checkpoint:
     def recorded(self) -> Recorded:
         """What was recorded until then, to be added to."""
         found = Recorded(departed=[Departure(*run) for run in self.header["departed"]])
+        for table, columns in self.header["columns"].items():
+            found.rows[table] = [{name: self.tensors[f"rows.{table}.{name}"].numpy() for name in columns}]
         for name, tensor in self.tensors.items():
             match name.split("."):
-                case ["rows", table, column]:
-                    found.rows[table] = found.rows[table] or [{}]
-                    found.rows[table][0][column] = tensor.numpy()
                 case ["kernel", position, step]:
                     found.kernels.setdefault(int(position), {})[int(step)] = tensor.numpy()
                 case ["last", position, step]:
@@ -85,20 +88,27 @@ NOWHERE = _Nowhere()
 
 def checkpoint(now: Standing, flows: Flows, recorded: Recorded, seconds: float) -> Checkpoint:
     """Of a training that stands there, after so many seconds."""
-    departed = [astuple(run) for run in recorded.departed]
-    header = {"step": now.step, "positions": now.positions, "departed": departed, "seconds": seconds}
-    tensors = dict(_named(now.params, "params")) | {"linear": flows.linear, "linear_velocity": flows.velocity}
+    tables = {table: columns for table in TABLES if (columns := recorded.table(table))}
+    header = {
+        "step": now.step,
+        "positions": now.positions,
+        "departed": [astuple(run) for run in recorded.departed],
+        "columns": {table: list(columns) for table, columns in tables.items()},  # tensors by name have no order
+        "seconds": seconds,
+    }
+    tensors = {"linear": flows.linear, "linear_velocity": flows.velocity, **_named("params", now.params)}
     if now.velocity is not None:
-        tensors |= _named(now.velocity, "velocity")
+        tensors |= _named("velocity", now.velocity)
     if now.distances is not None:
         tensors["distances"] = now.distances
-    return Checkpoint(header, tensors | dict(_named_rows(recorded)))
+    for table, columns in tables.items():
+        tensors |= {f"rows.{table}.{name}": torch.from_numpy(values) for name, values in columns.items()}
+    return Checkpoint(header, tensors | dict(_kernels(recorded)))
 
 
-def _named(params: Parameters, name: str) -> Iterator[tuple[str, Tensor]]:
-    for kind, tensors in (("weights", params.weights), ("biases", params.biases)):
-        for layer, tensor in enumerate(tensors):
-            yield f"{name}.{kind}.{layer}", tensor
+def _named(name: str, params: Parameters) -> dict[str, Tensor]:
+    parts = {"weights": params.weights, "biases": params.biases}
+    return {f"{name}.{kind}.{layer}": tensor for kind, part in parts.items() for layer, tensor in enumerate(part)}
 
 
 def _parameters(tensors: dict[str, Tensor], name: str) -> Parameters:
@@ -107,10 +117,7 @@ def _parameters(tensors: dict[str, Tensor], name: str) -> Parameters:
     return Parameters(weights, biases)
 
 
-def _named_rows(recorded: Recorded) -> Iterator[tuple[str, Tensor]]:
-    for table in TABLES:
-        for column, values in recorded.table(table).items():
-            yield f"rows.{table}.{column}", torch.from_numpy(values)
+def _kernels(recorded: Recorded) -> Iterator[tuple[str, Tensor]]:
     for position, kernels in recorded.kernels.items():
         for step, kernel in kernels.items():
             yield f"kernel.{position}.{step}", torch.from_numpy(kernel)
