@@ -18,12 +18,12 @@ EVIDENCE = (
     "report.stored report.svg summary tables vanishing verdicts"
 )
 ENGINE = (
-    "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
+    "blocks checkpoint clock costs data descent detail footprint kernel memory modes modules network operators outputs "
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget config costs engines engines.local execute files forecast limits loop plan points profile "
-    "provenance sections store tables tasks watch yaml_reader"
+    "asked attempt budget checkpoints config costs engines engines.local execute files forecast limits loop plan "
+    "points profile provenance sections store tables tasks watch yaml_reader"
 )
 
 
@@ -41,7 +41,10 @@ def _imports(floor: str, names: str) -> str:
         ),
         (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
         (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
-        ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table", "jinja2")),
+        (
+            "import ntkrun.cli",
+            ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table", "jinja2"),
+        ),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
         ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
     ],

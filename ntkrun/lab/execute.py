@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, stacks_within
+from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.engines.local import Local
@@ -63,8 +64,13 @@ def run_sweep(
     store = Store(Path(results) / sweep.name)
     runs = plan(sweep)
 
+    checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
+
     def stacked(finished: set[str]) -> list[Stack]:
-        return stacks_within((run for run in runs if run.run_id not in finished), budget, where)
+        missing = [run for run in runs if run.run_id not in finished]
+        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
+        elsewhere = {run for stack in begun for run in stack.runs}
+        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
 
     stacked(store.finished())  # what does not fit is said before anything is written
     with store.writing():
@@ -74,10 +80,11 @@ def run_sweep(
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
         watch.begins(missing, sum(run.run_id in finished for run in runs))
         try:
-            engine = Local(where, made_by, watch.state, timed=profile is not None)
+            engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
             Loop(store, watch, profile, made_by, budget).through(engine, missing)
         finally:
             store.write_tables()
+            checkpoints.remove_stale(store.finished())
     return store.read()
 
 
