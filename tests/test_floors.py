@@ -18,12 +18,12 @@ EVIDENCE = (
     "report.stored report.svg summary tables vanishing verdicts"
 )
 ENGINE = (
-    "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
+    "blocks checkpoint clock costs data descent detail footprint kernel memory modes modules network operators outputs "
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked budget config costs execute files forecast limits plan points profile provenance sections store tables "
-    "tasks yaml_reader"
+    "asked attempt budget checkpoints config costs engines engines.local execute files forecast limits loop plan "
+    "points profile provenance sections store tables tasks watch yaml_reader"
 )
 
 
