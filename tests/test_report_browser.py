@@ -54,6 +54,7 @@ addEventListener("load", () => {
   const view = document.querySelector("iframe").contentWindow, page = view.document;
   const all = [...page.body.querySelectorAll("*")], words = all.filter(e => !e.closest("svg") &&
     [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()));
+  page.querySelectorAll("details").forEach(e => e.open = true);
   const figures = [...page.querySelectorAll("figure svg")];
   document.querySelector("pre").textContent = "<<<" + JSON.stringify({
     ground: ground(view, page.body),

@@ -108,7 +108,7 @@ def test_lines_over_time_show_the_seeds_as_a_band() -> None:
 def test_letters_are_as_wide_in_pixels_as_in_vectors() -> None:
     """One layout serves every format: nothing that fits in one is cut off in another. Hinted, they are 3 % apart; a
     pixel of 200 an inch at either end remains."""
-    text, font = "kernel-gradient-descent, train (width 256, activation relu)", FontProperties(size=8)
+    text, font = "kernel-gradient-descent, train (width 256, activation relu)", FontProperties(size=7)
     with mpl.rc_context(fname=STYLE):
         in_pixels, *_ = RendererAgg(10, 10, 200).get_text_width_height_descent(text, font, False)
         in_points, *_ = TextToPath().get_text_width_height_descent(text, font, False)
