@@ -22,7 +22,7 @@ ENGINE = (
 )
 LAB = (
     "asked budget config costs execute files forecast limits plan points profile provenance sections store tables "
-    "tasks yaml_reader"
+    "tasks template yaml_reader"
 )
 
 
@@ -41,10 +41,11 @@ def _imports(floor: str, names: str) -> str:
         (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
         (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
         ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),
+        ("import ntkrun.exporting, ntkrun.commands.tables", ("torch", "matplotlib", "tensorboard", "ntkrun.engine")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
         ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
     ],
-    ids=["evidence", "theory", "engine", "lab", "cli", "results", "experiments"],
+    ids=["evidence", "theory", "engine", "lab", "cli", "exporting", "results", "experiments"],
 )
 def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> None:
     found = _modules_after(code)
