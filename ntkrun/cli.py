@@ -23,6 +23,7 @@ from ntkrun.commands.arguments import (
     print_json,
     print_table,
 )
+from ntkrun.commands.report import report
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments
 
@@ -110,10 +111,11 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import Nobody, outlook, resolve_device, run_sweep
+    from ntkrun.lab.execute import outlook, resolve_device, run_sweep
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
     from ntkrun.lab.tasks import notes_on
+    from ntkrun.lab.watch import Nobody
     from ntkrun.terminal import SweepProgress, plan_lines
 
     the_sweep = load_config(config, overrides or [])
@@ -204,7 +206,7 @@ def reproduce(
 
 _COMMANDS: "tuple[Callable[..., None], ...]" = (
     *(sweep, configs.new, configs.validate, reproduce),
-    *(tables.status, tables.claims, tables.plot, tables.check, tables.export),
+    *(tables.status, tables.claims, tables.plot, tables.check, report, tables.export),
     configs.schema,
 )
 for _command in _COMMANDS:

@@ -193,12 +193,14 @@ def _commands() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(_commands()))
-def test_every_command_shows_an_example_that_it_understands(name: str) -> None:
+def test_every_command_shows_examples_that_it_understands(name: str) -> None:
     command = _commands()[name]
-    (example,) = [line for line in command.help.splitlines() if line.strip().startswith("Example: ")]
-    words = shlex.split(example.partition("Example: ")[2].partition(" > ")[0])
-    assert words[: 1 + len(name.split())] == ["ntkrun", *name.split()]
-    command.make_context(name, words[1 + len(name.split()) :])
+    examples = [line.strip() for line in command.help.splitlines() if line.strip().startswith("Example: ")]
+    assert examples
+    for example in examples:
+        words = shlex.split(example.removeprefix("Example: ").partition(" > ")[0])
+        assert words[: 1 + len(name.split())] == ["ntkrun", *name.split()]
+        command.make_context(name, words[1 + len(name.split()) :])
 
 
 def test_the_shell_completes_commands_configs_and_formats(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from ntkrun.errors import StoreBusy, UserError
 from ntkrun.lab.store import Store, read_results
 
-DESCRIPTION = {"config": {"name": "test"}}
+DESCRIPTION = {"config": {"name": "test"}, "made_by": {}}
 
 
 def _plan(*ids: str) -> list[dict[str, Any]]:
