@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ import yaml
 import ntkrun
 from ntkrun.errors import StoreBusy, UserError
 from ntkrun.lab.files import TEMPORARY, flush, replace_file, sentence_for
-from ntkrun.lab.tables import TABLES, completed
+from ntkrun.lab.tables import TABLES, completed, empty
 
 FAILED, LOG = "-failed", "log.txt"  # ends the name of the folder of a stack that failed; says why, within
 _FINGERPRINT = b"ntkrun.made_from"
@@ -166,6 +166,12 @@ class Store:
             (folder / LOG).write_text(log, encoding="utf-8")
         return self.root / "stacks" / name / LOG
 
+    def forget_failed(self, run_ids: Collection[str]) -> None:
+        """Make the runs among these that failed missing again, and those that failed with them."""
+        for folder in filter(_is_failed, self._stack_folders()):
+            if not set(run_ids).isdisjoint(_ids(folder)):
+                shutil.rmtree(folder.rename(folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")))
+
     @contextmanager
     def _new_folder(self, name: str) -> Iterator[Path]:
         """A folder of stacks/ that appears whole or not at all, with what is put into it within."""
@@ -192,12 +198,13 @@ class Store:
     # ---------------------------------------------------------------- reading
 
     def finished(self) -> set[str]:
-        """The ids of all runs that need not run again, of this plan or another."""
-        return {
-            run_id
-            for folder in self._stack_folders()
-            for run_id in _read(folder / "runs.parquet", ["run_id"])["run_id"]
-        }
+        """The ids of all runs that ended, done or diverged, of this plan or another."""
+        return {run_id for folder in self._stack_folders() if not _is_failed(folder) for run_id in _ids(folder)}
+
+    def failed(self) -> dict[str, Path]:
+        """The ids of all runs that failed, of this plan or another, and where it says why."""
+        failed = filter(_is_failed, self._stack_folders())
+        return {run_id: folder / LOG for folder in failed for run_id in _ids(folder)}
 
     def plan(self) -> pd.DataFrame:
         """One row a planned run. Raises UserError if the directory holds no sweep."""
@@ -269,7 +276,7 @@ class Store:
         plan = self.plan()
         folders = self._stack_folders()
         tables = {table: _concatenated([_part(folder, table) for folder in folders], table) for table in TABLES}
-        runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
+        runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id")
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         return self._results({table: _in_order(frame, order) for table, frame in tables.items()} | {"runs": runs})
 
@@ -279,6 +286,15 @@ class Store:
 
 def _stack_name(runs: pd.DataFrame) -> str:
     return hashlib.sha256(" ".join(runs["run_id"]).encode()).hexdigest()[:16]
+
+
+def _is_failed(folder: Path) -> bool:
+    return folder.name.endswith(FAILED)
+
+
+def _ids(folder: Path) -> list[str]:
+    """The runs of a stack."""
+    return list(_read(folder / "runs.parquet", ["run_id"])["run_id"])
 
 
 def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -300,7 +316,7 @@ def _part(folder: Path, table: str) -> pd.DataFrame | None:
 
 
 def _concatenated(parts: list[pd.DataFrame | None], table: str) -> pd.DataFrame:
-    present = [part for part in parts if part is not None] or [pd.DataFrame({"run_id": pd.Series(dtype=str)})]
+    present = [part for part in parts if part is not None] or [empty(table)]
     filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
     return completed(pd.concat(filled or present, ignore_index=True), table)
 

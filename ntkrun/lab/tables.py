@@ -33,6 +33,18 @@ _KEYS: dict[str, dict[str, type]] = {
     "outputs": {"run_id": str, "step": int, "part": str, "input": int, "output": int},
 }
 _ORDER = {"modes": ("run_id", "step", "time", "mode", "eigenvalue", "residual")}
+# Of the other tables: what each has had from the first version on and what is asked of it, whatever is in it.
+_ALWAYS: dict[str, dict[str, type]] = {
+    "runs": {"status": str, "reason": str, "last_step": int, "step_size": float, "parameters": int, "seconds": float},
+    "steps": {"step": int, **dict.fromkeys(("time", "loss", "kernel_drift", "weight_drift", "output_drift"), float)},
+    "layers": {"step": int, "layer": int, "weight_drift": float},
+}
+
+
+def empty(table: str) -> pd.DataFrame:
+    """The table of no runs."""
+    columns = {"run_id": str, **_ALWAYS.get(table, {})}
+    return completed(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()}), table)
 
 
 def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
