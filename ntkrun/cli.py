@@ -172,7 +172,7 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
     from ntkrun.lab.store import Store
 
     store = Store(run_dir)
-    document = status_document(store.plan(), store.read().runs, store.busy(), store.failed())
+    document = status_document(store.plan(), store.read().runs, store.writers(), store.failed())
     _print_json(document) if json else _print_table(status_table(document), *failure_lines(document))
 
 

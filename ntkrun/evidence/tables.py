@@ -52,12 +52,17 @@ def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def status_document(
-    plan: pd.DataFrame, runs: pd.DataFrame, busy: bool, logs: Mapping[str, object] = MappingProxyType({})
+    plan: pd.DataFrame,
+    runs: pd.DataFrame,
+    writers: Sequence[object] = (),
+    logs: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Counts in all and by width, with the seconds spent; and which runs failed, why, and where the log is."""
+    """Counts in all and by width, with the seconds spent; who is writing; which runs failed, why, and where the log
+    is."""
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
     widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
-    return {**_counts(merged), "running": busy, "widths": widths, "failures": _failures(runs, logs)}
+    now = {"running": bool(writers), "writers": list(map(str, writers))}
+    return {**_counts(merged), **now, "widths": widths, "failures": _failures(runs, logs)}
 
 
 def _failures(runs: pd.DataFrame, logs: Mapping[str, object]) -> list[dict[str, Any]]:
@@ -80,7 +85,7 @@ def failure_lines(document: dict[str, Any]) -> list[str]:
 
 
 def status_table(document: dict[str, Any]) -> Table:
-    state = "a process is writing here now" if document["running"] else "nothing is running here"
+    state = "\n".join(f"writing here now: {writer}" for writer in document["writers"]) or "nothing is running here"
     table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
         table.add_column(name, justify="right")

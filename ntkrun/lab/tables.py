@@ -1,6 +1,8 @@
 """The tables of a sweep: their names, their columns, and a stack's result as rows of them."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,3 +77,29 @@ def with_limits(outputs: pd.DataFrame, inputs: int, kept: Sequence[int], limits:
     train = point < inputs
     places = {"part": np.where(train, "train", "test"), "input": np.where(train, point, point - inputs)}
     return completed(outputs.drop(columns=["point", "time"]).assign(**places, **found), "outputs")
+
+
+def plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The plan as a table. A column that holds text for some runs and numbers for others becomes text: a table's column
+    has one type."""
+    frame = pd.DataFrame(planned)
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name].dropna()}
+        if str in kinds and len(kinds) > 1:
+            frame[name] = [
+                value if value is None or isinstance(value, str) else json.dumps(value) for value in frame[name]
+            ]
+    return frame
+
+
+def concatenated(parts: Sequence[pd.DataFrame | None], table: str) -> pd.DataFrame:
+    """The parts of a table as one; None of stacks whose version did not know the table."""
+    present = [part for part in parts if part is not None] or [empty(table)]
+    filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
+    return completed(pd.concat(filled or present, ignore_index=True), table)
+
+
+def in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
+    """The rows of planned runs, in the plan's order; within a run they are in order already."""
+    rank = frame["run_id"].map(order)
+    return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)

@@ -169,7 +169,7 @@ def test_failed_runs_count_as_failed_wherever_runs_are_counted(tmp_path: Path) -
     assert not as_expected
     assert [row["failed"] for row in said["groups"][0]["widths"]] == [1, 0]
     assert tables[0].caption == "failed: 1 of width 48"
-    status = status_document(results.plan, results.runs, busy=False, logs=Store(results.path).failed())
+    status = status_document(results.plan, results.runs, logs=Store(results.path).failed())
     assert (status["done"], status["failed"], status["missing"]) == (9, 1, 0)
     first, last = failure_lines(status)
     assert first.startswith("width 48, seed 3: failed at step 2; LinAlgError: eigh: did not converge; log in ")
