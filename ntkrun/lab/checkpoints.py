@@ -30,8 +30,6 @@ SHARE = 0.01  # of a stack's time that checkpoints take at most: where one takes
 FORMAT = 1  # raised when older files cannot be read
 KEY = "ntkrun"  # of the file's metadata
 ENDING, UNUSABLE = ".safetensors", ".unusable"  # of what is kept, and of a file that was set aside
-
-
 # What a file raises that another hand wrote, or wrote into.
 UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -147,19 +145,19 @@ def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if content.pop("sha256") != _checksum(content, tensors):
             raise Unfit("is damaged")
-        found = content["made_for"]
+        header, found = dict(content["header"]), dict(content["made_for"])
     except UNREADABLE as error:
         raise Unfit(f"cannot be read ({error})") from error
     if differing := [name for name in made_for if found.get(name) != made_for[name]]:
         raise Unfit(f"was made with other {' and '.join(differing)}")
-    return Checkpoint(content["header"], tensors)
+    return Checkpoint(header, tensors)
 
 
 def runs_of(path: Path) -> list[str]:
     """The ids of the runs in a checkpoint's stack; none where the file does not say."""
     try:
         with safe_open(path, framework="np") as file:
-            return [str(run_id) for run_id in _content(file)["made_for"]["runs"]]
+            return list(dict.fromkeys(map(str, _content(file)["made_for"]["runs"])))
     except UNREADABLE:
         return []
 
