@@ -82,13 +82,18 @@ class Results:
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def figures_are_current(self) -> bool:
-        """Whether every figure was drawn from these very tables."""
+    def captions(self) -> dict[str, str]:
+        """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
         try:
             drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return False
-        return isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+            return {}
+        current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+        return dict(drawn["captions"]) if current else {}
+
+    def figures_are_current(self) -> bool:
+        """Whether every figure was drawn from these very tables."""
+        return bool(self.captions())
 
 
 def read_results(path: str | Path) -> Results:
@@ -208,10 +213,11 @@ class Store:
         return _read(path)
 
     def description(self) -> dict[str, Any]:
-        """What sweep.yaml says."""
+        """What sweep.yaml says: of `config`, `made_by` and more."""
         try:
-            return dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
+            said = dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
+            return said | {key: dict(said[key]) for key in ("config", "made_by")}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
             raise UserError(
                 f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
             ) from None
