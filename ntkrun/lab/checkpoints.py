@@ -7,7 +7,7 @@ Any other is set aside and the stack starts anew: a checkpoint saves time, and i
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 import ntkrun
 from ntkrun.engine.checkpoint import Checkpoint
+from ntkrun.lab.budget import fits, stacks_within
 from ntkrun.lab.files import replace_file
 from ntkrun.lab.plan import Run, Stack, stacks
 from ntkrun.lab.store import stack_name
@@ -74,14 +75,18 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             self.note(stack, f"no checkpoint at step {checkpoint.step}: {path} cannot be written ({error})")
 
-    def begun(self, missing: Iterable[Run]) -> list[Stack]:
-        """The stacks of missing runs that are under way, cut as they were."""
-        by_id, found = {run.run_id: run for run in missing}, list[Stack]()
+    def stacked(self, missing: Sequence[Run], budget: int) -> list[Stack]:
+        """Missing runs as stacks: those under way, cut as they were, if `budget` bytes still hold them; then the others
+        as stacks_within does."""
+        left, begun = {run.run_id: run for run in missing}, list[Stack]()
         for path in sorted(self.folder.glob(f"*{ENDING}")):
             ids = runs_of(path)
-            if by_id.keys() >= set(ids):
-                found += stacks([by_id.pop(run_id) for run_id in ids])
-        return found
+            kept = stacks([left[run_id] for run_id in ids]) if left.keys() >= set(ids) else []
+            if all(fits(stack, budget) for stack in kept):
+                begun += kept
+                for run in (run for stack in kept for run in stack.runs):
+                    del left[run.run_id]
+        return begun + stacks_within(left.values(), budget, self.device)
 
     def remove(self, stack: Stack) -> None:
         """Whatever there is of this stack: its outcome is on record."""

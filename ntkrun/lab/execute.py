@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
@@ -67,10 +67,7 @@ def run_sweep(
     checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
 
     def stacked(finished: set[str]) -> list[Stack]:
-        missing = [run for run in runs if run.run_id not in finished]
-        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
-        elsewhere = {run for stack in begun for run in stack.runs}
-        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
+        return checkpoints.stacked([run for run in runs if run.run_id not in finished], budget)
 
     stacked(store.finished())  # what does not fit is said before anything is written
     with store.writing():
