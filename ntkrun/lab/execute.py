@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
@@ -70,10 +70,8 @@ def run_sweep(
     checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
 
     def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-        missing = list(_missing(runs, finished, () if retry_failed else failed))
-        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
-        elsewhere = {run for stack in begun for run in stack.runs}
-        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
+        missing = _missing(runs, finished, () if retry_failed else failed)
+        return checkpoints.stacked(list(missing), budget)
 
     stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
     with store.writing():
