@@ -12,6 +12,7 @@ from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.engines.local import Local
+from ntkrun.lab.interrupts import finished_first
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
@@ -78,10 +79,13 @@ def run_sweep(
         made_by = provenance(where)
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
         watch.begins(missing, *(sum(run.run_id in ended for run in runs) for ended in (finished, failed)))
+        engine = Local(where, made_by, watch.state, timed=profile is not None)
         try:
-            engine = Local(where, made_by, watch.state, timed=profile is not None)
             Loop(store, watch, profile, made_by, budget, fail_fast).through(engine, missing)
-        finally:
+        except BaseException:
+            store.write_tables()  # of what there is; an interrupt on top of the first stops this at once
+            raise
+        with finished_first():
             store.write_tables()
     return store.read()
 

@@ -10,6 +10,7 @@ from typing import Any
 from ntkrun.engine.footprint import Footprint
 from ntkrun.lab.budget import recut, too_large
 from ntkrun.lab.engines import Done, Engine, Failed, OutOfMemory
+from ntkrun.lab.interrupts import finished_first
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Store
@@ -46,7 +47,8 @@ class Loop:
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()
-        self.store.commit(outcome.frames, outcome.kernels)
+        with finished_first():
+            self.store.commit(outcome.frames, outcome.kernels)
         if self.profile is not None:
             self.profile.add(stack.point, outcome.phases)
             self.profile.add(stack.point, {"writing": time.perf_counter() - started})
@@ -63,7 +65,8 @@ class Loop:
 
     def failed(self, stack: Stack, outcome: OutOfMemory | Failed) -> None:
         reason = outcome.reason if isinstance(outcome, Failed) else self.did_not_fit(stack)
-        log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
+        with finished_first():
+            log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
         self.watch.failed(stack, reason, outcome.last_step, log)
 
     def did_not_fit(self, stack: Stack) -> str:
