@@ -109,7 +109,7 @@ def read_results(path: str | Path) -> Results:
 class Store:
     """The results directory of one sweep."""
 
-    _lease: Lease  # while it is held for writing
+    _lease: Lease  # when it is held for writing
 
     def __init__(self, root: Path):
         self.root = root
@@ -199,6 +199,7 @@ class Store:
 
     def write_tables(self) -> None:
         """Make the tables from the stacks, for people and for other tools."""
+        self._lease.check()
         folders = self._stack_folders()
         made_from = self._made_from(folders)
         if self._from_tables(made_from) is not None:
