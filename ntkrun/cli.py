@@ -11,6 +11,7 @@ import typer
 
 import ntkrun
 from ntkrun.closing import closed, draw, json_text, judge
+from ntkrun.commands.report import report
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments, rows_of
 
@@ -207,6 +208,9 @@ def plot(run_dir: RunDirectory) -> None:
         print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
     for path in paths:
         print(path)
+
+
+app.command()(report)
 
 
 @app.command()

@@ -97,6 +97,9 @@ class SweepProgress:
         self.finished += len(stack.runs)
         return time.monotonic()
 
+    def note(self, stack: Stack, text: str) -> None:
+        self._say(f"{self.labels[stack.point]}: {text}")
+
     def halved(self, stack: Stack, why: str) -> None:
         runs = len(stack.runs)
         self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")

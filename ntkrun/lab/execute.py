@@ -1,18 +1,19 @@
 """Plan minus store -> engine -> store."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, stacks_within
+from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.engines.local import Local
-from ntkrun.lab.interrupts import finished_first
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
@@ -67,8 +68,13 @@ def run_sweep(
     store = Store(Path(results) / sweep.name)
     runs = plan(sweep)
 
+    checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
+
     def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-        return stacks_within(_missing(runs, finished, () if retry_failed else failed), budget, where)
+        missing = list(_missing(runs, finished, () if retry_failed else failed))
+        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
+        elsewhere = {run for stack in begun for run in stack.runs}
+        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
 
     stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
     with store.writing():
@@ -79,14 +85,19 @@ def run_sweep(
         made_by = provenance(where)
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
         watch.begins(missing, *(sum(run.run_id in ended for run in runs) for ended in (finished, failed)))
-        engine = Local(where, made_by, watch.state, timed=profile is not None)
-        try:
-            Loop(store, watch, profile, made_by, budget, fail_fast).through(engine, missing)
-        except BaseException:
-            store.write_tables()  # of what there is; an interrupt on top of the first stops this at once
-            raise
-        with finished_first():
-            store.write_tables()
+        interrupts = Interrupts()
+        checkpoints = replace(checkpoints, stopping=interrupts.asked)
+        engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
+        with interrupts.heard():
+            try:
+                Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).through(engine, missing)
+            except BaseException:
+                interrupts.be_patient()
+                store.write_tables()  # of what there is; a second interrupt stops this at once
+                raise
+            with interrupts.finished_first():
+                store.write_tables()
+        checkpoints.remove_stale(store.finished())
     return store.read()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ntkrun.engine.footprint import Footprint
 from ntkrun.lab.budget import recut, too_large
 from ntkrun.lab.engines import Done, Engine, Failed, OutOfMemory
-from ntkrun.lab.interrupts import finished_first
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Store
@@ -29,6 +29,7 @@ class Loop:
     made_by: dict[str, Any]
     budget: int
     fail_fast: bool
+    interrupts: Interrupts
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
@@ -44,10 +45,11 @@ class Loop:
                     self.failed(stack, outcome)
                     if self.fail_fast:
                         return
+                self.interrupts.stop_if_asked()
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()
-        with finished_first():
+        with self.interrupts.finished_first():
             self.store.commit(outcome.frames, outcome.kernels)
         if self.profile is not None:
             self.profile.add(stack.point, outcome.phases)
@@ -65,7 +67,7 @@ class Loop:
 
     def failed(self, stack: Stack, outcome: OutOfMemory | Failed) -> None:
         reason = outcome.reason if isinstance(outcome, Failed) else self.did_not_fit(stack)
-        with finished_first():
+        with self.interrupts.finished_first():
             log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
         self.watch.failed(stack, reason, outcome.last_step, log)
 

@@ -4,6 +4,7 @@
     plan.parquet        one row a planned run: its id, every config value, its seed
     stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
     stacks/<name>-failed/  one folder a stack that failed: its rows of `runs`, and log.txt
+    checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
@@ -17,7 +18,7 @@ docs/reliability.md.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -92,13 +93,18 @@ class Results:
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def figures_are_current(self) -> bool:
-        """Whether every figure was drawn from these very tables."""
+    def captions(self) -> dict[str, str]:
+        """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
         try:
             drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return False
-        return isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+            return {}
+        current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+        return dict(drawn["captions"]) if current else {}
+
+    def figures_are_current(self) -> bool:
+        """Whether every figure was drawn from these very tables."""
+        return bool(self.captions())
 
 
 def read_results(path: str | Path) -> Results:
@@ -123,24 +129,18 @@ class Store:
         with ExitStack() as held:
             try:
                 make_folder(self.root)
-                lease = held.enter_context(leased(self.root, shard))
+                self._lease = held.enter_context(leased(self.root, shard))
             except OSError as error:
-                raise UserError(
-                    f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
-                ) from None
+                why = f"cannot write results here ({error.strerror}); choose another --results"
+                raise UserError(f"{self.root}: {why}") from None
             held.enter_context(sentence_for(self.root))
-            self._lease = lease
-            folders = (self.root / name for name in ("", "stacks", "kernels", "figures"))
-            remove_strays(folders, lease.now() - LEASE)
+            folders = (self.root / name for name in ("", "stacks", "checkpoints", "kernels", "figures"))
+            remove_strays(folders, self._lease.now() - LEASE)
             yield
 
     def writers(self) -> list[Writer]:
         """The processes that are writing here at this moment."""
         return writers(self.root)
-
-    def busy(self) -> bool:
-        """Whether a process is writing here at this moment."""
-        return bool(self.writers())
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
@@ -160,7 +160,7 @@ class Store:
             folder = ready.enter_context(folder_beside(self.root / "stacks"))
             for table, frame in frames.items():
                 _to_parquet(frame, folder / f"{table}.parquet")
-            self._publish(files, folder, _stack_name(frames["runs"]))
+            self._publish(files, folder, stack_name(frames["runs"]["run_id"]))
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
         """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
@@ -168,7 +168,7 @@ class Store:
         with folder_beside(self.root / "stacks") as folder:
             _to_parquet(runs, folder / "runs.parquet")
             (folder / LOG).write_text(log, encoding="utf-8")
-            return self._publish({}, folder, _stack_name(runs) + FAILED) / LOG
+            return self._publish({}, folder, stack_name(runs["run_id"]) + FAILED) / LOG
 
     def _publish(self, files: dict[Path, Path], folder: Path, name: str) -> Path:
         """Flush the folder of a stack; then give its kernels (`files`, by what they are to be called) and it their
@@ -228,13 +228,13 @@ class Store:
         return _read(path)
 
     def description(self) -> dict[str, Any]:
-        """What sweep.yaml says."""
+        """What sweep.yaml says: of `config`, `made_by` and more."""
         try:
-            return dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
-            raise UserError(
-                f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
-            ) from None
+            said = dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
+            return said | {key: dict(said[key]) for key in ("config", "made_by")}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+            why = "cannot be read; run the sweep again to write it anew"
+            raise UserError(f"{self.root / 'sweep.yaml'}: {why}") from None
 
     def read(self) -> Results:
         """The tables, from their files if all are of the present plan and stacks, else from the stacks themselves."""
@@ -297,21 +297,20 @@ class Store:
         parts: dict[str, list[pd.DataFrame | None]] = {table: [] for table in TABLES}
         taken: set[str] = set()
         for folder in sorted(folders, key=_is_failed):  # a run that was put here twice counts once, and rather finished
-            runs = _part(folder, "runs")
-            own = set() if runs is None else set(runs["run_id"]) - taken
+            found = {table: _part(folder, table) for table in TABLES}
+            own = set() if found["runs"] is None else set(found["runs"]["run_id"]) - taken
             taken |= own
-            for table in TABLES:
-                part = _part(folder, table)
+            for table, part in found.items():
                 parts[table].append(part if part is None else part[part["run_id"].isin(own)])
-        tables = {table: concatenated(found, table) for table, found in parts.items()}
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
-        tables = {table: in_order(frame, order) for table, frame in tables.items()}
+        tables = {table: in_order(concatenated(of_table, table), order) for table, of_table in parts.items()}
         runs = plan.merge(tables["runs"], on="run_id")
         return Results(**tables | {"runs": runs}, plan=plan, path=self.root, made_from=made_from)
 
 
-def _stack_name(runs: pd.DataFrame) -> str:
-    return hashlib.sha256(" ".join(runs["run_id"]).encode()).hexdigest()[:16]
+def stack_name(run_ids: Iterable[str]) -> str:
+    """Of the stack of these runs, in this order."""
+    return hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:16]
 
 
 def _is_failed(folder: Path) -> bool:
@@ -333,9 +332,8 @@ def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
-        ) from None
+        why = f"cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
+        raise UserError(f"{path}: {why}") from None
 
 
 def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:

@@ -1,7 +1,8 @@
 """Sweeps killed and disks that fail, again and again.
 
     python -m tests.lab.crashes kills 200     kill -9 at random moments, each sweep started again until it is complete
-    python -m tests.lab.crashes faults        every write, flush, rename and new folder fails once in every way
+    python -m tests.lab.crashes faults        every write, flush, rename and new folder fails once in each of WAYS
+    python -m tests.lab.crashes faults EIO    or in one of them
 
 Each sweep runs in a fork of this process, which has imported torch and started no thread: that costs milliseconds where
 a start of Python costs seconds. After each accident every file is read, the sweep goes on, and its tables must be those
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ probes: {outputs: [last]}
 sweep: {grid: {network.width: [4, 8], network.beta: BETAS}, seeds: 2}
 """
 GONE = 77  # exit code of a process that the disk took along
+HURRY = 0.5  # so that a sweep is killed several times before it is complete
 WAYS = ("ENOSPC", "EIO", "full", "before", "after")
 
 
@@ -143,7 +145,7 @@ def done(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def kills(count: int, root: Path) -> dict[str, Any]:
-    """So many kills, spread evenly over the time that the whole sweep takes."""
+    """So many kills, after times spread evenly over HURRY of the time that the whole sweep takes."""
     betas, reference, chance, started = "[0.1, 0.2, 0.3, 0.4]", root / "reference", random.Random(0), time.monotonic()
     assert done(swept, reference, betas) == ""
     takes = time.monotonic() - started
@@ -151,7 +153,7 @@ def kills(count: int, root: Path) -> dict[str, Any]:
     while killed < count or before:
         here = root / f"sweep{sweeps}"
         child = Child(swept, here, betas)
-        child.process.join(chance.uniform(0, takes) if killed < count else None)
+        child.process.join(chance.uniform(0, HURRY * takes) if killed < count else None)
         if child.process.exitcode is None:
             child.process.kill()
             child.process.join()
@@ -215,14 +217,14 @@ def swept_on(told: Connection, root: Path, betas: str, nth: float, way: str) -> 
     return swept(told, root, betas), disk.count
 
 
-def faults(root: Path) -> dict[str, Any]:
-    """Every request, in every way."""
+def faults(root: Path, ways: Sequence[str] = WAYS) -> dict[str, Any]:
+    """Every request, in each of these ways."""
     betas, reference = "[0.1]", root / "reference"
     said, requests = done(swept_on, reference, betas, float("inf"), "")
     assert said == ""
     sentences: Counter[str] = Counter()
     ends: Counter[str] = Counter()
-    for way, nth in itertools.product(WAYS, range(1, requests + 1)):
+    for way, nth in itertools.product(ways, range(1, requests + 1)):
         here = root / f"{way}{nth}"
         child = Child(swept_on, here, betas, nth, way)
         *committed, last = child.said() or [None]
@@ -236,7 +238,7 @@ def faults(root: Path) -> dict[str, Any]:
         assert done(swept, here, betas) == ""
         done(same, here, reference)
         shutil.rmtree(here)
-    return {"requests of the disk": requests, "faults": requests * len(WAYS), "ends": dict(ends),
+    return {"requests of the disk": requests, "faults": requests * len(ways), "ends": dict(ends),
             "sentences": dict(sentences)}  # fmt: skip
 
 
@@ -246,10 +248,10 @@ def _plain(sentence: str, here: Path) -> str:
     return " ".join("..." if word.startswith("RESULTS") else word for word in words)
 
 
-def main(what: str, *count: str) -> dict[str, Any]:
+def main(what: str, *how: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        return kills(int(count[0]), Path(folder)) if what == "kills" else faults(Path(folder))
+        return kills(int(how[0]), Path(folder)) if what == "kills" else faults(Path(folder), how or WAYS)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from ntkrun.engine.training import State
+from ntkrun.lab import interrupts as interrupting
 from ntkrun.lab.execute import run_sweep
-from ntkrun.lab.interrupts import finished_first
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.store import Store, read_results
 from ntkrun.lab.watch import Nobody
@@ -24,11 +27,11 @@ def _ctrl_c_is_heard() -> object:
     signal.signal(signal.SIGINT, before)
 
 
-def _within(*numbers: signal.Signals, then: Exception | None = None) -> list[str]:
-    """What was reached in spite of these interrupts, one after the other."""
-    reached = []
+def _reached(*numbers: signal.Signals, then: Exception | None = None) -> list[str]:
+    """What was reached, in something that must not be cut in two, in spite of these interrupts one after the other."""
+    reached, interrupts = [], Interrupts()
     try:
-        with finished_first():
+        with interrupts.heard(), interrupts.finished_first():
             for number in numbers:
                 signal.raise_signal(number)
                 reached.append(number.name)
@@ -41,30 +44,42 @@ def _within(*numbers: signal.Signals, then: Exception | None = None) -> list[str
 
 
 def test_a_first_interrupt_waits_and_a_second_does_not() -> None:
-    assert _within(signal.SIGINT) == ["SIGINT", "end", "KeyboardInterrupt"]
-    assert _within(signal.SIGINT, signal.SIGTERM) == ["SIGINT", "KeyboardInterrupt"]
-    assert _within() == ["end"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    assert _reached(signal.SIGINT) == ["SIGINT", "end", "KeyboardInterrupt"]
+    assert _reached(signal.SIGTERM, signal.SIGINT) == ["SIGTERM", "KeyboardInterrupt"]
+    assert _reached(signal.SIGINT, signal.SIGALRM) == ["SIGINT", "SIGALRM", "end", "KeyboardInterrupt"]
+    assert _reached() == ["end"]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def test_what_goes_wrong_within_is_not_hidden_and_what_is_ignored_stays_so() -> None:
     with pytest.raises(OSError, match="full"):
-        _within(signal.SIGINT, then=OSError("full"))
+        _reached(signal.SIGINT, then=OSError("full"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert _within(signal.SIGINT) == ["SIGINT", "end"]
+    assert _reached(signal.SIGINT) == ["SIGINT", "end"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_who_does_not_ask_is_stopped_when_grace_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupting, "GRACE", 0.05)
+    interrupts = Interrupts()
+
+    def busy() -> None:
+        with interrupts.heard():
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        busy()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_threads_may_use_it() -> None:
     reached = []
-
-    def work() -> None:
-        with finished_first():
-            reached.append(True)
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=lambda: reached.extend(_reached()))
     thread.start()
     thread.join()
-    assert reached
+    assert reached == ["end"]
 
 
 def test_a_commit_that_is_under_way_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +97,27 @@ def test_a_commit_that_is_under_way_is_completed(tmp_path: Path, monkeypatch: py
 
 
 class _Interrupting(Nobody):
-    def state(self, stack: Stack, state: object, measurement: object) -> None:
-        if stack.point.network.width == 8:
+    """Once, as the second stack is at its second step; remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[object, int]] = []
+
+    def state(self, stack: Stack, state: State, measurement: object) -> None:
+        self.steps.append((stack.point.network.width, state.step))
+        if self.steps[-1] == (8, 2):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_once_starts_nothing_new_keeps_the_stack_in_hand_and_writes_the_tables(tmp_path: Path) -> None:
+    watch = _Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(_sweep("sweep.grid.network.width=[4, 8, 16]"), tmp_path, "cpu", watch)
+    assert watch.steps[-1][0] == 8
+    assert pd.read_parquet(tmp_path / "tiny" / "runs.parquet")["network.width"].tolist() == [4, 4, 4]
+    assert len(list((tmp_path / "tiny" / "checkpoints").iterdir())) == 1
+    reached, again = watch.steps[-1][1], _Interrupting()
+    run_sweep(_sweep("sweep.grid.network.width=[4, 8, 16]"), tmp_path, "cpu", again)
+    assert again.steps[0] == (8, reached + 1)  # it goes on where it was
 
 
 def test_twice_stops_at_once_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +130,4 @@ def test_twice_stops_at_once_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     assert not (tmp_path / "tiny" / "runs.parquet").exists()
     assert read_results(tmp_path / "tiny").runs["network.width"].tolist() == [4, 4, 4]
-    assert not Store(tmp_path / "tiny").busy()
+    assert not Store(tmp_path / "tiny").writers()

@@ -56,4 +56,4 @@ def test_readers_see_whole_states_while_a_sweep_runs(tmp_path: Path, writer: mul
     assert len(seen) > 4  # the sweep was seen on its way
     runs = pd.read_parquet(tmp_path / "small" / "runs.parquet")
     assert len(runs) == 36
-    assert not Store(tmp_path / "small").busy()
+    assert not Store(tmp_path / "small").writers()
