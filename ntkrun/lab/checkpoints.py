@@ -79,7 +79,7 @@ class Checkpoints:
         """Missing runs as stacks: those under way, cut as they were, if `budget` bytes still hold them; then the others
         as stacks_within does."""
         left, begun = {run.run_id: run for run in missing}, list[Stack]()
-        for path in sorted(self.folder.glob(f"*{ENDING}")):
+        for path in sorted(self.folder.glob(f"[!.]*{ENDING}")):
             ids = runs_of(path)
             kept = stacks([left[run_id] for run_id in ids]) if left.keys() >= set(ids) else []
             if all(fits(stack, budget) for stack in kept):
@@ -95,7 +95,7 @@ class Checkpoints:
 
     def remove_stale(self, finished: set[str]) -> None:
         """Those of which a run has finished since, in another stack."""
-        for path in self.folder.glob("*"):
+        for path in self.folder.glob("[!.]*"):
             if finished.intersection(runs_of(path)):
                 path.unlink(missing_ok=True)
 
