@@ -22,7 +22,7 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget checkpoints config costs engines engines.local execute files forecast limits loop plan "
+    "asked attempt budget checkpoints config costs engines engines.local execute files forecast lease limits loop plan "
     "points profile provenance sections store tables tasks watch yaml_reader"
 )
 

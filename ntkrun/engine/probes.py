@@ -109,7 +109,7 @@ def measure(
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
     clock.lap("probes")
     numbers |= flow_numbers(outputs, ref.flows, state.step * problem.step_size)
-    numbers["linear_weight_drift"] = ref.flows.weight_distance() / ref.norms.norm(dim=1)
+    numbers |= linear_numbers(outputs, ref.flows, ref.norms.norm(dim=1))
     clock.lap("flows")
     nowhere = torch.full_like(numbers["weight_drift"], torch.nan)
     test_deltas = output_gradients(test) if detailed or keep_outputs else []
@@ -181,8 +181,7 @@ def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
 
 def flow_numbers(outputs: Tensor, predictions: Flows, time: float) -> dict[str, Tensor]:
     """For each prediction of flows.py: the largest distance ‖F_t(x) - prediction(x)‖ over training inputs and over test
-    inputs, and the losses of the prediction itself; of the linearised network the root mean square of that distance as
-    well. nan for what is not there."""
+    inputs, and the losses of the prediction itself. nan for what is not there."""
     problem, found = predictions.problem, predictions.outputs(time)
     count, numbers = len(problem.y), {}
     for name in ("linear", "flow", "limit"):
@@ -190,10 +189,20 @@ def flow_numbers(outputs: Tensor, predictions: Flows, time: float) -> dict[str, 
         gaps = torch.linalg.vector_norm(outputs.double() - predicted, dim=2)
         for prefix, part, y in (("", slice(count), problem.y), ("test_", slice(count, None), problem.y_test)):
             numbers[f"{prefix}{name}_gap"] = _largest(gaps[:, part])
-            if name == "linear":
-                numbers[f"{prefix}linear_rms_gap"] = gaps[:, part].square().mean(dim=1).sqrt()
             numbers[f"{prefix}{name}_loss"] = problem.loss(predicted[:, part], y.double())
     return numbers
+
+
+def linear_numbers(outputs: Tensor, predictions: Flows, sizes: Tensor) -> dict[str, Tensor]:
+    """Of the linearised network: the root mean square distance of the outputs to its own, over training inputs and over
+    test inputs (nan without), and ‖W_lin - W_0‖/‖W_0‖, where `sizes` are ‖W_0‖."""
+    squares = (outputs.double() - predictions.linear).square().sum(dim=2)
+    count = len(predictions.problem.y)
+    return {
+        "linear_rms_gap": squares[:, :count].mean(dim=1).sqrt(),
+        "test_linear_rms_gap": squares[:, count:].mean(dim=1).sqrt(),
+        "linear_weight_drift": predictions.weight_distance() / sizes,
+    }
 
 
 def _largest(gaps: Tensor) -> Tensor:

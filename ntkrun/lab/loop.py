@@ -27,6 +27,7 @@ class Loop:
     profile: Profile | None
     made_by: dict[str, Any]
     budget: int
+    fail_fast: bool
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
@@ -40,6 +41,8 @@ class Loop:
                     waiting.extend(again)
                 else:
                     self.failed(stack, outcome)
+                    if self.fail_fast:
+                        return
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()
