@@ -143,9 +143,9 @@ def sweep(
             found = run_sweep(the_sweep, results, device, progress, memory, profiled, retry_failed, fail_fast)
         finally:
             progress.close()
-    if not no_plots and not found.figures_are_current():
-        draw(found)
-    document, tables, as_expected = closed(found, profiled)
+        if not no_plots and not found.figures_are_current():
+            draw(found)
+        document, tables, as_expected = closed(found, profiled)
     if json:
         _print_json(document)
     elif not quiet:

@@ -26,7 +26,7 @@ from ntkrun.lab.plan import Run, Stack, stacks
 from ntkrun.lab.store import stack_name
 
 INTERVAL = 300.0  # seconds between checkpoints of a stack: what a kill costs at most. Shorter stacks write none
-AT_ONCE = 2**30  # bytes that are written as a person waits who has pressed Ctrl-C: seconds
+AT_ONCE = 2**29  # bytes that are written while someone waits who has pressed Ctrl-C: about three seconds
 SHARE = 0.01  # of a stack's time that checkpoints take at most: where one takes long they come less often
 FORMAT = 1  # raised when older files cannot be read
 KEY = "ntkrun"  # of the file's metadata

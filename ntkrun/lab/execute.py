@@ -1,7 +1,7 @@
 """Plan minus store -> engine -> store."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.engines.local import Local
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
@@ -82,12 +83,19 @@ def run_sweep(
         made_by = provenance(where)
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
         watch.begins(missing, *(sum(run.run_id in ended for run in runs) for ended in (finished, failed)))
-        try:
-            engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
-            Loop(store, watch, profile, made_by, budget, fail_fast).through(engine, missing)
-        finally:
-            store.write_tables()
-            checkpoints.remove_stale(store.finished())
+        interrupts = Interrupts()
+        checkpoints = replace(checkpoints, stopping=interrupts.asked)
+        engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
+        with interrupts.heard():
+            try:
+                Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).through(engine, missing)
+            except BaseException:
+                interrupts.be_patient()
+                store.write_tables()  # of what there is; a second interrupt stops this at once
+                raise
+            with interrupts.finished_first():
+                store.write_tables()
+        checkpoints.remove_stale(store.finished())
     return store.read()
 
 

@@ -3,8 +3,8 @@
     sweep.yaml          the resolved config and what made it
     plan.parquet        one row a planned run: its id, every config value, its seed
     stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
-    checkpoints/        stacks in mid-run: checkpoints.py
     stacks/<name>-failed/  one folder a stack that failed: its rows of `runs`, and log.txt
+    checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
@@ -115,7 +115,7 @@ def read_results(path: str | Path) -> Results:
 class Store:
     """The results directory of one sweep."""
 
-    _lease: Lease  # while it is held for writing
+    _lease: Lease  # when it is held for writing
 
     def __init__(self, root: Path):
         self.root = root
@@ -129,24 +129,18 @@ class Store:
         with ExitStack() as held:
             try:
                 make_folder(self.root)
-                lease = held.enter_context(leased(self.root, shard))
+                self._lease = held.enter_context(leased(self.root, shard))
             except OSError as error:
-                raise UserError(
-                    f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
-                ) from None
+                why = f"cannot write results here ({error.strerror}); choose another --results"
+                raise UserError(f"{self.root}: {why}") from None
             held.enter_context(sentence_for(self.root))
-            self._lease = lease
             folders = (self.root / name for name in ("", "stacks", "checkpoints", "kernels", "figures"))
-            remove_strays(folders, lease.now() - LEASE)
+            remove_strays(folders, self._lease.now() - LEASE)
             yield
 
     def writers(self) -> list[Writer]:
         """The processes that are writing here at this moment."""
         return writers(self.root)
-
-    def busy(self) -> bool:
-        """Whether a process is writing here at this moment."""
-        return bool(self.writers())
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
@@ -205,6 +199,7 @@ class Store:
 
     def write_tables(self) -> None:
         """Make the tables from the stacks, for people and for other tools."""
+        self._lease.check()
         folders = self._stack_folders()
         made_from = self._made_from(folders)
         if self._from_tables(made_from) is not None:
@@ -238,9 +233,8 @@ class Store:
             said = dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
             return said | {key: dict(said[key]) for key in ("config", "made_by")}
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
-            ) from None
+            why = "cannot be read; run the sweep again to write it anew"
+            raise UserError(f"{self.root / 'sweep.yaml'}: {why}") from None
 
     def read(self) -> Results:
         """The tables, from their files if all are of the present plan and stacks, else from the stacks themselves."""
@@ -303,15 +297,13 @@ class Store:
         parts: dict[str, list[pd.DataFrame | None]] = {table: [] for table in TABLES}
         taken: set[str] = set()
         for folder in sorted(folders, key=_is_failed):  # a run that was put here twice counts once, and rather finished
-            runs = _part(folder, "runs")
-            own = set() if runs is None else set(runs["run_id"]) - taken
+            found = {table: _part(folder, table) for table in TABLES}
+            own = set() if found["runs"] is None else set(found["runs"]["run_id"]) - taken
             taken |= own
-            for table in TABLES:
-                part = _part(folder, table)
+            for table, part in found.items():
                 parts[table].append(part if part is None else part[part["run_id"].isin(own)])
-        tables = {table: concatenated(found, table) for table, found in parts.items()}
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
-        tables = {table: in_order(frame, order) for table, frame in tables.items()}
+        tables = {table: in_order(concatenated(of_table, table), order) for table, of_table in parts.items()}
         runs = plan.merge(tables["runs"], on="run_id")
         return Results(**tables | {"runs": runs}, plan=plan, path=self.root, made_from=made_from)
 
@@ -340,9 +332,8 @@ def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
-        ) from None
+        why = f"cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
+        raise UserError(f"{path}: {why}") from None
 
 
 def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:
