@@ -30,7 +30,7 @@ from ntkrun.listing import experiments
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DIVERGED = 1  # exit code when some runs diverged
+UNFINISHED = 1  # exit code when some runs failed or diverged
 
 app = typer.Typer(
     name="ntkrun",
@@ -49,6 +49,7 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before")]
 
 
 def main() -> None:
@@ -98,13 +99,16 @@ def sweep(
     memory: Memory = None,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went")] = False,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first run that fails")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run what is missing of a sweep, store it, draw it, and print what came out.
 
-    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished.
+    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished. A run that fails is
+    recorded with why, and the others go on; exit code 1.
 
     Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
     """
@@ -115,34 +119,34 @@ def sweep(
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
     from ntkrun.lab.tasks import notes_on
-    from ntkrun.lab.watch import Nobody
-    from ntkrun.terminal import SweepProgress, plan_lines
+    from ntkrun.terminal import Failures, SweepProgress, plan_lines
 
     the_sweep = load_config(config, overrides or [])
     if dry_run:
-        ahead = outlook(the_sweep, results, device, memory)
+        ahead = outlook(the_sweep, results, device, memory, retry_failed)
         print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
         return
     where, profiled = resolve_device(device), Profile() if profile else None
-    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False), where)
+    console = Console(stderr=True, highlight=False)
+    progress = Failures(console) if quiet else SweepProgress(console, where)
     if not quiet:
         for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}", markup=False)
     with _interruptible(results / the_sweep.name):
         try:
-            found = run_sweep(the_sweep, results, device, progress, memory, profiled)
+            found = run_sweep(the_sweep, results, device, progress, memory, profiled, retry_failed, fail_fast)
         finally:
             progress.close()
-    if not no_plots and not found.figures_are_current():
-        draw(found)
-    document, shown, as_expected = closed(found, profiled)
+        if not no_plots and not found.figures_are_current():
+            draw(found)
+        document, shown, as_expected = closed(found, profiled)
     if json:
         print_json(document)
     elif not quiet:
         print_table(*shown)
         print(f"results in {found.path}")
     if not as_expected:
-        raise typer.Exit(DIVERGED)
+        raise typer.Exit(UNFINISHED)
 
 
 def reproduce(
@@ -161,6 +165,7 @@ def reproduce(
         "results"
     ),
     device: Device = "auto",
+    retry_failed: RetryFailed = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -187,7 +192,7 @@ def reproduce(
         console.print(line, soft_wrap=True, markup=False)
 
     where = resolve_device(device)
-    expected = runner.ahead(chosen, preset, root, device)
+    expected = runner.ahead(chosen, preset, root, device, retry_failed)
     for line in runner.lines(expected):
         say(line)
     if dry_run:
@@ -198,7 +203,9 @@ def reproduce(
     from ntkrun.terminal import SweepProgress
 
     with _interruptible(root):
-        documents, code = runner.reproduce(chosen, preset, root, device, lambda: SweepProgress(console, where), say)
+        documents, code = runner.reproduce(
+            chosen, preset, root, device, lambda: SweepProgress(console, where), say, retry_failed
+        )
     if json:
         print_json({"preset": preset, "experiments": documents})
     raise typer.Exit(code)

@@ -23,7 +23,11 @@ TABLES: dict[str, tuple[Columns, ...]] = {
         Columns("step_size", "η as a number"),
         Columns("smooth", "whether σ has no kinks"),
         Columns("parameters", "P, how many parameters the network has"),
-        Columns("seconds", "of training and probes: the stack's time divided by its runs"),
+        Columns(
+            "seconds",
+            "of training and probes: the stack's time divided by its runs; 0 for those that failed, which have no rows "
+            "in the other tables",
+        ),
         Columns("device torch ntkrun commit", "what made the run"),
         Columns(
             "predicted_kernel_variance predicted_kurtosis predicted_square_correlation",

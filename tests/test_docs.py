@@ -2,13 +2,15 @@
 
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.command import CONFIG
+from tests.command import CONFIG, ENVIRONMENT
 from tests.docs_pages import DOCS, PAGES, ROOT, broken, commands_of, has_programs, run_page, shown_commands
 
 READ = [*PAGES, ROOT / "README.md", ROOT / "results" / "README.md"]
@@ -121,3 +123,19 @@ def test_the_theory_page_names_functions_that_exist() -> None:
     assert len(found) > 25
     for name in found:
         pkgutil.resolve_name(name)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_loads_nothing_from_outside(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: `make docs` does")
+    pytest.importorskip("latex2mathml", reason="latex2mathml is not installed: `make docs` does")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = {**ENVIRONMENT, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert re.findall(r"""<(?:script|img|link|iframe)[^>]*(?:src|href)=["']?(?:https?:)?//""", text) == [], page
+        assert 'class="arithmatex"' not in text

@@ -22,8 +22,8 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget checkpoints config costs engines engines.local execute files forecast limits loop plan "
-    "points profile provenance sections store tables tasks template watch yaml_reader"
+    "asked attempt budget checkpoints config costs engines engines.local execute files forecast interrupts lease "
+    "limits loop plan points profile provenance sections store tables tasks template watch yaml_reader"
 )
 
 

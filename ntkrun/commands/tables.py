@@ -11,16 +11,16 @@ from ntkrun.commands.arguments import Json, RunDirectory, one_of, print_json, pr
 
 
 def status(run_dir: RunDirectory, json: Json = False) -> None:
-    """Planned, done, diverged, missing runs, and where the time went.
+    """Planned, done, diverged, failed, missing runs; where the time went; what failed and why.
 
     Example: ntkrun status results/width
     """
-    from ntkrun.evidence.tables import status_document, status_table
+    from ntkrun.evidence.tables import failure_lines, status_document, status_table
     from ntkrun.lab.store import Store
 
     store = Store(run_dir)
-    document = status_document(store.plan(), store.read().runs, store.busy())
-    print_json(document) if json else print_table(status_table(document))
+    document = status_document(store.plan(), store.read().runs, store.writers(), store.failed())
+    print_json(document) if json else print_table(status_table(document), *failure_lines(document))
 
 
 def claims(run_dir: RunDirectory, json: Json = False) -> None:
