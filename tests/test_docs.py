@@ -65,6 +65,11 @@ def test_the_programs_of_the_other_pages(printed: str) -> None:
     assert printed
 
 
+@pytest.mark.parametrize("page", ["../README.md"])
+def test_the_program_of_the_readme(printed: str) -> None:
+    assert not printed  # it ran
+
+
 @pytest.mark.parametrize("page", READ, ids=_id)
 def test_every_command_that_is_shown_is_one(page: Path) -> None:
     from typer.main import get_command
