@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def draw(results: "Results") -> list[Path]:
-    """Every figure of the results, as PNG and SVG, with their captions."""
-    from ntkrun.evidence.figures import draw_all, saver
+    """Every figure of the results, as PNG, SVG and PDF, with their captions."""
+    from ntkrun.evidence.figures import FORMATS, draw_all, saver
 
     paths, captions = [], {}
     for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
         captions[stem] = caption
-        paths += [results.write_figure(stem, saver(figure), ending) for ending in ("png", "svg")]
+        paths += [results.write_figure(stem, saver(figure), ending) for ending in FORMATS]
     results.write_captions(captions)
     return paths
 

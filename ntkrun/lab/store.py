@@ -7,7 +7,7 @@
     checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
-    figures/            PNG and SVG, with the captions
+    figures/            PNG, SVG and PDF, with the captions
     claims.json         the verdicts on the present plan's claims
 
 Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
