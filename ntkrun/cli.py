@@ -5,14 +5,16 @@ import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import ntkrun
-from ntkrun.closing import closed, draw, json_text, judge
+from ntkrun.closing import closed, draw, judge
+from ntkrun.doctoring import doctor
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments, rows_of
+from ntkrun.saying import print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +62,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(error, error=True)
         sys.exit(error.code)
 
 
@@ -76,13 +78,13 @@ def _interruptible(kept: Path) -> "Iterator[None]":
     try:
         yield
     except KeyboardInterrupt:
-        print(f"interrupted; finished runs are kept in {kept}. The same command goes on.", file=sys.stderr)
+        say(f"interrupted; finished runs are kept in {kept}. The same command goes on.", error=True)
         raise
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ntkrun {ntkrun.__version__}")
+        say(f"ntkrun {ntkrun.__version__}")
         raise typer.Exit
 
 
@@ -125,13 +127,13 @@ def sweep(
     the_sweep = load_config(config, overrides or [])
     if dry_run:
         ahead = outlook(the_sweep, results, device, memory)
-        _print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
+        print_json(ahead.as_json()) if json else say("\n".join(plan_lines(ahead)))
         return
     where, profiled = resolve_device(device), Profile() if profile else None
-    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False), where)
+    progress = Nobody() if quiet else SweepProgress(Console(stderr=True, highlight=False), where)
     if not quiet:
         for note in notes_on(plan(the_sweep)):
-            console.print(f"note: {note}")
+            say(f"note: {note}", error=True)
     with _interruptible(results / the_sweep.name):
         try:
             found = run_sweep(the_sweep, results, device, progress, memory, profiled)
@@ -141,10 +143,10 @@ def sweep(
         draw(found)
     document, tables, as_expected = closed(found, profiled)
     if json:
-        _print_json(document)
+        print_json(document)
     elif not quiet:
-        _print_table(*tables)
-        print(f"results in {found.path}")
+        print_table(*tables)
+        say(f"results in {found.path}")
     if not as_expected:
         raise typer.Exit(DIVERGED)
 
@@ -157,7 +159,7 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
 
     checked = load_config(config, overrides or [])
     runs, points = len(plan(checked)), len(checked.points)
-    print(f"{config}: fine; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")
+    say(f"{config}: fine; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")
 
 
 @app.command()
@@ -168,7 +170,7 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
 
     store = Store(run_dir)
     document = status_document(store.plan(), store.read().runs, store.busy())
-    _print_json(document) if json else _print_table(status_table(document))
+    print_json(document) if json else print_table(status_table(document))
 
 
 @app.command()
@@ -184,12 +186,15 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     results = read_results(run_dir)
     verdicts, document, expect = judge(results)
     if json:
-        _print_json(document)
+        print_json(document)
     elif verdicts:
-        _print_table(*claims_tables(verdicts))
+        print_table(*claims_tables(verdicts))
     else:
-        print(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
+        say(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
     raise typer.Exit(exit_code(verdicts, results, expect))
+
+
+app.command()(doctor)
 
 
 @app.command()
@@ -199,9 +204,9 @@ def plot(run_dir: RunDirectory) -> None:
 
     paths = draw(read_results(run_dir))
     if not paths:
-        print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
+        say(f"{run_dir}: nothing to draw yet; no run is finished", error=True)
     for path in paths:
-        print(path)
+        say(path)
 
 
 @app.command()
@@ -223,16 +228,16 @@ def check(
     if update:
         runs, changed = checking.update(run_dir, baseline)
         if json:
-            _print_json({"baseline": str(baseline), "runs": runs, "changes": changed})
+            print_json({"baseline": str(baseline), "runs": runs, "changes": changed})
         else:
-            print("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
+            say("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
         return
     judged, known, figure = checking.check(run_dir, baseline)
     if json:
-        _print_json(check_document(judged, known))
+        print_json(check_document(judged, known))
     else:
-        _print_table(check_table(judged))
-        print("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
+        print_table(check_table(judged))
+        say("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
     raise typer.Exit(judged.code)
 
 
@@ -266,7 +271,7 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
         raise UserError(f"--out {out}: the file must end in .npz")
     arrays, how = make(load_config(config, overrides or []), device)
     write_arrays(out, arrays)
-    print(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
+    say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
 
 
 @app.command()
@@ -310,7 +315,7 @@ def reproduce(
         say(line)
     if dry_run:
         if json:
-            _print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
+            print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
         return
     runner.check(expected)
     from ntkrun.terminal import SweepProgress
@@ -318,7 +323,7 @@ def reproduce(
     with _interruptible(root):
         documents, code = runner.reproduce(chosen, preset, root, device, lambda: SweepProgress(console, where), say)
     if json:
-        _print_json({"preset": preset, "experiments": documents})
+        print_json({"preset": preset, "experiments": documents})
     raise typer.Exit(code)
 
 
@@ -329,7 +334,7 @@ def list_(
     """What a config may name, a line each."""
     rows = rows_of(what)
     width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
+    say("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
 
 
 @app.command()
@@ -337,17 +342,4 @@ def schema() -> None:
     """The config's JSON Schema, for editors."""
     from ntkrun.lab.sections import Config
 
-    _print_json(Config.model_json_schema())
-
-
-def _print_table(*tables: Any) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for table in tables:
-        console.print(table, markup=False)  # a config's text is no markup
-
-
-def _print_json(document: Any) -> None:
-    """Strict JSON: what is not a number is null."""
-    print(json_text(document))
+    print_json(Config.model_json_schema())

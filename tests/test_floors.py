@@ -21,8 +21,8 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked budget config costs execute files forecast limits plan points profile provenance sections store tables "
-    "tasks yaml_reader"
+    "asked budget config costs doctor.machine doctor.repair execute files forecast limits plan points profile "
+    "provenance sections store stored tables tasks yaml_reader"
 )
 
 
@@ -54,7 +54,7 @@ def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> 
 
 def test_plotting_needs_no_torch() -> None:
     code = (
-        "from ntkrun.lab.store import read_results\nimport ntkrun.cli\n"
+        "from ntkrun.lab.store import read_results\nimport ntkrun.cli\nimport ntkrun.lab.doctor.repair\n"
         "from ntkrun.evidence.figures import draw_all, saver"
     )
     assert "torch" not in _modules_after(code)

@@ -7,8 +7,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ntkrun.evidence.baseline import Baseline, printable
+from ntkrun.evidence.baseline import Baseline
 from ntkrun.evidence.regression import ALPHA, EFFECT, MARGIN, Check, Row
+from ntkrun.printable import printable
 
 MOST_ROWS = 12
 

@@ -13,6 +13,14 @@ from ntkrun.errors import UserError
 TEMPORARY = ".tmp-"  # begins the name of what is being written
 
 
+def inside(root: Path, *parts: str) -> Path:
+    """A path within `root`. Raises UserError where links on the way lead out of it."""
+    path = root.joinpath(*parts)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise UserError(f"{path}: a link out of {root}; put the file itself in its place, or remove the link")
+    return path
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file of plain arrays, whole or not at all. Raises UserError where it cannot be written."""
     if path.suffix != ".npz":

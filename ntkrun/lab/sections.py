@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from ntkrun.engine.data import DataConfig
+from ntkrun.engine.data.base import LARGEST_SEED, MOST
 from ntkrun.errors import UserError
 from ntkrun.lab.asked import Claims, check_claims
 from ntkrun.strict import Strict
@@ -15,7 +16,10 @@ from ntkrun.theory.activations import activation, registered_values
 from ntkrun.theory.limit import Parametrization
 from ntkrun.theory.losses import LOSSES
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=MOST)]
+MOST_POINTS = 10_000
+MOST_RUNS = 1_000_000  # of a sweep
+MOST_ROWS = 1_000_000  # of a run in a table
 LARGEST = 1e15  # of scales and step sizes: their squares are still numbers in float32
 
 
@@ -30,10 +34,13 @@ def _word_or_number(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<number>"
 
 
+Depth = Annotated[int, Field(ge=1, le=1000)]
+
+
 class Network(Strict):
     """The dense network: L = depth weight layers, hidden widths n, σ, β, σ_w, and where these scales stand."""
 
-    depth: Size = 4
+    depth: Depth = 4
     width: Annotated[
         Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_kind)
     ] = 256
@@ -86,7 +93,7 @@ class Training(Strict):
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
         Discriminator(_kind),
     ] = Relative(relative=1.0)
-    steps: int = Field(500, ge=0)
+    steps: int = Field(500, ge=0, le=MOST)
     batch: Annotated[
         Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
     ] = "full"
@@ -110,7 +117,7 @@ class Training(Strict):
 class LogSpaced(Strict):
     """About this many probed steps, evenly spaced in log(step), with step 0 and the last."""
 
-    log_spaced: int = Field(ge=2)
+    log_spaced: int = Field(ge=2, le=MOST_ROWS)
 
 
 def _form_of_spacing(value: Any) -> str:
@@ -119,7 +126,7 @@ def _form_of_spacing(value: Any) -> str:
 
 Spacing = int | LogSpaced
 Kept = Annotated[
-    Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0), Tag("<number>")],
+    Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0, le=MOST), Tag("<number>")],
     Discriminator(_word_or_number),
 ]
 
@@ -140,14 +147,17 @@ class Probes(Strict):
     outputs: tuple[Kept, ...] = ("first", "last")
 
 
+Seeds = Annotated[int, Field(ge=1, le=MOST_RUNS)]
+
+
 class SweepBlock(Strict):
     """Grid points (every combination of `grid`, with the aligned lists of `zip`), each with these seeds."""
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     zip: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     seeds: Annotated[
-        Annotated[Size, Tag("<number>")]
-        | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("<list>")],
+        Annotated[Seeds, Tag("<number>")]
+        | Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1), Tag("<list>")],
         Discriminator(_kind),
     ] = 10
 

@@ -27,14 +27,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 import ntkrun
 from ntkrun.errors import StoreBusy, UserError
-from ntkrun.lab.files import TEMPORARY, flush, replace_file, sentence_for
+from ntkrun.lab.files import TEMPORARY, flush, inside, replace_file, sentence_for
+from ntkrun.lab.stored import check_id, read_description, read_kernels, read_stack, read_table
 from ntkrun.lab.tables import TABLES, completed
+from ntkrun.lab.yaml_reader import dump
+from ntkrun.parquet import LARGEST_FILE, read_metadata
+from ntkrun.reading import Unreadable, read_bytes, read_json
 
 _FINGERPRINT = b"ntkrun.made_from"
+LARGEST_TEXT = 2**26  # bytes of claims.json and the captions
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Results:
 
     def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
         """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
-        path = self.path / "figures" / f"{stem}.{ending}"
+        path = inside(self.path, "figures", f"{stem}.{ending}")
         with sentence_for(path):
             replace_file(path, save)
         return path
@@ -64,8 +68,9 @@ class Results:
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
-        with sentence_for(self.path / "figures"):
-            replace_file(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+        captions_file = inside(self.path, "figures", "captions.json")
+        with sentence_for(captions_file):
+            replace_file(captions_file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def config(self) -> dict[str, Any]:
         """The resolved config that the sweep was last run with."""
@@ -74,17 +79,17 @@ class Results:
     def write_claims(self, text: str) -> None:
         """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
         a directory which may only be read can be judged."""
-        path = self.path / "claims.json"
+        path = inside(self.path, "claims.json")
         with sentence_for(path):
-            if path.exists() and path.read_bytes() == text.encode():
+            if _stands_in(path, text):
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def figures_are_current(self) -> bool:
         """Whether every figure was drawn from these very tables."""
         try:
-            drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            drawn = read_json(inside(self.path, "figures", "captions.json"), LARGEST_TEXT)
+        except (Unreadable, UserError):
             return False
         return isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
 
@@ -143,9 +148,7 @@ class Store:
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
         replace_file(self.root / "plan.parquet", lambda path: _to_parquet(_plan_frame(planned), path))
-        text = "# Written by ntkrun: the config with every default, and what ran it.\n" + yaml.safe_dump(
-            description, sort_keys=False, allow_unicode=True, width=120
-        )
+        text = "# Written by ntkrun: the config with every default, and what ran it.\n" + dump(description)
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
@@ -164,10 +167,10 @@ class Store:
         folder.rename(stacks / name)
         flush(stacks)
 
-    def write_tables(self) -> None:
-        """Make the tables from the stacks, for people and for other tools."""
+    def write_tables(self, anew: bool = False) -> None:
+        """Make the tables from the stacks, for people and for other tools; `anew` whatever stands there."""
         made_from = self._made_from()
-        if self._tables_made_from() == made_from:
+        if self._tables_made_from() == made_from and not anew:
             return
         results = self._assemble()
         for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all
@@ -180,80 +183,97 @@ class Store:
         """The ids of all runs that need not run again, of this plan or another."""
         return {
             run_id
-            for folder in self._stack_folders()
-            for run_id in _read(folder / "runs.parquet", ["run_id"])["run_id"]
+            for folder in self.stack_folders()
+            for run_id in read_table(inside(folder, "runs.parquet"), "stack", ["run_id"])["run_id"]
         }
 
     def plan(self) -> pd.DataFrame:
         """One row a planned run. Raises UserError if the directory holds no sweep."""
-        path = self.root / "plan.parquet"
+        path = inside(self.root, "plan.parquet")
         if not path.exists():
             raise UserError(f"{self.root}: no sweep here; name a directory such as results/width")
-        return _read(path)
+        return read_table(path, "plan")
 
     def description(self) -> dict[str, Any]:
         """What sweep.yaml says."""
-        try:
-            return dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
-            raise UserError(
-                f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
-            ) from None
+        return read_description(inside(self.root, "sweep.yaml"))
 
     def read(self) -> Results:
         """The tables, from their files if these are up to date with the stacks, else from the stacks."""
         self.plan()
-        if self._tables_made_from() == self._made_from():
-            return self._results({table: _read(self._table(table)) for table in TABLES})
-        return self._assemble()
+        return self._from_tables() or self._assemble()
+
+    def stale(self) -> str:
+        """What is wrong with the tables on disk, "" where they are what the stacks make them."""
+        found = self._from_tables()
+        if found is None:
+            return "torn, or out of date with the stacks"
+        made = self._assemble()
+        return (
+            "" if all(getattr(found, table).equals(getattr(made, table)) for table in TABLES) else "not of the stacks"
+        )
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         path = self._kernel_file(run_id)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in ("steps", "ntk")}
+        return read_kernels(path) if path.exists() else None
 
     # ---------------------------------------------------------------- within
 
     def _table(self, name: str) -> Path:
-        return self.root / f"{name}.parquet"
+        return inside(self.root, f"{name}.parquet")
 
     def _kernel_file(self, run_id: str) -> Path:
-        return self.root / "kernels" / f"{run_id}.npz"
+        return inside(self.root, "kernels", f"{check_id(run_id)}.npz")
 
-    def _stack_folders(self) -> list[Path]:
-        stacks = self.root / "stacks"
+    def stack_folders(self) -> list[Path]:
+        """The folders of finished stacks."""
+        stacks = inside(self.root, "stacks")
         if not stacks.is_dir():
             return []
         return sorted(folder for folder in stacks.iterdir() if not folder.name.startswith("."))
 
     def _sweep_temporaries(self) -> None:
         """Remove what a killed process left under temporary names; nobody else writes while we hold the lock."""
-        for folder in (self.root, self.root / "stacks", self.root / "kernels", self.root / "figures"):
+        for folder in (self.root, *(inside(self.root, name) for name in ("stacks", "kernels", "figures"))):
             for stray in folder.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+                shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
 
     def _made_from(self) -> bytes:
         """What the tables depend on: the plan and which stacks there are."""
-        plan = self.root / "plan.parquet"
-        digest = hashlib.sha256(ntkrun.__version__.encode() + (plan.read_bytes() if plan.exists() else b""))
-        digest.update("\n".join(folder.name for folder in self._stack_folders()).encode())
+        digest = hashlib.sha256(ntkrun.__version__.encode() + self._plan_bytes())
+        digest.update("\n".join(folder.name for folder in self.stack_folders()).encode())
         return digest.hexdigest().encode()
+
+    def _plan_bytes(self) -> bytes:
+        try:
+            return read_bytes(inside(self.root, "plan.parquet"), LARGEST_FILE)
+        except Unreadable:
+            return b""
 
     def _tables_made_from(self) -> bytes | None:
         if not all(self._table(table).exists() for table in TABLES):
             return None
         try:
-            found = {(pq.read_schema(self._table(table)).metadata or {}).get(_FINGERPRINT) for table in TABLES}
-        except (OSError, pa.ArrowException):
+            found = {read_metadata(self._table(table)).get(_FINGERPRINT) for table in TABLES}
+        except Unreadable:
             return None  # torn by other hands: the stacks have it all
         return found.pop() if len(found) == 1 else None
 
+    def _from_tables(self) -> Results | None:
+        """What the tables on disk say; None where they are out of date with the stacks, or torn by other hands: the
+        stacks have it all."""
+        if self._tables_made_from() != self._made_from():
+            return None
+        try:
+            return self._results({table: read_table(self._table(table), table) for table in TABLES})
+        except UserError:
+            return None
+
     def _assemble(self) -> Results:
         plan = self.plan()
-        folders = self._stack_folders()
-        tables = {table: _concatenated([_part(folder, table) for folder in folders], table) for table in TABLES}
+        folders = self.stack_folders()
+        stacks = [read_stack(folder) for folder in folders]
+        tables = {table: _concatenated([stack.get(table) for stack in stacks], table) for table in TABLES}
         runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         return self._results({table: _in_order(frame, order) for table, frame in tables.items()} | {"runs": runs})
@@ -274,12 +294,6 @@ def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def _part(folder: Path, table: str) -> pd.DataFrame | None:
-    """A finished stack's part of a table; None of a table that the version which wrote it did not know."""
-    path = folder / f"{table}.parquet"
-    return _read(path) if path.exists() else None
-
-
 def _concatenated(parts: list[pd.DataFrame | None], table: str) -> pd.DataFrame:
     present = [part for part in parts if part is not None] or [pd.DataFrame({"run_id": pd.Series(dtype=str)})]
     filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
@@ -292,13 +306,11 @@ def _in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
     return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def _stands_in(path: Path, text: str) -> bool:
     try:
-        return pd.read_parquet(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
-        ) from None
+        return read_bytes(path, LARGEST_TEXT) == text.encode()
+    except Unreadable:
+        return False
 
 
 def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,29 +13,7 @@ import pytest
 
 from ntkrun.errors import StoreBusy, UserError
 from ntkrun.lab.store import Store, read_results
-
-DESCRIPTION = {"config": {"name": "test"}}
-
-
-def _plan(*ids: str) -> list[dict[str, Any]]:
-    return [{"run_id": run_id, "network.width": 8 * (k + 1), "seed": k} for k, run_id in enumerate(ids)]
-
-
-def _frames(*ids: str) -> dict[str, pd.DataFrame]:
-    runs = pd.DataFrame({"run_id": list(ids), "status": "done"})
-    steps = pd.DataFrame({"run_id": np.repeat(ids, 2), "step": [0, 1] * len(ids), "loss": 0.5})
-    layers = steps.drop(columns="loss").assign(layer=0, weight_drift=0.1)
-    return {"runs": runs, "steps": steps, "layers": layers}
-
-
-def _filled(root: Path, planned: list[str], finished: list[str]) -> Store:
-    store = Store(root)
-    with store.writing():
-        store.begin(DESCRIPTION, _plan(*planned))
-        for run_id in finished:
-            store.commit(_frames(run_id), {run_id: {0: np.eye(2)[:, :, None, None], 7: np.ones((2, 2, 1, 1))}})
-        store.write_tables()
-    return store
+from tests.lab.store_of import DESCRIPTION, filled, frames_of, plan_of
 
 
 def _files(root: Path) -> set[str]:
@@ -44,7 +21,7 @@ def _files(root: Path) -> set[str]:
 
 
 def test_tables_hold_the_plan_in_its_order_and_open_with_pandas(tmp_path: Path) -> None:
-    _filled(tmp_path, ["b", "a", "missing"], ["a", "b"])
+    filled(tmp_path, ["b", "a", "missing"], ["a", "b"])
     runs = pd.read_parquet(tmp_path / "runs.parquet")
     assert runs["run_id"].tolist() == ["b", "a"]
     assert runs["network.width"].tolist() == [8, 16]
@@ -55,7 +32,7 @@ def test_tables_hold_the_plan_in_its_order_and_open_with_pandas(tmp_path: Path) 
 
 
 def test_kernels_come_back_as_they_were(tmp_path: Path) -> None:
-    _filled(tmp_path, ["a", "b"], ["a"])
+    filled(tmp_path, ["a", "b"], ["a"])
     results = read_results(tmp_path)
     kept = results.kernels("a")
     assert kept is not None
@@ -66,14 +43,14 @@ def test_kernels_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_runs_of_an_earlier_plan_stay_on_disk_and_out_of_the_tables(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a", "b"], ["a", "b"])
+    store = filled(tmp_path, ["a", "b"], ["a", "b"])
     with store.writing():
-        store.begin(DESCRIPTION, _plan("b", "c"))
+        store.begin(DESCRIPTION, plan_of("b", "c"))
         assert store.finished() == {"a", "b"}
         store.write_tables()
     assert read_results(tmp_path).runs["run_id"].tolist() == ["b"]
     with store.writing():
-        store.begin(DESCRIPTION, _plan("a", "b"))
+        store.begin(DESCRIPTION, plan_of("a", "b"))
     # Not written yet: the tables on disk are of another plan, so they must not be believed.
     assert read_results(tmp_path).runs["run_id"].tolist() == ["a", "b"]
 
@@ -92,7 +69,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 
 def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
+    store = filled(tmp_path, ["a"], ["a"])
     before = _files(tmp_path)
     for stray in (tmp_path / ".tmp-1.parquet", tmp_path / "kernels" / ".tmp-2.npz"):
         stray.write_bytes(b"torn")
@@ -107,7 +84,7 @@ def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path
 
 
 def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = _filled(tmp_path, ["a", "b"], ["a"])
+    store = filled(tmp_path, ["a", "b"], ["a"])
     before = {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)}
 
     def full(*_: object, **__: object) -> None:
@@ -116,7 +93,7 @@ def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkey
     monkeypatch.setattr("ntkrun.lab.store.pq.write_table", full)
     sentence = r"cannot be written \(No space left on device\); finished runs are kept"
     with pytest.raises(UserError, match=sentence), store.writing():
-        store.commit(_frames("b"), {})
+        store.commit(frames_of("b"), {})
     monkeypatch.undo()
     with store.writing():
         pass
@@ -128,16 +105,16 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from test_store import DESCRIPTION, Store, _frames, _plan
+        from store_of import DESCRIPTION, Store, frames_of, plan_of
         import numpy as np
         ids = [f"run{{k}}" for k in range(400)]
         store = Store(Path(sys.argv[1]))
         with store.writing():
             print("writing", flush=True)
-            store.begin(DESCRIPTION, _plan(*ids))
+            store.begin(DESCRIPTION, plan_of(*ids))
             for run_id in ids:
                 if run_id not in store.finished():
-                    store.commit(_frames(run_id), {{run_id: {{0: np.zeros((9, 9, 1, 1))}}}})
+                    store.commit(frames_of(run_id), {{run_id: {{0: np.zeros((9, 9, 1, 1))}}}})
                     print("committed", flush=True)
                 store.write_tables()
     """)
@@ -168,15 +145,15 @@ def test_a_directory_without_a_sweep_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_torn_stack_is_named(tmp_path: Path) -> None:
-    _filled(tmp_path, ["a"], ["a"])
+    filled(tmp_path, ["a"], ["a"])
     (torn,) = (tmp_path / "stacks").glob("*/runs.parquet")
     torn.write_bytes(b"PAR1 torn")
-    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* move its folder away"):
+    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* moves it aside"):
         Store(tmp_path).finished()
 
 
 def test_a_torn_table_is_made_again(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
+    store = filled(tmp_path, ["a"], ["a"])
     (tmp_path / "runs.parquet").write_bytes(b"garbage")
     assert read_results(tmp_path).runs["run_id"].tolist() == ["a"]
     with store.writing():
@@ -198,8 +175,8 @@ def test_a_file_where_the_directory_should_be_is_a_sentence(tmp_path: Path) -> N
 
 
 def test_sweep_yaml_that_is_torn_is_a_sentence(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
-    assert store.description()["config"] == {"name": "test"}
+    store = filled(tmp_path, ["a"], ["a"])
+    assert store.description()["config"]["name"] == "test"
     (tmp_path / "sweep.yaml").write_text("a: [")
     with pytest.raises(UserError, match=r"sweep\.yaml: cannot be read"):
         store.description()

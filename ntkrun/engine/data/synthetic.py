@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag
 
-from ntkrun.engine.data.base import Array, Arrays, Component, DataSet, unknown, with_conflicts
+from ntkrun.engine.data.base import MOST, Array, Arrays, Component, DataSet, unknown, with_conflicts
 from ntkrun.errors import FieldError
 
 INPUTS, SIGNS, TEACHER = 1, 2, 3  # roles of the random generators
@@ -87,6 +87,7 @@ class Circle(Synthetic):
     radius: float = Field(1.0, gt=0)
 
     def points(self) -> tuple[Array, Array]:
+        self.check_size(2)
         return around(self.samples, self.radius), around(self.test_samples, self.radius, 0.5)
 
 
@@ -102,10 +103,11 @@ class Gaussian(Synthetic):
 
     statement: ClassVar[str] = "inputs with independent N(0, 1) coordinates"
     name: Literal["gaussian"]
-    dimension: int = Field(10, ge=1)
+    dimension: int = Field(10, ge=1, le=MOST)
     test_circle: float | None = Field(None, gt=0)
 
     def points(self) -> tuple[Array, Array]:
+        self.check_size(self.dimension)
         x = self._normal(self.samples, TRAINING)
         if self.test_circle is None:
             return x, self._normal(self.test_samples, TEST)
