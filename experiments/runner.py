@@ -11,9 +11,10 @@ from ntkrun.closing import draw, judge
 from ntkrun.errors import UserError
 from ntkrun.evidence.verdicts import UNDECIDED, Verdict, exit_code
 from ntkrun.lab.config import Sweep
-from ntkrun.lab.execute import Watch, outlook, resolve_device, run_sweep
+from ntkrun.lab.execute import outlook, resolve_device, run_sweep
 from ntkrun.lab.forecast import Forecast, forecast, together
 from ntkrun.lab.store import Results
+from ntkrun.lab.watch import Watch
 
 WORST_FIRST = (2, 4, 1, 3, UNDECIDED, 0)  # exit codes, where several hold
 Say = Callable[[str], None]

@@ -118,10 +118,11 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import Nobody, outlook, resolve_device, run_sweep
+    from ntkrun.lab.execute import outlook, resolve_device, run_sweep
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
     from ntkrun.lab.tasks import notes_on
+    from ntkrun.lab.watch import Nobody
     from ntkrun.terminal import SweepProgress, plan_lines
 
     the_sweep = load_config(config, overrides or [])

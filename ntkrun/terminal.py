@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -11,9 +13,9 @@ from rich.text import Text
 
 from ntkrun.engine.memory import GIB
 from ntkrun.engine.probes import Measurement
-from ntkrun.engine.stack import StackResult
 from ntkrun.engine.training import State
 from ntkrun.lab.costs import rough_seconds, seconds_of
+from ntkrun.lab.engines import Done
 from ntkrun.lab.execute import Outlook
 from ntkrun.lab.plan import Stack, columns
 from ntkrun.lab.points import network, step_size
@@ -24,7 +26,7 @@ TRUST = 20.0
 
 
 class SweepProgress:
-    """Follows a sweep: a live bar on a terminal, a plain line a stack elsewhere. Implements execute.Watch."""
+    """Follows a sweep: a live bar on a terminal, a plain line a stack elsewhere. Implements watch.Watch."""
 
     def __init__(self, console: Console, device: torch.device):
         self.console, self.device = console, device
@@ -68,25 +70,36 @@ class SweepProgress:
         numbers = f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
         self.bar.update(self.task, completed=current, numbers=numbers, counts=self._counts(current, now))
 
-    def committed(self, stack: Stack, result: StackResult) -> None:
-        self.done_work += self.seconds(stack)
-        self.finished += len(stack.runs)
-        now = time.monotonic()
-        label = self.labels[stack.point]
-        for run in result.departed:
-            self._say(f"{label}, seed {stack.seeds[run.position]}: diverged; {run.reason}")
+    def committed(self, stack: Stack, done: Done) -> None:
+        now, label = self._ended(stack), self.labels[stack.point]
+        runs = done.frames["runs"]
+        for seed, status, reason in zip(stack.seeds, runs["status"], runs["reason"], strict=True):
+            if status == "diverged":
+                self._say(f"{label}, seed {seed}: diverged; {reason}")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done_work, counts=self._counts(self.done_work, now))
         else:
-            last = _last(result) if len(result.departed) < len(stack.runs) else ", all diverged"
-            took = f"{label}: {len(stack.runs)} runs in {result.seconds:.1f} s{last}"
+            last = _last(done.frames["steps"]) if (runs["status"] == "done").any() else ", all diverged"
+            took = f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}"
             self._say(f"{took}; {self._counts(self.done_work, now)}")
 
-    def halved(self, stack: Stack) -> None:
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        self._ended(stack)
+        seeds = ", ".join(map(str, stack.seeds[:5])) + (", ..." if len(stack.seeds) > 5 else "")
+        which = f"{self.labels[stack.point]}, seed{'s' * (len(stack.seeds) > 1)} {seeds}"
+        self._say(f"{which}: failed at step {last_step}; {reason}; log in {log}")
+
+    def _ended(self, stack: Stack) -> float:
+        self.done_work += self.seconds(stack)
+        self.finished += len(stack.runs)
+        return time.monotonic()
+
+    def note(self, stack: Stack, text: str) -> None:
+        self._say(f"{self.labels[stack.point]}: {text}")
+
+    def halved(self, stack: Stack, why: str) -> None:
         runs = len(stack.runs)
-        self._say(
-            f"{self.labels[stack.point]}: {runs} runs at once do not fit into memory; going on with {-(-runs // 2)}"
-        )
+        self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")
 
     def _say(self, line: str) -> None:
         """A line as it stands, unwrapped, so that a log can be searched."""
@@ -150,12 +163,11 @@ def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
     return {point: label(row) for point, row in rows.items()}
 
 
-def _last(result: StackResult) -> str:
+def _last(steps: pd.DataFrame) -> str:
     """The mean loss and kernel drift of the rows of the last step."""
-    if not result.steps:
+    if not len(steps):
         return ""
-    last = [k for k, step in enumerate(result.steps["step"]) if step == max(result.steps["step"])]
-    loss, drift = (sum(result.steps[name][k] for k in last) / len(last) for name in ("loss", "kernel_drift"))
+    loss, drift = steps.loc[steps["step"] == steps["step"].max(), ["loss", "kernel_drift"]].mean()
     return f", loss {loss:.2e}, kernel drift {drift:.3f}"
 
 

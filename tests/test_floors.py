@@ -17,12 +17,12 @@ EVIDENCE = (
     "pairing parts per_run rates regression summary tables vanishing verdicts"
 )
 ENGINE = (
-    "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
+    "blocks checkpoint clock costs data descent detail footprint kernel memory modes modules network operators outputs "
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked budget config costs doctor.machine doctor.repair execute files forecast limits plan points profile "
-    "provenance sections store stored tables tasks yaml_reader"
+    "asked attempt budget checkpoints config costs doctor.machine doctor.repair engines engines.local execute files "
+    "forecast limits loop plan points profile provenance sections store stored tables tasks watch yaml_reader"
 )
 
 
@@ -54,7 +54,7 @@ def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> 
 
 def test_plotting_needs_no_torch() -> None:
     code = (
-        "from ntkrun.lab.store import read_results\nimport ntkrun.cli\nimport ntkrun.lab.doctor.repair\n"
+        "from ntkrun.lab.store import read_results\nimport ntkrun.cli\n"
         "from ntkrun.evidence.figures import draw_all, saver"
     )
     assert "torch" not in _modules_after(code)

@@ -93,7 +93,11 @@ class Flows:
         pulled = gradient * shares_of(state.batch, p.x)
         pull = (self.kernel @ pulled.flatten(1).unsqueeze(2)).view(self.linear.shape)
         velocity = p.momentum * self.velocity - p.step_size * pull
-        return replace(self, linear=self.linear + velocity, velocity=velocity)
+        return self.at(self.linear + velocity, velocity)
+
+    def at(self, linear: Tensor, velocity: Tensor) -> "Flows":
+        """With the linearised network there."""
+        return replace(self, linear=linear.to(self.linear.device), velocity=velocity.to(self.linear.device))
 
     def select(self, keep: list[int]) -> "Flows":
         return Flows(

@@ -1,47 +1,25 @@
 """Plan minus store -> engine -> store."""
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from ntkrun.engine.clock import SILENT, Clock, Laps
-from ntkrun.engine.footprint import Footprint
-from ntkrun.engine.probes import Measurement
-from ntkrun.engine.stack import StackResult, run_stack
-from ntkrun.engine.training import State
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, recut, stacks_within, too_large
+from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
+from ntkrun.lab.engines.local import Local
+from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.store import Results, Store
-from ntkrun.lab.tasks import notes_on, rows_of, task_of
-
-
-class Watch(Protocol):
-    """Who follows a sweep as it goes: a progress bar, or nobody."""
-
-    def begins(self, missing: Sequence[Stack], finished: int) -> None: ...
-    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
-    def committed(self, stack: Stack, result: StackResult) -> None: ...
-    def halved(self, stack: Stack) -> None: ...
-    def close(self) -> None: ...
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def begins(self, missing: Sequence[Stack], finished: int) -> None: ...
-    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
-    def committed(self, stack: Stack, result: StackResult) -> None: ...
-    def halved(self, stack: Stack) -> None: ...
-    def close(self) -> None: ...
+from ntkrun.lab.tasks import notes_on
+from ntkrun.lab.watch import Nobody, Watch
 
 
 @dataclass(frozen=True)
@@ -86,8 +64,13 @@ def run_sweep(
     store = Store(Path(results) / sweep.name)
     runs = plan(sweep)
 
+    checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
+
     def stacked(finished: set[str]) -> list[Stack]:
-        return stacks_within((run for run in runs if run.run_id not in finished), budget, where)
+        missing = [run for run in runs if run.run_id not in finished]
+        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
+        elsewhere = {run for stack in begun for run in stack.runs}
+        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
 
     stacked(store.finished())  # what does not fit is said before anything is written
     with store.writing():
@@ -97,53 +80,12 @@ def run_sweep(
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
         watch.begins(missing, sum(run.run_id in finished for run in runs))
         try:
-            _run_all(missing, where, budget, store, made_by, watch, profile)
+            engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
+            Loop(store, watch, profile, made_by, budget).through(engine, missing)
         finally:
             store.write_tables()
+            checkpoints.remove_stale(store.finished())
     return store.read()
-
-
-def _run_all(
-    missing: Sequence[Stack],
-    where: torch.device,
-    budget: int,
-    store: Store,
-    made_by: dict[str, Any],
-    watch: Watch,
-    profile: Profile | None,
-) -> None:
-    """Each stack in turn, its rows committed as it ends."""
-    waiting = deque(missing)
-    while waiting:
-        stack = waiting.popleft()
-        clock = Clock(where) if profile else SILENT
-        result = _attempted(stack, where, watch, clock)
-        if result is not None:
-            store.commit(*rows_of(stack, result, made_by))
-            clock.lap("writing")
-            if profile is not None and isinstance(clock, Clock):
-                profile.add(stack.point, clock.seconds)
-            watch.committed(stack, result)
-        elif len(stack.runs) > 1:
-            watch.halved(stack)
-            waiting = deque(recut(stack, waiting))
-        else:
-            needed = Footprint(task_of(stack.point)).bytes(1)
-            raise UserError(f"{too_large(stack.point, needed, budget)}; it did not fit. Finished runs are kept")
-
-
-def _attempted(stack: Stack, where: torch.device, watch: Watch, clock: Laps) -> StackResult | None:
-    """What came of a stack; None where memory did not last."""
-    try:
-        task = task_of(stack.point, tuple(stack.seeds))
-        return run_stack(task, where, lambda state, measured: watch.state(stack, state, measured), clock=clock)
-    except (MemoryError, RuntimeError) as error:
-        # torch says so with a class of its own on a GPU, and in the text alone on a CPU.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in str(error):
-            raise
-    if where.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
 
 
 def outlook(

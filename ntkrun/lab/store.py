@@ -3,6 +3,7 @@
     sweep.yaml          the resolved config and what made it
     plan.parquet        one row a planned run: its id, every config value, its seed
     stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
+    checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
@@ -16,7 +17,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from ntkrun.lab.yaml_reader import dump
 from ntkrun.parquet import LARGEST_FILE, read_metadata
 from ntkrun.reading import Unreadable, read_bytes, read_json
 
+FOLDERS = ("stacks", "checkpoints", "kernels", "figures")
+FAILED, LOG = "-failed", "log.txt"  # ends the name of the folder of a stack that failed; says why, within
 _FINGERPRINT = b"ntkrun.made_from"
 LARGEST_TEXT = 2**26  # bytes of claims.json and the captions
 
@@ -156,13 +159,27 @@ class Store:
         to step to K."""
         for run_id, of_run in kernels.items():
             replace_file(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
+        with self._new_folder(stack_name(frames["runs"]["run_id"])) as folder:
+            for table, frame in frames.items():
+                _to_parquet(frame, folder / f"{table}.parquet")
+
+    def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
+        """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
+        returns."""
+        with self._new_folder(name := stack_name(runs["run_id"]) + FAILED) as folder:
+            _to_parquet(runs, folder / "runs.parquet")
+            (folder / LOG).write_text(log, encoding="utf-8")
+        return self.root / "stacks" / name / LOG
+
+    @contextmanager
+    def _new_folder(self, name: str) -> Iterator[Path]:
+        """A folder of stacks/ that appears whole or not at all, with what is put into it within."""
         stacks = self.root / "stacks"
-        name = hashlib.sha256(" ".join(frames["runs"]["run_id"]).encode()).hexdigest()[:16]
         folder = stacks / f"{TEMPORARY}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
-        for table, frame in frames.items():
-            _to_parquet(frame, folder / f"{table}.parquet")
-            flush(folder / f"{table}.parquet")
+        yield folder
+        for path in folder.iterdir():
+            flush(path)
         flush(folder)
         folder.rename(stacks / name)
         flush(stacks)
@@ -234,7 +251,7 @@ class Store:
 
     def _sweep_temporaries(self) -> None:
         """Remove what a killed process left under temporary names; nobody else writes while we hold the lock."""
-        for folder in (self.root, *(inside(self.root, name) for name in ("stacks", "kernels", "figures"))):
+        for folder in (self.root, *(inside(self.root, name) for name in FOLDERS)):
             for stray in folder.glob(f"{TEMPORARY}*"):
                 shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
 
@@ -280,6 +297,11 @@ class Store:
 
     def _results(self, tables: dict[str, pd.DataFrame]) -> Results:
         return Results(**tables, plan=self.plan(), path=self.root, made_from=self._made_from().decode())
+
+
+def stack_name(run_ids: Iterable[str]) -> str:
+    """Of the stack of these runs, in this order."""
+    return hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:16]
 
 
 def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -73,32 +73,46 @@ def rows_of(
     """A stack's result as rows of the tables, and its kernels by run."""
     ids, point = [run.run_id for run in stack.runs], stack.point
     departed = {run.position: run for run in result.departed}
-    runs = pd.DataFrame(
-        {
-            "run_id": ids,
-            "status": ["diverged" if k in departed else "done" for k in range(len(ids))],
-            "reason": [departed[k].reason if k in departed else "" for k in range(len(ids))],
-            "last_step": [departed[k].step if k in departed else stack.point.training.steps for k in range(len(ids))],
-            "step_size": step_size(stack.point),
-            "smooth": not activation(point.network.activation).kinks,
-            "parameters": network(stack.point).parameter_count,
-            "seconds": result.seconds / len(ids),
-            "device": made_by["device"],
-            "torch": made_by["versions"]["torch"],
-            "ntkrun": ntkrun.__version__,
-            "commit": made_by["commit"] or "",
-            **{f"predicted_{name}": _known(formula, network(point)) for name, formula in PREDICTED.items()},
-        }
-    )
+    ended = {
+        "status": ["diverged" if k in departed else "done" for k in range(len(ids))],
+        "reason": [departed[k].reason if k in departed else "" for k in range(len(ids))],
+        "last_step": [departed[k].step if k in departed else point.training.steps for k in range(len(ids))],
+        "step_size": step_size(point),
+        "seconds": result.seconds / len(ids),
+    }
     kept = sorted(kept_steps(point.probes.outputs, point.training.steps))
     frames = {
-        "runs": runs,
+        "runs": _runs(stack, ended, made_by),
         "steps": of_runs(result.steps, ids),
         "layers": of_runs(result.layers, ids),
         "modes": completed(of_runs(result.modes, ids), "modes"),
         "outputs": with_limits(of_runs(result.outputs, ids), len(data_of(point).x), kept, limit_outputs(point, kept)),
     }
     return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
+
+
+def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str, Any]) -> pd.DataFrame:
+    """The rows of `runs` of a stack that failed, which is all there is of it."""
+    ended = {"status": "failed", "reason": reason, "last_step": last_step, "step_size": math.nan, "seconds": 0.0}
+    return _runs(stack, ended, made_by)
+
+
+def _runs(stack: Stack, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
+    """A row a run: how it ended, and what is known of it before it starts."""
+    net = network(stack.point)
+    return pd.DataFrame(
+        {
+            "run_id": [run.run_id for run in stack.runs],
+            **ended,
+            "smooth": not activation(stack.point.network.activation).kinks,
+            "parameters": net.parameter_count,
+            "device": made_by["device"],
+            "torch": made_by["versions"]["torch"],
+            "ntkrun": ntkrun.__version__,
+            "commit": made_by["commit"] or "",
+            **{f"predicted_{name}": _known(formula, net) for name, formula in PREDICTED.items()},
+        }
+    )
 
 
 def _limit(point: Point) -> tuple[np.ndarray | None, str]:

@@ -13,7 +13,7 @@ from experiments import framework, runner, summary
 from experiments.drawing import canvas, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.errors import UserError
-from ntkrun.lab.execute import Nobody
+from ntkrun.lab.watch import Nobody
 
 CONFIG = """\
 name: tiny

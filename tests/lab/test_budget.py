@@ -11,15 +11,16 @@ from ntkrun.engine import memory as memory_of_machine
 from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.memory import GIB
 from ntkrun.errors import UserError
+from ntkrun.lab import attempt
 from ntkrun.lab import budget as budgets
-from ntkrun.lab import execute
 from ntkrun.lab.budget import MOST_RUNS, bytes_for, cut, largest, recut, stacks_within
 from ntkrun.lab.config import Sweep, parse_config
-from ntkrun.lab.execute import Nobody, run_sweep
+from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.plan import Stack, plan
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Results
 from ntkrun.lab.tasks import task_of
+from ntkrun.lab.watch import Nobody
 
 CPU = torch.device("cpu")
 TEXT = """\
@@ -49,7 +50,7 @@ class _Watching(Nobody):
     def committed(self, stack: Stack, result: object) -> None:
         self.ran.append((stack.point.network.width, stack.seeds))
 
-    def halved(self, stack: Stack) -> None:
+    def halved(self, stack: Stack, why: str) -> None:
         self.too_large.append(len(stack.runs))
 
 
@@ -162,45 +163,36 @@ def test_cutting_and_cutting_again() -> None:
 def test_a_stack_that_runs_out_of_memory_is_halved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    real = execute.run_stack
+    real = attempt.run_stack
 
     def of_little_memory(task, *arguments, **options):  # type: ignore[no-untyped-def]
         if len(task.seeds) > 2:
             raise error
         return real(task, *arguments, **options)
 
-    monkeypatch.setattr(execute, "run_stack", of_little_memory)
+    monkeypatch.setattr(attempt, "run_stack", of_little_memory)
     results, watch = _run(tmp_path, None)
     assert watch.too_large == [7, 3, 7, 3]
     assert sorted(seed for width, seeds in watch.ran if width == 8 for seed in seeds) == list(range(7))
     assert (results.runs["status"] == "done").all()
 
 
-def test_a_single_run_that_runs_out_of_memory_is_a_sentence_and_finished_runs_are_kept(
+def test_a_single_run_that_runs_out_of_memory_has_failed_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = execute.run_stack
+    real = attempt.run_stack
 
-    def of_no_memory_for_wide_ones(task, *arguments, **options):  # type: ignore[no-untyped-def]
-        if task.network.width == 64:
+    def of_no_memory_for_narrow_ones(task, *arguments, **options):  # type: ignore[no-untyped-def]
+        if task.network.width == 8:
             raise MemoryError
         return real(task, *arguments, **options)
 
-    monkeypatch.setattr(execute, "run_stack", of_no_memory_for_wide_ones)
-    with pytest.raises(UserError, match=r"network\.width 64: one network of .*Finished runs are kept"):
-        _run(tmp_path, None)
-    monkeypatch.undo()
-    _, watch = _run(tmp_path, None)
+    monkeypatch.setattr(attempt, "run_stack", of_no_memory_for_narrow_ones)
+    results, watch = _run(tmp_path, None)
     assert watch.ran == [(64, list(range(7)))]
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*arguments: object, **options: object) -> None:
-        raise RuntimeError("shapes differ")
-
-    monkeypatch.setattr(execute, "run_stack", wrong)
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        _run(tmp_path, None)
+    assert results.runs["status"].tolist() == ["failed"] * 7 + ["done"] * 7
+    assert results.runs["reason"][0].startswith("network.width 8: one network of ")
+    assert results.runs["reason"][0].endswith("; it did not fit")
 
 
 def test_a_profile_has_a_column_a_width_and_fits_80_columns(tmp_path: Path) -> None:

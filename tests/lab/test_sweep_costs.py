@@ -1,16 +1,17 @@
 """Estimates of a sweep: which grid points, how many stacks, and when it is worth measuring."""
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
 from ntkrun import terminal
 from ntkrun.engine.rates import Rates
-from ntkrun.engine.stack import StackResult
 from ntkrun.lab import costs
 from ntkrun.lab.budget import cut
 from ntkrun.lab.config import parse_config
 from ntkrun.lab.costs import estimates, rough_seconds, seconds_of
+from ntkrun.lab.engines import Done
 from ntkrun.lab.plan import Stack, plan, stacks
 
 CPU = torch.device("cpu")
@@ -73,7 +74,8 @@ def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     progress.begins([narrow, wide], 0)
     assert said == ["14 runs to do, 0 of 14 done already, about 80 s left"]
     now[0] = 10.0  # a quarter of the estimate: 40 s are left at a pace of (10 + 20)/(40 + 20)
-    progress.committed(narrow, StackResult({}, {}, {}, {}, {}, [], 10.0))
+    ended = pd.DataFrame({"status": ["done"] * 7, "reason": ""})
+    progress.committed(narrow, Done({"runs": ended, "steps": pd.DataFrame()}, {}, 10.0, {}))
     assert said[-1].endswith("7/14 runs, 20 s left")
-    progress.halved(wide)
+    progress.halved(wide, "do not fit into memory")
     assert said[-1] == "width 64: 7 runs at once do not fit into memory; going on with 4"

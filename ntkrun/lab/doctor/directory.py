@@ -11,12 +11,11 @@ from ntkrun.errors import UserError
 from ntkrun.lab.doctor.findings import Finding, torn
 from ntkrun.lab.doctor.runs import runs_and_kernels, stacks_of
 from ntkrun.lab.files import TEMPORARY, inside
-from ntkrun.lab.store import LARGEST_TEXT, Store
+from ntkrun.lab.store import FOLDERS, LARGEST_TEXT, Store
 from ntkrun.lab.tables import TABLES
 from ntkrun.reading import Unreadable, read_json
 
 ASIDE = "set-aside"
-FOLDERS = ("stacks", "kernels", "figures", ASIDE)
 FILES = ("sweep.yaml", "plan.parquet", "claims.json", ".lock", *(f"{table}.parquet" for table in TABLES))
 AGAIN = "run the sweep again to write it anew"
 
@@ -60,7 +59,7 @@ def _strays(root: Path, busy: bool) -> Iterator[Finding]:
 
 def _foreign(root: Path) -> Iterator[Finding]:
     for path in sorted(root.iterdir()):
-        known = FOLDERS if path.is_dir() else FILES
+        known = (*FOLDERS, ASIDE) if path.is_dir() else FILES
         if path.name not in known and not path.name.startswith(TEMPORARY):
             yield Finding(path.name, "not a file of ntkrun's", "it is left alone", "note")
     aside = root / ASIDE

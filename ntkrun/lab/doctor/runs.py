@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ntkrun.errors import UserError
+from ntkrun.lab.checkpoints import runs_of
 from ntkrun.lab.doctor.findings import Finding, torn
 from ntkrun.lab.files import inside
 from ntkrun.lab.store import Store
@@ -45,6 +46,8 @@ def runs_and_kernels(store: Store, stacks: Mapping[str, pd.DataFrame], busy: boo
         except UserError as error:
             yield torn(where, error, ASIDE)
     yield from _lost(store.plan(), finished, kept)
+    if not busy:
+        yield from _checkpoints(store.root, set(finished["run_id"]))
 
 
 def _kernel_files(root: Path) -> list[Path]:
@@ -67,6 +70,18 @@ def _doubled(stacks: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
                 yield Finding(where, what, ASIDE, "aside")
             else:
                 yield Finding(where, what, f"move it away, and {REPEAT}")
+
+
+def _checkpoints(root: Path, ended: set[str]) -> Iterator[Finding]:
+    """Those that say of no run, and those of stacks that have ended since."""
+    folder = inside(root, "checkpoints")
+    for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
+        where = f"checkpoints/{path.name}"
+        runs = runs_of(path)
+        if not runs:
+            yield Finding(where, "no checkpoint that can be read", ASIDE, "aside")
+        elif ended.intersection(runs):
+            yield Finding(where, "of a stack that has ended", "--fix removes it", "remove")
 
 
 def _lost(plan: pd.DataFrame, finished: pd.DataFrame, kept: Mapping[str, Path]) -> Iterator[Finding]:
