@@ -48,7 +48,8 @@ _Dumper.yaml_implicit_resolvers = {}
 for _tag, _pattern in _SCALARS:
     _Dumper.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), None)
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), None)
 
 
 class Document:

@@ -60,7 +60,7 @@ _NONE = pd.DataFrame({"run_id": [], "status": []})
 
 def _doubled(stacks: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
     """Of stacks that share runs, one that has nothing of its own is moved aside; others are for a person to choose."""
-    left = {name: set(frame["run_id"]) for name, frame in stacks.items()}
+    left = {name: set(frame["run_id"]) for name, frame in stacks.items() if (frame["status"] != "failed").any()}
     for name in sorted(left):
         others = set().union(*(ids for other, ids in left.items() if other != name))
         if shared := left[name] & others:
