@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.framework import Experiment, Planned, sweeps_of
-from experiments.summary import write_summary
 from experiments.writing import write_experiment
 from ntkrun.closing import draw, judge
 from ntkrun.errors import UserError
@@ -15,6 +14,7 @@ from ntkrun.lab.execute import outlook, resolve_device, run_sweep
 from ntkrun.lab.forecast import Forecast, forecast, together
 from ntkrun.lab.store import Results
 from ntkrun.lab.watch import Watch
+from ntkrun.reporting import gathered, written
 
 WORST_FIRST = (2, 4, 1, 3, UNDECIDED, 0)  # exit codes, where several hold
 Say = Callable[[str], None]
@@ -26,17 +26,18 @@ def root_of(results: Path, preset: str) -> Path:
 
 
 def ahead(
-    experiments: Sequence[Experiment], preset: str, root: Path, device: str
+    experiments: Sequence[Experiment], preset: str, root: Path, device: str, retry_failed: bool = False
 ) -> list[tuple[Sweep, Forecast | UserError]]:
     """Every sweep, validated, with what its missing runs will take, or why that cannot be told: data that are not at
     hand."""
     resolve_device(device)  # a wrong one is a mistake, not a sweep that cannot be told
-    return [(sweep, _ahead(sweep, root, device)) for sweep in (each.load(preset) for each in sweeps_of(experiments))]
+    sweeps = (each.load(preset) for each in sweeps_of(experiments))
+    return [(sweep, _ahead(sweep, root, device, retry_failed)) for sweep in sweeps]
 
 
-def _ahead(sweep: Sweep, root: Path, device: str) -> Forecast | UserError:
+def _ahead(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecast | UserError:
     try:
-        return forecast(outlook(sweep, root, device))
+        return forecast(outlook(sweep, root, device, retry_failed=retry_failed))
     except UserError as error:
         return error
 
@@ -79,6 +80,7 @@ def reproduce(
     device: str = "auto",
     watch: Callable[[], Watch] | None = None,
     say: Say = lambda line: None,
+    retry_failed: bool = False,
 ) -> tuple[list[dict[str, Any]], int]:
     """The documents of the experiments (result.json) and the exit code by their verdicts.
 
@@ -92,7 +94,7 @@ def reproduce(
         for planned in experiment.sweeps:
             if planned.config not in results:
                 say(f"{experiment.name}: sweep {planned.config}")
-                results[planned.config] = _swept(planned, preset, root, device, watch)
+                results[planned.config] = _swept(planned, preset, root, device, watch, retry_failed)
                 verdicts[planned.config] = judge(results[planned.config])[0]
                 if preset != "smoke" and not results[planned.config].figures_are_current():
                     draw(results[planned.config])
@@ -102,15 +104,18 @@ def reproduce(
             exit_code(found.verdicts[name], tables, tables.config().get("expect"))
             for name, tables in found.results.items()
         ]
-        page = write_summary(root)  # each time: an interrupt leaves one that speaks of what there is
-        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {page}")
+        page = gathered([root])  # each time: an interrupt leaves one that speaks of what there is
+        summary, report = (written(page, root / name) for name in ("summary.md", "report.html"))
+        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
     return documents, _worst(codes, preset)
 
 
-def _swept(planned: Planned, preset: str, root: Path, device: str, watch: Callable[[], Watch] | None) -> Results:
+def _swept(
+    planned: Planned, preset: str, root: Path, device: str, watch: Callable[[], Watch] | None, retry_failed: bool
+) -> Results:
     watching = watch() if watch else None
     try:
-        return run_sweep(planned.load(preset), root, device, watching)
+        return run_sweep(planned.load(preset), root, device, watching, retry_failed=retry_failed)
     finally:
         if watching:
             watching.close()

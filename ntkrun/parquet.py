@@ -18,6 +18,13 @@ _TORN = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 def read_parquet(path: str | Path, columns: Collection[str] | None = None, most: int = LARGEST_FILE) -> pa.Table:
     """The table in a file of at most so many bytes, or some of its columns; columns of other kinds are left out. Raises
     Unreadable."""
+    return read_noted(path, columns, most)[0]
+
+
+def read_noted(
+    path: str | Path, columns: Collection[str] | None = None, most: int = LARGEST_FILE
+) -> tuple[pa.Table, dict[bytes, bytes]]:
+    """The same, and what is noted in the file's schema."""
     with opened(path, most) as file:
         try:
             packed = pq.ParquetFile(file)
@@ -30,16 +37,7 @@ def read_parquet(path: str | Path, columns: Collection[str] | None = None, most:
             table.validate(full=True)  # text that is no text, offsets that point nowhere
         except _TORN as error:
             raise Unreadable(_said(error)) from None
-        return table.replace_schema_metadata(None)
-
-
-def read_metadata(path: str | Path) -> dict[bytes, bytes]:
-    """What is noted in a file's schema. Raises Unreadable."""
-    with opened(path, LARGEST_FILE) as file:
-        try:
-            return dict(pq.read_schema(file).metadata or {})
-        except _TORN as error:
-            raise Unreadable(_said(error)) from None
+        return table.replace_schema_metadata(None), dict(packed.schema_arrow.metadata or {})
 
 
 def _plain(kind: Any) -> bool:

@@ -43,6 +43,14 @@ def read_bytes(path: str | Path, most: int) -> bytes:
             raise Unreadable(getattr(error, "strerror", None) or "it does not fit into memory") from None
 
 
+def holds(path: str | Path, raw: bytes) -> bool:
+    """Whether just these bytes stand in a plain file."""
+    try:
+        return read_bytes(path, len(raw)) == raw
+    except Unreadable:
+        return False
+
+
 def read_text(path: str | Path, most: int) -> str:
     """The text of a plain file in UTF-8. Raises Unreadable."""
     try:

@@ -51,7 +51,8 @@ class Checkpoint:
 
     def flows(self, first: Flows) -> Flows:
         """Those of the step, from the `first` of the runs that still go on."""
-        return first.at(self.tensors["linear"], self.tensors["linear_velocity"])
+        device = first.start.device
+        return first.at(*(self.tensors[name].to(device) for name in ("linear.coordinates", "linear.velocity")))
 
     def recorded(self) -> Recorded:
         """What was recorded until then, to be added to."""
@@ -96,7 +97,8 @@ def checkpoint(now: Standing, flows: Flows, recorded: Recorded, seconds: float) 
         "columns": {table: list(columns) for table, columns in tables.items()},  # tensors by name have no order
         "seconds": seconds,
     }
-    tensors = {"linear": flows.linear, "linear_velocity": flows.velocity, **_named("params", now.params)}
+    tensors = {"linear.coordinates": flows.coordinates, "linear.velocity": flows.velocity}
+    tensors |= _named("params", now.params)
     if now.velocity is not None:
         tensors |= _named("velocity", now.velocity)
     if now.distances is not None:

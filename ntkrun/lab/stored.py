@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ntkrun import parquet
 from ntkrun.errors import UserError
 from ntkrun.lab.files import inside
 from ntkrun.lab.tables import TABLES
 from ntkrun.lab.yaml_reader import LARGEST_CONFIG, Document
 from ntkrun.npz import read_npz
-from ntkrun.parquet import LARGEST_FILE, read_parquet
+from ntkrun.parquet import LARGEST_FILE
 from ntkrun.printable import printable
 from ntkrun.reading import Unreadable, read_bytes, read_text
 
@@ -73,11 +74,17 @@ class _Wrong(Exception):
 def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
     """A table of this kind (a key of COLUMNS), or some of its columns. Raises UserError for whatever else may stand
     there."""
+    return read_noted(path, kind, columns)[0]
+
+
+def read_noted(path: Path, kind: str, columns: list[str] | None = None) -> tuple[pd.DataFrame, dict[bytes, bytes]]:
+    """The same, and what is noted in the file's schema."""
     wanted = {name: COLUMNS[kind][name] for name in columns} if columns else COLUMNS[kind]
     try:
-        frame = _frame(read_parquet(path, columns), wanted, NUMBER if kind in _OF_NUMBERS else ANY)
+        table, noted = parquet.read_noted(path, columns)
+        frame = _frame(table, wanted, NUMBER if kind in _OF_NUMBERS else ANY)
         _check_values(frame, kind)
-        return frame
+        return frame, noted
     except (Unreadable, _Wrong) as error:
         raise UserError(f"{path}: cannot be read as a table ({printable(str(error))}); {CURE}") from None
 
@@ -118,8 +125,8 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         document = Document(read_text(path, LARGEST_CONFIG), path.name)
         said = document.plain() if not document.problems else None
-        if not isinstance(said, dict) or not isinstance(said.get("config"), dict):
-            raise Unreadable("it holds no config")
+        if not isinstance(said, dict) or not all(isinstance(said.get(key), dict) for key in ("config", "made_by")):
+            raise Unreadable("it holds no config, or not what made it")
     except Unreadable as error:
         why = printable(str(error))
         raise UserError(f"{path}: cannot be read ({why}); run the sweep again to write it anew") from None

@@ -53,7 +53,14 @@ def test_a_healthy_directory_is_fine_and_stays_as_it_is(store: Store) -> None:
 def _stray_files(store: Store) -> None:
     (store.root / ".tmp-1.parquet").write_bytes(b"torn")
     (store.root / "stacks" / ".tmp-2").mkdir()
-    (store.root / "kernels" / ".tmp-3.npz").symlink_to("nowhere")
+    (store.root / "kernels" / ".tmp-3.npz").write_bytes(b"torn")
+    for path in store.root.rglob(".tmp-*"):
+        os.utime(path, (0, 0))
+
+
+def _dead_writer(store: Store) -> None:
+    (store.root / ".writers" / "dead.json").write_text("{}")
+    os.utime(store.root / ".writers" / "dead.json", (0, 0))
 
 
 def _torn_table(store: Store) -> None:
@@ -89,6 +96,7 @@ def _kernels_of_nobody(store: Store) -> None:
     ("harm", "where"),
     [
         (_stray_files, [".tmp-1.parquet", "kernels/.tmp-3.npz", "stacks/.tmp-2"]),
+        (_dead_writer, [".writers/dead.json"]),
         (_torn_table, ["runs.parquet"]),
         (_table_of_other_numbers, ["runs.parquet"]),
         (_no_tables, ["runs.parquet"]),
@@ -205,7 +213,7 @@ def test_a_copy_elsewhere_with_new_times_opens_unchanged(store: Store, tmp_path:
         for table in ("plan", "runs", "steps", "layers", "modes", "outputs"):
             pd.testing.assert_frame_equal(getattr(found, table), getattr(before, table))
         assert examine(copy) == []
-        assert not Store(copy).busy()
+        assert not Store(copy).writers()
     finally:
         for path in (copy, *copy.rglob("*")):
             path.chmod(0o755)

@@ -4,6 +4,7 @@ Reading only, so that a directory of any origin, or one that may only be read, c
 """
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from ntkrun.errors import UserError
 from ntkrun.lab.doctor.findings import Finding, torn
 from ntkrun.lab.doctor.runs import runs_and_kernels, stacks_of
 from ntkrun.lab.files import TEMPORARY, inside
+from ntkrun.lab.lease import dead
 from ntkrun.lab.store import FOLDERS, LARGEST_TEXT, Store
 from ntkrun.lab.tables import TABLES
 from ntkrun.reading import Unreadable, read_json
 
 ASIDE = "set-aside"
-FILES = ("sweep.yaml", "plan.parquet", "claims.json", ".lock", *(f"{table}.parquet" for table in TABLES))
+FILES = ("sweep.yaml", "plan.parquet", "claims.json", "report.html", ".lock", *(f"{table}.parquet" for table in TABLES))
+FRESH = 60.0  # seconds: no single file takes longer to write
 AGAIN = "run the sweep again to write it anew"
 
 
@@ -28,7 +31,7 @@ def examine(root: Path) -> list[Finding]:
     if links := list(_links(root)):
         return links  # nothing is read through them
     store = Store(root)
-    busy = store.busy()
+    busy = bool(store.writers())
     found = [*_strays(root, busy), *_foreign(root), *_texts(root)]
     stacks, of_stacks = stacks_of(root)
     found += of_stacks
@@ -53,8 +56,13 @@ def _strays(root: Path, busy: bool) -> Iterator[Finding]:
         yield Finding(".", "a process is writing here now", "look again when it has ended", "note")
         return
     for path in sorted(root.rglob(f"{TEMPORARY}*")):
-        if ASIDE not in path.relative_to(root).parts:
-            yield Finding(str(path.relative_to(root)), "left by a killed process", "--fix removes it", "remove")
+        where = str(path.relative_to(root))
+        if time.time() - path.lstat().st_mtime < FRESH:  # plot and claims write without a lease
+            yield Finding(where, "being written, or just left by a killed process", "look again in a minute", "note")
+        elif ASIDE not in path.relative_to(root).parts:
+            yield Finding(where, "left by a killed process", "--fix removes it", "remove")
+    for path in dead(root):
+        yield Finding(str(path.relative_to(root)), "the lease of a process that is dead", "--fix removes it", "remove")
 
 
 def _foreign(root: Path) -> Iterator[Finding]:

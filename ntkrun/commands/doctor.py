@@ -32,7 +32,7 @@ def doctor(
     if fix and run_dir is None:
         raise UserError("doctor --fix: name the results directory to put right, as in results/width")
     found = examine(run_dir) if run_dir else []
-    if fix and run_dir and Store(run_dir).busy():
+    if fix and run_dir and Store(run_dir).writers():
         raise StoreBusy(f"{run_dir}: a process is writing here; --fix waits for no one: run it when that has ended")
     left = repair(run_dir, found) if fix and run_dir else found
     mended = [finding for finding in found if finding.wrong and finding not in left]
