@@ -55,8 +55,9 @@ def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any
 
 
 def json_text(document: Any) -> str:
-    """Strict JSON: what is not a finite number is null."""
-    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    """Strict JSON: what is not a finite number is null; text that could drive a terminal is escaped."""
+    text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    return text if text.replace("\n", "").isprintable() else json.dumps(_finite(document), indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

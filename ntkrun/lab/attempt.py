@@ -59,10 +59,10 @@ def _outcome(error: Exception, last_step: int) -> Outcome:
     log = "".join(traceback.format_exception(error))
     if _of_memory(error):
         return OutOfMemory(last_step, log)
-    if isinstance(error, UserError):  # of the grid point: seeds have no say in it
-        return Failed(str(error), last_step, log, every_run=True)
     said = str(error).strip().splitlines()
-    return Failed(": ".join([type(error).__name__, *said[:1]]), last_step, log)
+    if isinstance(error, UserError):  # of the grid point: seeds have no say in it
+        return Failed("; ".join(said), last_step, log, every_run=True)
+    return Failed(": ".join([type(error).__name__.lstrip("_"), *said[:1]]), last_step, log)
 
 
 def _of_memory(error: Exception) -> bool:

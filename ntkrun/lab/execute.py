@@ -1,18 +1,19 @@
 """Plan minus store -> engine -> store."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.engines.local import Local
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
@@ -50,13 +51,16 @@ def run_sweep(
     watch: Watch | None = None,
     memory: float | None = None,
     profile: Profile | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
 ) -> Results:
     """Run what is missing of a sweep into `results`/<name>, and return its tables.
 
     Runs that are finished there are never run again. An interrupt keeps every finished stack. Runs are stacked within
-    `memory` GiB (None: three quarters of what is free); a stack that does not fit after all is halved. `profile` is
-    told where the time went. Raises UserError for a device that is not there, a directory that cannot be written or is
-    in use, data that cannot be had, and a network that does not fit.
+    `memory` GiB (None: three quarters of what is free); a stack that does not fit after all, or fails, is halved. A run
+    that fails by itself is recorded as failed and left alone from then on, unless `retry_failed`; `fail_fast` ends the
+    sweep there. `profile` is told where the time went. Raises UserError for a device that is not there, a directory
+    that cannot be written or is in use, data that cannot be had, and a network that is known not to fit.
     """
     watch = watch or Nobody()
     where = resolve_device(device)
@@ -66,37 +70,52 @@ def run_sweep(
 
     checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
 
-    def stacked(finished: set[str]) -> list[Stack]:
-        missing = [run for run in runs if run.run_id not in finished]
-        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
-        elsewhere = {run for stack in begun for run in stack.runs}
-        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
+    def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
+        missing = _missing(runs, finished, () if retry_failed else failed)
+        return checkpoints.stacked(list(missing), budget)
 
-    stacked(store.finished())  # what does not fit is said before anything is written
+    stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
     with store.writing():
-        finished = store.finished()
-        missing = stacked(finished)
+        if retry_failed:
+            store.forget_failed({run.run_id for run in runs})
+        finished, failed = store.finished(), store.failed()
+        missing = stacked(finished, failed)
         made_by = provenance(where)
         store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
-        watch.begins(missing, sum(run.run_id in finished for run in runs))
-        try:
-            engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
-            Loop(store, watch, profile, made_by, budget).through(engine, missing)
-        finally:
-            store.write_tables()
-            checkpoints.remove_stale(store.finished())
+        watch.begins(missing, *(sum(run.run_id in ended for run in runs) for ended in (finished, failed)))
+        interrupts = Interrupts()
+        checkpoints = replace(checkpoints, stopping=interrupts.asked)
+        engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
+        with interrupts.heard():
+            try:
+                Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).through(engine, missing)
+            except BaseException:
+                interrupts.be_patient()
+                store.write_tables()  # of what there is; a second interrupt stops this at once
+                raise
+            with interrupts.finished_first():
+                store.write_tables()
+        checkpoints.remove_stale(store.finished())
     return store.read()
 
 
+def _missing(runs: Iterable[Run], finished: Collection[str], failed: Collection[str]) -> Iterator[Run]:
+    return (run for run in runs if run.run_id not in finished and run.run_id not in failed)
+
+
 def outlook(
-    sweep: Sweep, results: str | Path = "results", device: str = "auto", memory: float | None = None
+    sweep: Sweep,
+    results: str | Path = "results",
+    device: str = "auto",
+    memory: float | None = None,
+    retry_failed: bool = False,
 ) -> Outlook:
     """What `run_sweep` would do, without doing it."""
     where = resolve_device(device)
     runs = plan(sweep)
     path = Path(results) / sweep.name
-    finished = Store(path).finished()
-    missing = tuple(run for run in runs if run.run_id not in finished)
+    store = Store(path)
+    missing = tuple(_missing(runs, store.finished(), () if retry_failed else store.failed()))
     ahead = estimates(stacks_within(missing, bytes_for(memory, where), where), where)
     return Outlook(runs, missing, tuple(ahead), notes_on(runs), path)
 

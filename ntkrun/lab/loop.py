@@ -10,6 +10,7 @@ from typing import Any
 from ntkrun.engine.footprint import Footprint
 from ntkrun.lab.budget import recut, too_large
 from ntkrun.lab.engines import Done, Engine, Failed, OutOfMemory
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Store
@@ -27,6 +28,8 @@ class Loop:
     profile: Profile | None
     made_by: dict[str, Any]
     budget: int
+    fail_fast: bool
+    interrupts: Interrupts
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
@@ -40,10 +43,14 @@ class Loop:
                     waiting.extend(again)
                 else:
                     self.failed(stack, outcome)
+                    if self.fail_fast:
+                        return
+                self.interrupts.stop_if_asked()
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()
-        self.store.commit(outcome.frames, outcome.kernels)
+        with self.interrupts.finished_first():
+            self.store.commit(outcome.frames, outcome.kernels)
         if self.profile is not None:
             self.profile.add(stack.point, outcome.phases)
             self.profile.add(stack.point, {"writing": time.perf_counter() - started})
@@ -60,7 +67,8 @@ class Loop:
 
     def failed(self, stack: Stack, outcome: OutOfMemory | Failed) -> None:
         reason = outcome.reason if isinstance(outcome, Failed) else self.did_not_fit(stack)
-        log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
+        with self.interrupts.finished_first():
+            log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
         self.watch.failed(stack, reason, outcome.last_step, log)
 
     def did_not_fit(self, stack: Stack) -> str:

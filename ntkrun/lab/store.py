@@ -3,6 +3,7 @@
     sweep.yaml          the resolved config and what made it
     plan.parquet        one row a planned run: its id, every config value, its seed
     stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
+    stacks/<name>-failed/  one folder a stack that failed: its rows of `runs`, and log.txt
     checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
@@ -10,33 +11,49 @@
     claims.json         the verdicts on the present plan's claims
 
 Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
-complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there.
+complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there:
+docs/reliability.md.
 """
 
 import hashlib
 import json
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 import ntkrun
-from ntkrun.errors import StoreBusy, UserError
-from ntkrun.lab.files import TEMPORARY, flush, replace_file, sentence_for
-from ntkrun.lab.tables import TABLES, completed
+from ntkrun.errors import UserError
+from ntkrun.lab.files import (
+    flush,
+    folder_beside,
+    inside,
+    make_folder,
+    remove_strays,
+    replace_file,
+    sentence_for,
+    temporary_name,
+    written_beside,
+)
+from ntkrun.lab.lease import LEASE, WHOLE, WRITERS, Lease, Writer, leased, moment, writers
+from ntkrun.lab.stored import check_id, read_description, read_kernels, read_noted, read_stack, read_table
+from ntkrun.lab.tables import TABLES, concatenated, in_order, plan_frame
+from ntkrun.lab.yaml_reader import dump
+from ntkrun.parquet import LARGEST_FILE
+from ntkrun.reading import Unreadable, holds, read_bytes, read_json
 
+FOLDERS = ("stacks", "checkpoints", "kernels", "figures", WRITERS)
 FAILED, LOG = "-failed", "log.txt"  # ends the name of the folder of a stack that failed; says why, within
 _FINGERPRINT = b"ntkrun.made_from"
+LARGEST_TEXT = 2**26  # bytes of claims.json and the captions
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Results:
 
     def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
         """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
-        path = self.path / "figures" / f"{stem}.{ending}"
+        path = inside(self.path, "figures", f"{stem}.{ending}")
         with sentence_for(path):
             replace_file(path, save)
         return path
@@ -66,8 +83,9 @@ class Results:
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
-        with sentence_for(self.path / "figures"):
-            replace_file(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+        file = inside(self.path, "figures", "captions.json")
+        with sentence_for(file):
+            replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def config(self) -> dict[str, Any]:
         """The resolved config that the sweep was last run with."""
@@ -76,17 +94,17 @@ class Results:
     def write_claims(self, text: str) -> None:
         """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
         a directory which may only be read can be judged."""
-        path = self.path / "claims.json"
+        path = inside(self.path, "claims.json")
         with sentence_for(path):
-            if path.exists() and path.read_bytes() == text.encode():
+            if holds(path, text.encode()):
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def captions(self) -> dict[str, str]:
         """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
         try:
-            drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            drawn = read_json(inside(self.path, "figures", "captions.json"), LARGEST_TEXT)
+        except (Unreadable, UserError):
             return {}
         current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
         return dict(drawn["captions"]) if current else {}
@@ -97,13 +115,14 @@ class Results:
 
 
 def read_results(path: str | Path) -> Results:
-    """The results in a sweep's directory, as in `read_results("results/width")`. Reads only; safe while a sweep is
-    running."""
+    """The results in a directory such as results/width. Reads only; safe while a sweep is running."""
     return Store(Path(path)).read()
 
 
 class Store:
     """The results directory of one sweep."""
+
+    _lease: Lease  # when it is held for writing
 
     def __init__(self, root: Path):
         self.root = root
@@ -111,177 +130,194 @@ class Store:
     # ---------------------------------------------------------------- writing
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the directory for writing. Raises StoreBusy if another process does, UserError if it cannot be
-        written."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.root / ".lock")
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreBusy(
-                f"{self.root}: another ntkrun process is writing here; wait for it or choose --results"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
-            ) from None
-        try:
-            with sentence_for(self.root):
-                self._sweep_temporaries()
-                yield
-        finally:
-            lock.release()
+    def writing(self, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
+        """Hold the directory for writing, or for a shard of its sweep. Raises StoreBusy if another process does,
+        UserError if it cannot be written."""
+        folders = [self.root, *(inside(self.root, name) for name in FOLDERS)]
+        with ExitStack() as held:
+            try:
+                make_folder(self.root)
+                self._lease = held.enter_context(leased(self.root, shard))
+            except OSError as error:
+                why = f"cannot write results here ({error.strerror}); choose another --results"
+                raise UserError(f"{self.root}: {why}") from None
+            held.enter_context(sentence_for(self.root))
+            remove_strays(folders, self._lease.now() - LEASE)
+            yield
 
-    def busy(self) -> bool:
-        """Whether a process is writing here at this moment."""
-        if not (self.root / ".lock").exists():
-            return False
-        lock = filelock.FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        except OSError:
-            return False  # a directory that may only be read: nobody like us writes there
-        lock.release()
-        return False
+    def writers(self) -> list[Writer]:
+        """The processes that are writing here at this moment."""
+        return writers(inside(self.root, WRITERS).parent)
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
-        replace_file(self.root / "plan.parquet", lambda path: _to_parquet(_plan_frame(planned), path))
-        text = "# Written by ntkrun: the config with every default, and what ran it.\n" + yaml.safe_dump(
-            description, sort_keys=False, allow_unicode=True, width=120
-        )
+        text = f"# Written by ntkrun: the config with every default, and what ran it.\n{dump(description)}"
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(self.root / "plan.parquet", lambda path: _to_parquet(plan_frame(planned), path))
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
         """Make a stack's runs finished, all at once: `frames` holds its part of each table, `kernels` maps run_id
-        to step to K."""
-        for run_id, of_run in kernels.items():
-            replace_file(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
-        with self._new_folder(stack_name(frames["runs"]["run_id"])) as folder:
+        to step to K. Raises StoreBusy where another process has taken over."""
+        with ExitStack() as ready:
+            files = {}
+            for run_id, of_run in kernels.items():
+                path = self._kernel_file(run_id)
+                files[path] = ready.enter_context(written_beside(path, partial(_to_npz, of_run)))
+            folder = ready.enter_context(folder_beside(self.root / "stacks"))
             for table, frame in frames.items():
                 _to_parquet(frame, folder / f"{table}.parquet")
+            self._publish(files, folder, stack_name(frames["runs"]["run_id"]))
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
         """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
         returns."""
-        with self._new_folder(name := stack_name(runs["run_id"]) + FAILED) as folder:
+        with folder_beside(self.root / "stacks") as folder:
             _to_parquet(runs, folder / "runs.parquet")
             (folder / LOG).write_text(log, encoding="utf-8")
-        return self.root / "stacks" / name / LOG
+            return self._publish({}, folder, stack_name(runs["run_id"]) + FAILED) / LOG
 
-    @contextmanager
-    def _new_folder(self, name: str) -> Iterator[Path]:
-        """A folder of stacks/ that appears whole or not at all, with what is put into it within."""
-        stacks = self.root / "stacks"
-        folder = stacks / f"{TEMPORARY}{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
-        yield folder
+    def _publish(self, files: dict[Path, Path], folder: Path, name: str) -> Path:
+        """Flush the folder of a stack; then give its kernels (`files`, by what they are to be called) and it their
+        names, its own last. Where a stack of that name is there already, it stands. Returns the stack's folder."""
         for path in folder.iterdir():
             flush(path)
         flush(folder)
-        folder.rename(stacks / name)
-        flush(stacks)
+        with moment(self.root):
+            self._lease.check()
+            for path, temporary in files.items():
+                temporary.replace(path)
+            for parent in {path.parent for path in files}:
+                flush(parent)
+            final = folder.with_name(name)
+            if not final.exists():
+                folder.rename(final)
+                flush(final.parent)
+        return final
 
-    def write_tables(self) -> None:
-        """Make the tables from the stacks, for people and for other tools."""
-        made_from = self._made_from()
-        if self._tables_made_from() == made_from:
+    def forget_failed(self, run_ids: Collection[str]) -> None:
+        """Make the runs among these that failed missing again, and those that failed with them."""
+        for folder in filter(_is_failed, self.stack_folders()):
+            if not set(run_ids).isdisjoint(_ids(folder)):
+                with moment(self.root):
+                    self._lease.check()
+                    doomed = folder.rename(temporary_name(folder))
+                shutil.rmtree(doomed)
+
+    def write_tables(self, anew: bool = False) -> None:
+        """Make the tables from the stacks, for people and for other tools; `anew` whatever stands there."""
+        self._lease.check()
+        folders = self.stack_folders()
+        made_from = self._made_from(folders)
+        if not anew and self._from_tables(made_from) is not None:
             return
-        results = self._assemble()
-        for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all
-            frame = getattr(results, table)
-            replace_file(self._table(table), lambda path, frame=frame: _to_parquet(frame, path, made_from))  # type: ignore[misc]
+        results = self._assemble(folders, made_from)
+        for table in reversed(TABLES):  # runs.parquet last: while a sweep's other tables are new, it vouches for none
+            save = partial(_to_parquet, getattr(results, table), made_from=made_from.encode())
+            replace_file(self._table(table), save)
 
     # ---------------------------------------------------------------- reading
 
     def finished(self) -> set[str]:
-        """The ids of all runs that need not run again, of this plan or another."""
-        return {
-            run_id
-            for folder in self._stack_folders()
-            for run_id in _read(folder / "runs.parquet", ["run_id"])["run_id"]
-        }
+        """The ids of all runs that ended, done or diverged, of this plan or another."""
+        return {run_id for folder in self.stack_folders() if not _is_failed(folder) for run_id in _ids(folder)}
+
+    def failed(self) -> dict[str, Path]:
+        """The ids of all runs that failed, of this plan or another, and where it says why."""
+        failed = filter(_is_failed, self.stack_folders())
+        return {run_id: folder / LOG for folder in failed for run_id in _ids(folder)}
 
     def plan(self) -> pd.DataFrame:
         """One row a planned run. Raises UserError if the directory holds no sweep."""
-        path = self.root / "plan.parquet"
+        path = inside(self.root, "plan.parquet")
         if not path.exists():
             raise UserError(f"{self.root}: no sweep here; name a directory such as results/width")
-        return _read(path)
+        return read_table(path, "plan")
 
     def description(self) -> dict[str, Any]:
         """What sweep.yaml says: of `config`, `made_by` and more."""
-        try:
-            said = dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
-            return said | {key: dict(said[key]) for key in ("config", "made_by")}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
-            ) from None
+        return read_description(inside(self.root, "sweep.yaml"))
 
     def read(self) -> Results:
-        """The tables, from their files if these are up to date with the stacks, else from the stacks."""
-        self.plan()
-        if self._tables_made_from() == self._made_from():
-            return self._results({table: _read(self._table(table)) for table in TABLES})
-        return self._assemble()
+        """The tables, from their files if all are of the present plan and stacks, else from the stacks themselves."""
+        while True:
+            folders = self.stack_folders()
+            made_from = self._made_from(folders)
+            try:
+                results = self._from_tables(made_from) or self._assemble(folders, made_from)
+            except UserError:
+                if all(folder.exists() for folder in folders):
+                    raise
+                continue  # runs that had failed were made missing while we read
+            if self._made_from(folders) == made_from:  # else there is another plan by now
+                return results
+
+    def stale(self) -> str:
+        """What is wrong with the tables on disk, "" where they are what the stacks make them."""
+        folders = self.stack_folders()
+        made_from = self._made_from(folders)
+        found = self._from_tables(made_from)
+        if found is None:
+            return "torn, or out of date with the stacks"
+        made = self._assemble(folders, made_from)
+        same = all(getattr(found, table).equals(getattr(made, table)) for table in TABLES)
+        return "" if same else "other numbers than the stacks hold"
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         path = self._kernel_file(run_id)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in ("steps", "ntk")}
+        return read_kernels(path) if path.exists() else None
 
     # ---------------------------------------------------------------- within
 
     def _table(self, name: str) -> Path:
-        return self.root / f"{name}.parquet"
+        return inside(self.root, f"{name}.parquet")
 
     def _kernel_file(self, run_id: str) -> Path:
-        return self.root / "kernels" / f"{run_id}.npz"
+        return inside(self.root, "kernels", f"{check_id(run_id)}.npz")
 
-    def _stack_folders(self) -> list[Path]:
-        stacks = self.root / "stacks"
+    def stack_folders(self) -> list[Path]:
+        """The folders of stacks that ended."""
+        stacks = inside(self.root, "stacks")
         if not stacks.is_dir():
             return []
         return sorted(folder for folder in stacks.iterdir() if not folder.name.startswith("."))
 
-    def _sweep_temporaries(self) -> None:
-        """Remove what a killed process left under temporary names; nobody else writes while we hold the lock."""
-        for folder in (self.root, *(self.root / name for name in ("stacks", "checkpoints", "kernels", "figures"))):
-            for stray in folder.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-
-    def _made_from(self) -> bytes:
+    def _made_from(self, folders: Sequence[Path]) -> str:
         """What the tables depend on: the plan and which stacks there are."""
-        plan = self.root / "plan.parquet"
-        digest = hashlib.sha256(ntkrun.__version__.encode() + (plan.read_bytes() if plan.exists() else b""))
-        digest.update("\n".join(folder.name for folder in self._stack_folders()).encode())
-        return digest.hexdigest().encode()
-
-    def _tables_made_from(self) -> bytes | None:
-        if not all(self._table(table).exists() for table in TABLES):
-            return None
         try:
-            found = {(pq.read_schema(self._table(table)).metadata or {}).get(_FINGERPRINT) for table in TABLES}
-        except (OSError, pa.ArrowException):
-            return None  # torn by other hands: the stacks have it all
-        return found.pop() if len(found) == 1 else None
+            plan = read_bytes(inside(self.root, "plan.parquet"), LARGEST_FILE)
+        except Unreadable:
+            plan = b""
+        digest = hashlib.sha256(ntkrun.__version__.encode() + plan)
+        digest.update("\n".join(folder.name for folder in folders).encode())
+        return digest.hexdigest()
 
-    def _assemble(self) -> Results:
+    def _from_tables(self, made_from: str) -> Results | None:
+        """What the tables say; None where one is of other stacks or another plan, or torn by other hands: the stacks
+        have it all."""
+        tables = {}
+        try:
+            for table in TABLES:
+                tables[table], noted = read_noted(self._table(table), table)
+                if noted.get(_FINGERPRINT) != made_from.encode():
+                    return None
+        except UserError:
+            return None
+        return Results(**tables, plan=self.plan(), path=self.root, made_from=made_from)
+
+    def _assemble(self, folders: Sequence[Path], made_from: str) -> Results:
         plan = self.plan()
-        folders = self._stack_folders()
-        tables = {table: _concatenated([_part(folder, table) for folder in folders], table) for table in TABLES}
-        runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
+        parts: dict[str, list[pd.DataFrame]] = {table: [] for table in TABLES}
+        taken: set[str] = set()
+        for folder in sorted(folders, key=_is_failed):  # a run that was put here twice counts once, and rather finished
+            found = read_stack(folder)
+            own = set(found["runs"]["run_id"]) - taken
+            taken |= own
+            for table, part in found.items():
+                parts[table].append(part[part["run_id"].isin(own)])
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
-        return self._results({table: _in_order(frame, order) for table, frame in tables.items()} | {"runs": runs})
-
-    def _results(self, tables: dict[str, pd.DataFrame]) -> Results:
-        return Results(**tables, plan=self.plan(), path=self.root, made_from=self._made_from().decode())
+        tables = {table: in_order(concatenated(of_table, table), order) for table, of_table in parts.items()}
+        runs = plan.merge(tables["runs"], on="run_id")
+        return Results(**tables | {"runs": runs}, plan=plan, path=self.root, made_from=made_from)
 
 
 def stack_name(run_ids: Iterable[str]) -> str:
@@ -289,43 +325,13 @@ def stack_name(run_ids: Iterable[str]) -> str:
     return hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:16]
 
 
-def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A column that holds text for some runs and numbers for others becomes text: a table's column has one type."""
-    frame = pd.DataFrame(planned)
-    for name in frame.columns:
-        kinds = {type(value) for value in frame[name].dropna()}
-        if str in kinds and len(kinds) > 1:
-            frame[name] = [
-                value if value is None or isinstance(value, str) else json.dumps(value) for value in frame[name]
-            ]
-    return frame
+def _is_failed(folder: Path) -> bool:
+    return folder.name.endswith(FAILED)
 
 
-def _part(folder: Path, table: str) -> pd.DataFrame | None:
-    """A finished stack's part of a table; None of a table that the version which wrote it did not know."""
-    path = folder / f"{table}.parquet"
-    return _read(path) if path.exists() else None
-
-
-def _concatenated(parts: list[pd.DataFrame | None], table: str) -> pd.DataFrame:
-    present = [part for part in parts if part is not None] or [pd.DataFrame({"run_id": pd.Series(dtype=str)})]
-    filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
-    return completed(pd.concat(filled or present, ignore_index=True), table)
-
-
-def _in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
-    """The rows of planned runs, in the plan's order; within a run they are in order already."""
-    rank = frame["run_id"].map(order)
-    return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
-        ) from None
+def _ids(folder: Path) -> list[str]:
+    """The runs of a stack."""
+    return list(read_table(inside(folder, "runs.parquet"), "stack", ["run_id"])["run_id"])
 
 
 def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:

@@ -1,0 +1,268 @@
+"""The pages of docs/reference, made from the code: `python docs/generate.py` writes them, `make docs` does so first, a
+test holds them to what the code says."""
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+from typer.main import get_command
+
+import ntkrun
+from ntkrun import columns
+from ntkrun.cli import app
+from ntkrun.engine.data import DATA_SETS
+from ntkrun.engine.data.base import Component, DataSet
+from ntkrun.evidence.claims import CLAIMS
+from ntkrun.evidence.estimates import Interval
+from ntkrun.evidence.parts import Extremes, Height, Part, Pooled, Slope
+from ntkrun.evidence.vanishing import Vanishes
+from ntkrun.lab.sections import Config, Network, Probes, SweepBlock, Training
+from ntkrun.lab.template import meaning
+from ntkrun.listing import rows_of
+
+REFERENCE = Path(__file__).parent / "reference"
+KINDS = {Slope: "exponent", Pooled: "exponent, seeds pooled", Height: "level", Extremes: "range", Vanishes: "range"}
+
+
+def pages() -> dict[str, str]:
+    """Every page by its file name."""
+    made = "<!-- Made by docs/generate.py from the code: edit that, or the code, and run it. -->\n\n"
+    return {f"{name}.md": made + "\n".join(page()).rstrip() + "\n" for name, page in PAGES.items()}
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    lines = [" | ".join(_cell(cell) for cell in row) for row in rows]
+    titles = list(head)
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *(f"| {line} |" for line in lines), ""]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+# ---------------------------------------------------------------- config
+
+
+def config() -> list[str]:
+    """Every key of a config."""
+    sections: Mapping[str, type[BaseModel]] = {
+        "network": Network,
+        "training": Training,
+        "probes": Probes,
+        "sweep": SweepBlock,
+    }
+    top = [key for key in Config.model_fields if key not in sections and key != "data"]
+    lines = ["# Config keys", "", "How to read and override them: [the config](../config.md).", ""]
+    lines += ["## Top level", "", *_keys(Config, "", top)]
+    for name, section in sections.items():
+        lines += [f"## `{name}`", "", _summary(section), "", *_keys(section, f"{name}.", section.model_fields)]
+    lines += ["## `data`", "", "Every data set takes these keys:", "", *_keys(DataSet, "data.", DataSet.model_fields)]
+    for data_set in DATA_SETS:
+        own = [key for key in data_set.model_fields if key not in DataSet.model_fields and key != "name"]
+        name = data_set.model_fields["name"].annotation.__args__[0]  # type: ignore[union-attr]
+        lines += [f"### `data.name: {name}`", "", f"{data_set.statement[:1].upper()}{data_set.statement[1:]}.", ""]
+        lines += _keys(data_set, "data.", own)
+    lines += ["### Targets along a kernel principal component", "", _summary(Component), ""]
+    return lines + _keys(Component, "data.targets.", Component.model_fields)
+
+
+def _keys(section: type[BaseModel], prefix: str, keys: Iterable[str]) -> list[str]:
+    rows = [(f"`{prefix}{key}`", _default(section, key), meaning(section, key)) for key in keys]
+    return _table(("key", "default", "meaning"), rows)
+
+
+def _default(section: type[BaseModel], key: str) -> str:
+    field = section.model_fields[key]
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    if key == "sweep":
+        return "one block"
+    text = json.dumps(list(plain) if isinstance(plain, tuple) else plain, ensure_ascii=False).replace('"', "")
+    return f"`{text}`"
+
+
+def _summary(thing: Any) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split())
+
+
+# ---------------------------------------------------------------- tables
+
+
+def tables() -> list[str]:
+    """Every column of the tables."""
+    lines = ["# Columns of the tables", "", "Where they lie and how to read them: [what a sweep leaves](../tables.md)."]
+    lines += ["† measured at detail steps (`probes.detail`), nan at others.", ""]
+    for table in columns.TABLES:
+        lines += [f"## {table}.parquet", "", ROWS[table], ""]
+        lines += _table(
+            ("column", "meaning"),
+            (
+                (", ".join(f"`{name}`" for name in each.names.split()) + " †" * each.detail, each.meaning)
+                for each in columns.TABLES[table]
+            ),
+        )
+    return lines
+
+
+ROWS = {
+    "runs": "One row a run (grid point and seed). Besides these columns every value of the config under its dotted "
+    "key, such as `network.width`; lists as text.",
+    "steps": "One row a run and probed step, of the network *before* the update of that step.",
+    "layers": "One row a run, probed step and layer. Row l is about w^(l) and what it makes, z^(l+1) and a^(l+1), "
+    "where a^(L) means F; m = max(n_l, n_{l+1}); ‖·‖_Ê² is the mean of ‖·‖² over training inputs.",
+    "modes": "One row a run, detail step and mode of the initial kernel.",
+    "outputs": "One row a run, kept step, input and output.",
+}
+
+
+# ---------------------------------------------------------------- claims
+
+
+def claims() -> list[str]:
+    """Every claim with its margins."""
+    lines = ["# Claims", "", "How they are judged: [claims and verdicts](../claims.md). n is the width."]
+    lines += ["Margins are of exponents in n unless another axis is named.", ""]
+    for claim in CLAIMS.values():
+        lines += [f"## {claim.name}", "", claim.statement, "", f"From {claim.reference}.", ""]
+        lines += _table(
+            ("margin's key", "what is estimated", "margin"),
+            ((f"`{part.key}`", _kind(part, claim.axis.name), _margins(part)) for part in claim.parts),
+        )
+    return lines
+
+
+def _kind(part: Part, axis: str) -> str:
+    return KINDS.get(type(part), "edge") + ("" if axis == "width" else f" in the {axis}")
+
+
+def _margins(part: Part) -> str:
+    if not isinstance(part, Slope):
+        return _span(part.expected)  # type: ignore[attr-defined]
+    return _span(part.smooth) + (f"; kinks {_span(part.kinked)}" if part.kinked else "")
+
+
+def _span(margin: Interval) -> str:
+    low, high = margin
+    return f"below {high:g}" if math.isinf(low) else f"{low:g} to {high:g}".replace("-", "−")
+
+
+# ---------------------------------------------------------------- commands
+
+
+def commands() -> list[str]:
+    """Every command with its arguments and options."""
+    lines = ["# Commands", "", "`-h` after any of them says the same. Exit codes: 0 fine; 1 some runs failed or"]
+    lines += ["diverged; 2 a mistake in the call or the config; 3 a claim refuted, or a regression; 4 the results"]
+    lines += ["directory is in use; 5 inconclusive; 130 interrupted.", ""]
+    for name, command in _flat("", get_command(app)).items():
+        help_text = inspect.cleandoc(command.help or "").replace("Example: ", "    ")
+        lines += [f"## ntkrun {name}", "", help_text, ""]
+        lines += _table(("argument", "default", "meaning"), map(_parameter, command.params)) if command.params else []
+    return lines
+
+
+def _flat(prefix: str, command: Any) -> dict[str, Any]:
+    """Every command by its full name."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return {prefix.strip(): command}
+    return {name: each for key in inner for name, each in _flat(f"{prefix} {key}", inner[key]).items()}
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    option = parameter.param_type_name == "option"
+    flag = option and getattr(parameter, "is_flag", False)
+    name = parameter.metavar or parameter.name.upper()
+    shown = ", ".join(parameter.opts) + ("" if flag else f" {name}") if option else name
+    default = parameter.default
+    known = "required" if parameter.required else "" if flag or default in (None, ()) else f"`{default}`"
+    return f"`{shown}`", known, parameter.help or ""
+
+
+# ---------------------------------------------------------------- Python, lists
+
+
+def python() -> list[str]:
+    """Every public name with its signature and docstring."""
+    lines = [
+        "# Python",
+        "",
+        "Everything of `import ntkrun`. S are stacked seeds, N and M inputs, O outputs, n the width,",
+    ]
+    lines += ["L the number of weight layers.", ""]
+    for name in ntkrun.__all__:
+        thing = getattr(ntkrun, name)
+        if not callable(thing):
+            continue
+        lines += [
+            f"## ntkrun.{name}",
+            "",
+            "```text",
+            _signature(name, thing),
+            "```",
+            "",
+            inspect.getdoc(thing) or "",
+            "",
+        ]
+        for method, function in _methods(thing).items():
+            said = inspect.getdoc(function) or ""
+            lines += [f"### {name}.{method}", "", "```text", _signature(method, function), "```", "", said, ""]
+    return lines
+
+
+def _methods(thing: Any) -> dict[str, Any]:
+    """Public methods of a class that say what they do."""
+    if not inspect.isclass(thing) or issubclass(thing, Exception):
+        return {}
+    own = {name: value for name, value in vars(thing).items() if inspect.isfunction(value)}
+    return {name: value for name, value in own.items() if not name.startswith("_") and inspect.getdoc(value)}
+
+
+def _signature(name: str, thing: Any) -> str:
+    """The signature, an argument a line where it is long; names without their modules."""
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return f"class {name}({', '.join(base.__name__ for base in thing.__bases__)})"
+    signature = inspect.signature(thing)
+    shown = [str(each) for key, each in signature.parameters.items() if key != "self"]
+    for module in ("ntkrun.", "collections.abc.", "pathlib.", "typing.", "numpy."):
+        shown = [_without(text, module) for text in shown]
+    one_line = f"{name}({', '.join(shown)})"
+    return one_line if len(one_line) <= 100 else f"{name}(\n    " + ",\n    ".join(shown) + ",\n)"
+
+
+def _without(text: str, module: str) -> str:
+    """`ntkrun.engine.network.Parameters` as `Parameters`."""
+    return re.sub(rf"\b{re.escape(module)}(?:\w+\.)*", "", text)
+
+
+def names() -> list[str]:
+    """What a config may name: the lists of `ntkrun list`."""
+    lines = ["# What a config may name", "", "The lists of `ntkrun list`.", ""]
+    for what in ("activations", "data", "losses", "experiments"):
+        lines += [f"## {what.capitalize()}", "", *_table(("name", ""), ((f"`{n}`", said) for n, said in rows_of(what)))]
+    return lines
+
+
+PAGES: Mapping[str, Callable[[], list[str]]] = MappingProxyType(
+    {"config": config, "tables": tables, "claims": claims, "commands": commands, "python": python, "names": names}
+)
+
+
+def main() -> None:
+    REFERENCE.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
