@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
@@ -67,14 +67,11 @@ def run_sweep(
     budget = bytes_for(memory, where)
     store = Store(Path(results) / sweep.name)
     runs = plan(sweep)
-
     checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
 
     def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-        missing = list(_missing(runs, finished, () if retry_failed else failed))
-        begun = [stack for stack in checkpoints.begun(missing) if fits(stack, budget)]
-        elsewhere = {run for stack in begun for run in stack.runs}
-        return begun + stacks_within((run for run in missing if run not in elsewhere), budget, where)
+        missing = _missing(runs, finished, () if retry_failed else failed)
+        return checkpoints.stacked(list(missing), budget)
 
     stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
     with store.writing():
@@ -88,15 +85,7 @@ def run_sweep(
         interrupts = Interrupts()
         checkpoints = replace(checkpoints, stopping=interrupts.asked)
         engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
-        with interrupts.heard():
-            try:
-                Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).through(engine, missing)
-            except BaseException:
-                interrupts.be_patient()
-                store.write_tables()  # of what there is; a second interrupt stops this at once
-                raise
-            with interrupts.finished_first():
-                store.write_tables()
+        Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).to_the_tables(engine, missing)
         checkpoints.remove_stale(store.finished())
     return store.read()
 
