@@ -67,7 +67,6 @@ def run_sweep(
     budget = bytes_for(memory, where)
     store = Store(Path(results) / sweep.name)
     runs = plan(sweep)
-
     checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
 
     def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
@@ -86,15 +85,7 @@ def run_sweep(
         interrupts = Interrupts()
         checkpoints = replace(checkpoints, stopping=interrupts.asked)
         engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
-        with interrupts.heard():
-            try:
-                Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).through(engine, missing)
-            except BaseException:
-                interrupts.be_patient()
-                store.write_tables()  # of what there is; a second interrupt stops this at once
-                raise
-            with interrupts.finished_first():
-                store.write_tables()
+        Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).to_the_tables(engine, missing)
         checkpoints.remove_stale(store.finished())
     return store.read()
 

@@ -31,6 +31,18 @@ class Loop:
     fail_fast: bool
     interrupts: Interrupts
 
+    def to_the_tables(self, engine: Engine, missing: Sequence[Stack]) -> None:
+        """Run all that is missing and write the tables, which are written of what there is however this ends."""
+        with self.interrupts.heard():
+            try:
+                self.through(engine, missing)
+            except BaseException:
+                self.interrupts.be_patient()
+                self.store.write_tables()  # a second interrupt stops this at once
+                raise
+            with self.interrupts.finished_first():
+                self.store.write_tables()
+
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
         with closing(engine.run(waiting)) as ended:
