@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import against_axis, shown_verdicts
+from experiments.drawing import DOTS, against_axis, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned
 
 
@@ -10,8 +10,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
     caption = "Largest distance between the outputs of descent on batches and of the gradient flow at one fixed time, "
     yield (
         "gap_to_the_flow",
-        against_axis(found.only, "step size", "flow_gap", r"$\max_x|F_{SGD}-F_{flow}|$"),
-        caption + "against the step size. Dots: seeds; markers: means.",
+        against_axis(found, "step size", "flow_gap", r"$\max_x|F_{SGD}-F_{flow}|$", "exponent"),
+        caption + "against the step size. " + DOTS,
     )
     yield from shown_verdicts(found)
 

@@ -42,6 +42,8 @@ def _at(results: Results, axis: str) -> "np.ndarray":
 
 def _figures(found: Found) -> Iterator[Drawn]:
     figure, axes = canvas("the largest relative change of the kernel", across=3, down=2, height=2.0)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("kernel drift")
     for ax, (name, (axis, _)) in zip(axes.flat, CONTROLS.items(), strict=True):
         results = found.results[f"controls/{name}"]
         table = per_run(results.runs, results.steps, results.layers)

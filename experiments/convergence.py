@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.drawing import canvas, colours, shown_verdicts, sizes, with_runs
+from experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found
 from experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import log_scale
+from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 
 SHOWN = (0, 1, 3, 7)  # modes, by rank
 FLOOR = 1e-6  # what is shown of a prediction: a frozen kernel has no rounding
@@ -26,21 +26,23 @@ def _figures(found: Found) -> Iterator[Drawn]:
             continue
         factor = (1 - of_mode["step_size"] * of_mode["eigenvalue"]).abs()
         predicted = of_mode["residual"].iloc[0] * factor ** of_mode["step"]
-        axes[0].plot(of_mode["time"], of_mode["residual"].abs(), "o", color=f"C{k}", label=f"mode {mode + 1}")
+        axes[0].plot(of_mode["time"], of_mode["residual"].abs(), MARKERS[k], color=f"C{k}", label=f"mode {mode + 1}")
         axes[0].plot(of_mode["time"], predicted.where(predicted > FLOOR), "--", color=f"C{k}", linewidth=0.9)
-    shades = colours(sizes(losses))
+    shades = width_colours(sizes(losses))
     for width, part in losses.groupby(WIDTH):
         mean = part.groupby("step")[["time", "loss"]].mean()
         axes[1].plot(mean["time"], mean["loss"], color=shades[width], label=str(width))
     log_scale(axes[1])
     axes[0].set_yscale("log")
     axes[0].set_ylim(bottom=max(FLOOR, float(np.nanmin(one["residual"].abs()))))
-    axes[0].set_title(f"residual along modes of $K_0$, width {widest}")
-    axes[1].set_title("training loss")
+    axes[0].set_title(f"width {widest}")
+    axes[1].set_title("every width")
+    axes[0].set_ylabel("residual along a mode of $K_0$")
+    axes[1].set_ylabel("training loss")
     axes[0].legend(fontsize=6)
     axes[1].legend(title="width", title_fontsize=6, fontsize=6, ncols=2)
     for ax in axes:
-        ax.set_xlabel("time $t$ = step · $\\eta$")
+        ax.set_xlabel(TIME)
     yield (
         "modes",
         figure,

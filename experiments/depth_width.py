@@ -9,6 +9,7 @@ from experiments.drawing import canvas, log_axes
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.cases import AT, AXES, cases
 from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
+from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 
 
 def _variances(found: Found) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
         ax.plot(part["width"], part["measured"], "osD^v"[k % 5], color=f"C{k}", label=f"L = {depth}")
         ax.plot(part["width"], part["predicted"], "--", color=f"C{k}", linewidth=0.9)
     log_axes(ax, table["width"])
-    ax.set_xlabel("hidden width $n$")
+    ax.set_xlabel(HIDDEN_WIDTH)
     ax.set_ylabel("Var $K_0(x,x)\\,/\\,K_∞(x,x)^2$")
     ax.legend()
     yield (

@@ -2,19 +2,22 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import canvas, levels, shown_verdicts
+from experiments.drawing import canvas, levels, mark, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned
 from ntkrun.evidence.cases import AXES, cases, label
+from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.figures.pieces import width_colours
 
 
 def _figures(found: Found) -> Iterator[Drawn]:
     every = list(cases(found.only, AXES["step size"]))
+    shades = width_colours(found.only.runs[WIDTH])
     figure, axes = canvas("", across=2, share=True)
     for ax, column, inputs in zip(
         axes[0], ("descent_residual_0", "test_descent_residual_0"), ("training inputs", "test inputs"), strict=True
     ):
         for k, case in enumerate(every):
-            levels(ax, case, column, k, label(case.settings))
+            levels(ax, case, column, {**mark(k), "color": shades[case.settings[WIDTH]]}, label(case.settings))
         ax.set_title(inputs)
         ax.set_xlabel("step size η")
     axes[0, 0].set_ylabel("off the kernel's step, relative")

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import against_axis, shown_verdicts
+from experiments.drawing import DOTS, against_axis, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned
 
 
 def _figures(found: Found) -> Iterator[Drawn]:
-    caption = "The largest relative change of the kernel against the width, for each loss. Dots: seeds; markers: means."
-    yield "kernel_drift", against_axis(found.only, "width", "kernel_drift", "largest kernel drift"), caption
+    caption = "The largest relative change of the kernel against the width, for each loss. " + DOTS
+    yield "kernel_drift", against_axis(found, "width", "kernel_drift", "largest kernel drift", "kernel"), caption
     yield from shown_verdicts(found)
 
 

@@ -1,10 +1,10 @@
 """What the experiments' figures are made of; the look is ntkrun's own (pieces.py)."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,12 +16,15 @@ from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import BEYOND, measured, place, span
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import COLUMN, PAGE, sparse_minor_labels
+from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 from ntkrun.evidence.verdicts import Verdict
-from ntkrun.lab.store import Results
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
+MARKERS = "osD^vPX"
+DOTS = "Dots: seeds; markers: means; slopes with the 95 % interval that is judged; wedges: the slopes expected."
+AXIS_LABELS = {"width": HIDDEN_WIDTH, "output scale": "output scale α", "step size": "step size η"}
+LONG = 30  # letters of a name that has a line of a legend to itself
 MOST_DOTS = 50  # seeds at one place that are drawn one by one
 
 
@@ -49,49 +52,85 @@ def with_runs(table: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.Data
     return table.merge(runs[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
 
 
-def levels(ax: Axes, case: Case, column: str, k: int, label: str) -> None:
-    """A column of per_run against the axis of a case, log-log: every seed, and the means; k-th colour and marker."""
+def mark(k: int) -> dict[str, Any]:
+    """Colour and marker of the k-th curve: after the seven colours hollow markers and dashes, so that no two look
+    alike, in grey as little as in colour."""
+    again = k >= len(MARKERS)
+    look = {"color": f"C{k % 7}", "marker": MARKERS[k % 7], "linestyle": "--" if again else "-"}
+    return {**look, "markerfacecolor": "white"} if again else look
+
+
+def levels(ax: Axes, case: Case, column: str, look: Mapping[str, Any], label: str) -> None:
+    """A column of per_run against the axis of a case, log-log: every seed, and the means."""
     table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
     mean = table.groupby(AT)[column].mean()
+    first = not ax.lines
     if table.groupby(AT).size().max() <= MOST_DOTS:
-        ax.plot(table[AT], table[column], ".", color=f"C{k % 7}", alpha=0.4, markeredgewidth=0)
-    ax.plot(mean.index, mean, "osD^vPX"[k % 7] + "-", color=f"C{k % 7}", linewidth=0.8, label=label)
-    log_axes(ax, [*mean.index, *ax.get_xticks()] if k else mean.index)
+        ax.plot(table[AT], table[column], ".", color=look["color"], alpha=0.4, markeredgewidth=0)
+    ax.plot(mean.index, mean, linewidth=0.8, label=label, **look)
+    log_axes(ax, mean.index if first else [*mean.index, *ax.get_xticks()])
 
 
 def log_axes(ax: Axes, at: Iterable[float]) -> None:
-    """Both axes logarithmic, with ticks at these values below, as far as their labels have room, and a few at the
-    side."""
-    ticks = _apart(sorted(set(at)))
+    """Both axes logarithmic, with ticks at these values below, as far as their labels have room."""
+    ticks = _apart(sorted(set(at)), 0.1 if ax.get_position().width > 0.3 else 0.2)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(ticks, [f"{tick:.3g}" if tick < 1000 else f"{tick:.0f}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
-    sparse_minor_labels(ax)
 
 
-def _apart(ticks: Sequence[float]) -> list[float]:
-    """Those that lie at least a tenth of the whole axis, in logarithms, above the one before."""
+def _apart(ticks: Sequence[float], share: float) -> list[float]:
+    """Those that lie at least this share of the whole axis, in logarithms, above the one before."""
     kept = list(ticks[:1])
     for tick in ticks[1:]:
-        if math.log(tick / kept[-1]) >= 0.1 * math.log(ticks[-1] / ticks[0]):
+        if math.log(tick / kept[-1]) >= share * math.log(ticks[-1] / ticks[0]):
             kept.append(tick)
     return kept
 
 
-def against_axis(results: Results, axis: str, column: str, label: str) -> Figure:
-    """A column of per_run against an axis of claims, a colour for each setting of what else the sweep varies."""
-    every = list(cases(results, AXES[axis]))
-    figure, axes = canvas("", height=2.6 if len(every) < 4 else 3.4)
+def against_axis(found: Found, axis: str, column: str, label: str, part: str) -> Figure:
+    """A column of per_run against an axis of claims, a colour for each setting of what else the sweep varies; with the
+    slope that the claim's part was judged by, and up to three of them with the slopes that are expected."""
+    every = list(cases(found.only, AXES[axis]))
+    slopes = {label_of(verdict.settings): each for _, verdict in found.judged for each in verdict.findings
+              if each.part == part}  # fmt: skip
+    figure, axes = canvas("", height=2.6 if len(every) < 4 else 4.0)
+    ax = axes[0, 0]
     for k, case in enumerate(every):
-        levels(axes[0, 0], case, column, k, label_of(case.settings))
-    axes[0, 0].set_xlabel(
-        {"width": "hidden width $n$", "output scale": "output scale α", "step size": "step size η"}[axis]
-    )
-    axes[0, 0].set_ylabel(label)
-    if len(every) > 1:
-        figure.legend(loc="outside lower center", ncols=1 if len(every) < 4 else 3, fontsize=6)
+        name = label_of(case.settings)
+        judged = slopes.get(name)
+        levels(ax, case, column, mark(k), _with_slope(name, judged))
+        if judged and len(every) < 4:
+            _wedge(ax, case, column, judged, mark(k)["color"])
+    ax.set_xlabel(AXIS_LABELS[axis])
+    ax.set_ylabel(label)
+    if ax.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", fontsize=6)
     return figure
+
+
+def _with_slope(name: str, judged: Finding | None) -> str:
+    """'activation relu: slope −1.01 [−1.07, −0.95]'; '_' before what has neither name nor slope keeps it out of a
+    legend."""
+    if judged is None or math.isnan(judged.estimate.value):
+        return name or "_"
+    low, high = judged.estimate.interval
+    slope = f"slope {judged.estimate.value:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+    between = ("\n" if len(name) > LONG else ": ") if name else ""
+    return f"{name}{between}{slope.replace('-', '−')}"
+
+
+def _wedge(ax: Axes, case: Case, column: str, judged: Finding, colour: str) -> None:
+    """The slopes that are expected, through the middle of the means within the fit range."""
+    start, end = judged.estimate.fit_range
+    means = case.statistics.groupby(AT)[column].mean().loc[start:end]
+    if len(means) < 2 or any(map(math.isinf, judged.expected)):
+        return
+    middle, through = (float(np.exp(np.log(values).mean())) for values in (means.index.to_numpy(float), means))
+    span = np.geomspace(start, end, 21)
+    low, high = (through * (span / middle) ** slope for slope in judged.expected)
+    ax.fill_between(span, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def shown_verdicts(found: Found) -> list[Drawn]:
@@ -146,9 +185,3 @@ def _interval(ax: Axes, y: int, each: Finding) -> None:
     if known:
         ax.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     ax.plot([value], [y], "o", color=colour, markerfacecolor=colour if known else "white")
-
-
-def colours(widths: Sequence[Any]) -> dict[Any, Any]:
-    """A colour a width, dark for narrow."""
-    cmap = mpl.colormaps["viridis"]
-    return {width: cmap(0.8 * k / max(1, len(widths) - 1)) for k, width in enumerate(widths)}

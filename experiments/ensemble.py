@@ -2,24 +2,27 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import canvas, shown_verdicts, sizes, with_runs
+from experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned
 from ntkrun.evidence.ensembles import over_seeds
 from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.figures.pieces import width_colours
 
 
 def _figures(found: Found) -> Iterator[Drawn]:
     table = with_runs(found.only.outputs, found.only.runs)
     table = table[(table["part"] == "test") & (table["step"] == table["step"].max())]
     figure, (axes,) = canvas(f"{table['seed'].nunique()} networks a width", across=2)
+    shades = width_colours(sizes(table))
     for k, width in enumerate(sizes(table)):
         at = over_seeds(table[table[WIDTH] == width])
-        axes[0].plot(at["input"], at["mean"], "osD^v"[k % 5], color=f"C{k}", label=f"width {width}")
-        axes[1].plot(at["input"], at["std"], "osD^v"[k % 5], color=f"C{k}")
+        look = {"marker": MARKERS[k % 7], "linestyle": "", "color": shades[width]}
+        axes[0].plot(at["input"], at["mean"], label=f"width {width}", **look)
+        axes[1].plot(at["input"], at["std"], **look)
     axes[0].plot(at["input"], at["limit_mean"], "k--", linewidth=0.9, label="infinite width")
     axes[1].plot(at["input"], at["limit_variance"] ** 0.5, "k--", linewidth=0.9)
-    for ax, title in zip(axes, ("mean over networks", "standard deviation over networks"), strict=True):
-        ax.set_title(title)
+    for ax, title in zip(axes, ("mean over networks", "deviation over networks"), strict=True):
+        ax.set_ylabel(title)
         ax.set_xlabel("test input, around the circle")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     yield (

@@ -7,6 +7,7 @@ import pandas as pd
 from experiments.drawing import canvas, sizes
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.evidence.figures.pieces import width_axis
 
 PREDICTORS = {
     "test_loss": "trained network",
@@ -31,8 +32,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
         mean = table.groupby(WIDTH)[column].mean()
         ax.plot(table[WIDTH] * 2 ** (0.06 * (k - 1.5)), table[column], ".", color=f"C{k}", alpha=0.4, markeredgewidth=0)
         ax.plot(mean.index, mean, "osD^"[k] + "-", color=f"C{k}", label=name)
-    ax.set_xscale("log", base=2)
-    ax.set_xlabel("hidden width $n$")
+    width_axis(ax, table[WIDTH])
     ax.set_ylabel("test loss")
     ax.legend()
     yield (

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.drawing import canvas, levels, log_axes, shown_verdicts
+from experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from experiments.shared import of_relu
 from ntkrun.evidence import ensembles
 from ntkrun.evidence.cases import AT, AXES, Case, cases
+from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 
 POOLED = (
     ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, "output_kurtosis"),
@@ -35,11 +36,12 @@ def _figures(found: Found) -> Iterator[Drawn]:
     for k, (column, name) in enumerate(
         (("distance_to_limit_0", "$K_0$ off $K_∞$"), ("off_diagonal_0", "between two outputs"))
     ):
-        levels(axes[1], case, column, k, name)
+        levels(axes[1], case, column, mark(k), name)
     for ax in axes:
         log_axes(ax, widths)
-        ax.set_xlabel("hidden width $n$")
+        ax.set_xlabel(HIDDEN_WIDTH)
         ax.legend(fontsize=6)
+    axes[0].set_ylabel("over initialisations, dimensionless")
     axes[1].set_ylabel("share of the kernel's norm")
     yield (
         "initialisation",

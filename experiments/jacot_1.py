@@ -36,7 +36,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     figure, axes = canvas("L = 4, relu, β = 0.1; a line a network", across=len(sizes(table)), share=True)
     for ax, width in zip(axes[0], sizes(table), strict=True):
         of_width = table[table[WIDTH] == width]
-        for step, colour in zip(sorted(of_width["step"].unique()), ("C2", "C1"), strict=True):
+        for step, colour in zip(sorted(of_width["step"].unique()), ("0.65", "C0"), strict=True):
             at = of_width[of_width["step"] == step]
             for k, (_, run) in enumerate(at.groupby("seed")):
                 label = f"step {step}" if k == 0 else None

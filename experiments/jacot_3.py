@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from experiments.drawing import canvas, colours, sizes, with_runs
+from experiments.drawing import canvas, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.ensembles import along_limit
 from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.evidence.figures.pieces import TIME, width_colours
 
 SIZE = 0.5  # of the target along f^(2), in the config as well
 
@@ -24,7 +25,7 @@ def _split(found: Found) -> pd.DataFrame:
 
 def _figures(found: Found) -> Iterator[Drawn]:
     table = _split(found)
-    shades = colours(sizes(table))
+    shades = width_colours(sizes(table))
     figure, axes = canvas(f"L = 4, relu, β = 0.1, N = {found.only.runs['data.samples'].iloc[0]}", across=2)
     for (width, seed), run in table.groupby([WIDTH, "seed"]):
         label = f"width {width}" if seed == table["seed"].min() else None
@@ -35,7 +36,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     axes[0, 0].set_ylabel("left along $f^{(2)}$")
     axes[0, 1].set_ylabel(r"orthogonal part $\Vert h_t\Vert$")
     for ax in axes[0]:
-        ax.set_xlabel("time $t$ = step · $\\eta$")
+        ax.set_xlabel(TIME)
         ax.legend()
     yield (
         "second_component",

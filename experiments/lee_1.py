@@ -8,6 +8,7 @@ import pandas as pd
 from experiments.drawing import canvas
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, Exponent, fit_exponent
+from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.evidence.per_run import done, per_run
 
 # Column of per_run, what it is, the paper's slope, the smallest width that it was fitted from.
@@ -37,7 +38,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     ax = axes[0, 0]
     for k, (column, name, paper, _) in enumerate(LINES):
         fit, means = slopes[column], table.groupby(WIDTH)[column].mean()
-        ours = f"{fit.slope:.2f}" if fit else "no slope"
+        ours = f"{fit.slope:.2f} [{fit.interval[0]:.2f}, {fit.interval[1]:.2f}]" if fit else "no slope"
         label = f"{name}: {ours} (paper {paper:.2f})".replace("-", "−")
         ax.plot(table[WIDTH], table[column], ".", color=f"C{k}", alpha=0.4, markeredgewidth=0)
         ax.plot(means.index, means, "osD^"[k], color=f"C{k}", label=label)
@@ -47,9 +48,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
     shown = [(2.0**k, 2.0**y) for k, y in zip(range(4, 13), PAPER_KERNEL, strict=True) if 2**k <= table[WIDTH].max()]
     if shown:
         ax.plot(*zip(*shown, strict=True), "x", color="k", label="kernel, the paper's (MNIST)")
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log", base=2)
-    ax.set_xlabel("hidden width $n$")
+    width_axis(ax, table[WIDTH])
+    ax.set_yscale("log")
     ax.set_ylabel("largest relative change")
     figure.legend(loc="outside lower center", ncols=1)
     yield (

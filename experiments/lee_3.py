@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.drawing import canvas, colours, sizes, with_runs
+from experiments.drawing import canvas, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.estimates import WIDTH, fit_exponent, level
-from ntkrun.evidence.figures.pieces import log_scale
+from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
 
 SWEEPS: tuple[Planned, ...] = (WIDTH_SWEEP,)
 
@@ -30,7 +30,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     _gaps_over_time(gap, table)
     _gaps_against_width(widths, table)
     for ax in (loss, weights, gap):
-        ax.set_xlabel("time $t$ = step · $\\eta$")
+        ax.set_xlabel(TIME)
     yield (
         "network_and_linearised",
         figure,
@@ -41,7 +41,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
 
 
 def _side_by_side(ax: Axes, table: pd.DataFrame, network: str, linear: str, label: str) -> None:
-    shades = colours(sizes(table))
+    shades = width_colours(sizes(table))
     for width in (sizes(table)[0], sizes(table)[-1]):
         mean = table[table[WIDTH] == width].groupby("step")[["time", network, linear]].mean()
         ax.plot(mean["time"], mean[network], color=shades[width], label=f"network, width {width}")
@@ -50,7 +50,7 @@ def _side_by_side(ax: Axes, table: pd.DataFrame, network: str, linear: str, labe
 
 
 def _gaps_over_time(ax: Axes, table: pd.DataFrame) -> None:
-    shades = colours(sizes(table))
+    shades = width_colours(sizes(table))
     for width in sizes(table):
         started = table[(table[WIDTH] == width) & (table["step"] > 0)]  # at the start the two are one, to rounding
         mean = started.groupby("step")[["time", "linear_rms_gap"]].mean()
@@ -68,8 +68,7 @@ def _gaps_against_width(ax: Axes, table: pd.DataFrame) -> None:
         ax.plot(mean.index, mean, "os"[k] + "-", color=f"C{k}", label=name)
     ax.set_ylabel("its largest over the training")
     log_scale(ax)
-    ax.set_xscale("log", base=2)
-    ax.set_xlabel("hidden width $n$")
+    width_axis(ax, largest[WIDTH])
     ax.legend(fontsize=6)
 
 

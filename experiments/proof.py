@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import canvas, levels, shown_verdicts
+from experiments.drawing import canvas, levels, mark, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found
 from experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.cases import AXES, cases
+from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 
 STARTS = (
     ("weight_operator_0.1", r"$\Vert w\Vert_{op}/\sqrt{n}$, hidden"),
@@ -22,11 +23,11 @@ MOVES = (
 def _figures(found: Found) -> Iterator[Drawn]:
     (case,) = cases(found.only, AXES["width"])
     figure, (axes,) = canvas("", across=2)
-    for ax, columns, title in zip(axes, (STARTS, MOVES), ("at the start", "largest over the training"), strict=True):
+    for ax, columns, title in zip(axes, (STARTS, MOVES), ("norm at the start", "largest change"), strict=True):
         for k, (column, name) in enumerate(columns):
-            levels(ax, case, column, k, name)
-        ax.set_title(title)
-        ax.set_xlabel("hidden width $n$")
+            levels(ax, case, column, mark(k), name)
+        ax.set_ylabel(title)
+        ax.set_xlabel(HIDDEN_WIDTH)
         ax.legend(fontsize=6)
     yield (
         "proof",

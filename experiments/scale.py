@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import against_axis, shown_verdicts
+from experiments.drawing import DOTS, against_axis, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned
 
 
@@ -12,8 +12,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
     )
     yield (
         "kernel_drift",
-        against_axis(found.only, "output scale", "kernel_drift", "largest kernel drift"),
-        caption + "α(F - F_0) on loss/α². Dots: seeds; markers: means.",
+        against_axis(found, "output scale", "kernel_drift", "largest kernel drift", "exponent"),
+        caption + "α(F - F_0) on loss/α². " + DOTS,
     )
     yield from shown_verdicts(found)
 

@@ -1,4 +1,5 @@
-"""The one writer of results/experiments/<name>/: figures as PNG and SVG, then result.json, each whole or not at all."""
+"""The one writer of results/experiments/<name>/: figures in every format, then result.json, each whole or
+not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import matplotlib as mpl
 
 from experiments.framework import Experiment, Found, as_json
 from ntkrun.closing import json_text
-from ntkrun.evidence.figures import saver
+from ntkrun.evidence.figures import FORMATS, saver
 from ntkrun.evidence.figures.pieces import STYLE, settle
 from ntkrun.evidence.verdicts import document
 from ntkrun.lab.files import write_file, write_text
@@ -45,7 +46,7 @@ def _write_figures(folder: Path, experiment: Experiment, found: Found) -> dict[s
     with mpl.rc_context(fname=STYLE):
         for stem, figure, caption in experiment.figures(found):
             settle(figure)
-            for ending in ("png", "svg"):
+            for ending in FORMATS:
                 write_file(folder / f"{stem}.{ending}", saver(figure))
             captions[stem] = caption
     return captions

@@ -7,7 +7,7 @@ from typing import Any
 from ntkrun.errors import UserError
 from ntkrun.evidence.baseline import Baseline, RunRecord, changes, differing_keys, read_baseline, records, written
 from ntkrun.evidence.check_figure import check_figure
-from ntkrun.evidence.figures import saver
+from ntkrun.evidence.figures import FORMATS, saver
 from ntkrun.evidence.regression import Check, compare
 from ntkrun.lab.files import write_text
 from ntkrun.lab.store import Results, Store
@@ -21,8 +21,9 @@ def check(run_dir: Path, path: Path) -> tuple[Check, Baseline, Path]:
     if description["config_hash"] != known.config_hash:
         _same_config(description, known, path)
     judged = compare(_records(store, results), known.runs)
-    png, _ = (results.write_figure("check", saver(check_figure(judged)), ending) for ending in ("png", "svg"))
-    return judged, known, png
+    save = saver(check_figure(judged))
+    drawn = [results.write_figure("check", save, ending) for ending in FORMATS]
+    return judged, known, drawn[0]
 
 
 def update(run_dir: Path, path: Path) -> tuple[int, list[str]]:

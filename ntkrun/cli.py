@@ -12,20 +12,12 @@ import typer
 import ntkrun
 from ntkrun.closing import closed, draw
 from ntkrun.commands import configs, kernels, tables
-from ntkrun.commands.arguments import (
-    ConfigFile,
-    Device,
-    DryRun,
-    Json,
-    Overrides,
-    Quiet,
-    one_of,
-    print_json,
-    print_table,
-)
+from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
+from ntkrun.commands.doctor import doctor
 from ntkrun.commands.report import report
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments
+from ntkrun.saying import print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +49,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(error, error=True)
         sys.exit(error.code)
 
 
@@ -73,13 +65,13 @@ def _interruptible(kept: Path) -> "Iterator[None]":
     try:
         yield
     except KeyboardInterrupt:
-        print(f"interrupted; finished runs are kept in {kept}. The same command goes on.", file=sys.stderr)
+        say(f"interrupted; finished runs are kept in {kept}. The same command goes on.", error=True)
         raise
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ntkrun {ntkrun.__version__}")
+        say(f"ntkrun {ntkrun.__version__}")
         raise typer.Exit
 
 
@@ -124,14 +116,14 @@ def sweep(
     the_sweep = load_config(config, overrides or [])
     if dry_run:
         ahead = outlook(the_sweep, results, device, memory, retry_failed)
-        print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
+        print_json(ahead.as_json()) if json else say("\n".join(plan_lines(ahead)))
         return
     where, profiled = resolve_device(device), Profile() if profile else None
     console = Console(stderr=True, highlight=False)
     progress = Failures(console) if quiet else SweepProgress(console, where)
     if not quiet:
         for note in notes_on(plan(the_sweep)):
-            console.print(f"note: {note}", markup=False)
+            say(f"note: {note}", error=True)
     with _interruptible(results / the_sweep.name):
         try:
             found = run_sweep(the_sweep, results, device, progress, memory, profiled, retry_failed, fail_fast)
@@ -144,7 +136,7 @@ def sweep(
         print_json(document)
     elif not quiet:
         print_table(*shown)
-        print(f"results in {found.path}")
+        say(f"results in {found.path}")
     if not as_expected:
         raise typer.Exit(UNFINISHED)
 
@@ -214,7 +206,7 @@ def reproduce(
 _COMMANDS: "tuple[Callable[..., None], ...]" = (
     *(sweep, configs.new, configs.validate, reproduce),
     *(tables.status, tables.claims, tables.plot, tables.check, report, tables.export),
-    configs.schema,
+    *(doctor, configs.schema),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def draw(results: "Results") -> list[Path]:
-    """Every figure of the results, as PNG and SVG, with their captions."""
-    from ntkrun.evidence.figures import draw_all, saver
+    """Every figure of the results, as PNG, SVG and PDF, with their captions."""
+    from ntkrun.evidence.figures import FORMATS, draw_all, saver
 
     paths, captions = [], {}
     for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
         captions[stem] = caption
-        paths += [results.write_figure(stem, saver(figure), ending) for ending in ("png", "svg")]
+        paths += [results.write_figure(stem, saver(figure), ending) for ending in FORMATS]
     results.write_captions(captions)
     return paths
 
@@ -55,8 +55,9 @@ def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any
 
 
 def json_text(document: Any) -> str:
-    """Strict JSON: what is not a finite number is null."""
-    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    """Strict JSON: what is not a finite number is null; text that could drive a terminal is escaped."""
+    text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    return text if text.replace("\n", "").isprintable() else json.dumps(_finite(document), indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

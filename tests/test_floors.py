@@ -22,8 +22,9 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget checkpoints config costs engines engines.local execute files forecast interrupts lease "
-    "limits loop plan points profile provenance sections store tables tasks template watch yaml_reader"
+    "asked attempt budget checkpoints config costs doctor.machine doctor.repair engines engines.local execute files "
+    "forecast interrupts lease limits loop plan points profile provenance sections store stored tables tasks template "
+    "watch yaml_reader"
 )
 
 

@@ -1,12 +1,10 @@
-"""What several commands take and print: arguments with their completions, JSON and tables."""
+"""What several commands take: arguments and options, with their completions."""
 
 from glob import escape
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from ntkrun.closing import json_text
 
 WHAT = ("activations", "data", "losses", "claims", "experiments")
 
@@ -44,16 +42,3 @@ Device = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")]
-
-
-def print_table(*tables: Any) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for table in tables:
-        console.print(table, markup=False)  # a config's text is no markup
-
-
-def print_json(document: Any) -> None:
-    """Strict JSON: what is not a number is null."""
-    print(json_text(document))

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ntkrun.commands.arguments import WHAT, ConfigFile, Overrides, one_of, print_json
+from ntkrun.commands.arguments import WHAT, ConfigFile, Overrides, one_of
 from ntkrun.errors import UserError
+from ntkrun.saying import print_json, say
 
 
 def new(
@@ -24,7 +25,7 @@ def new(
     if path.exists():
         raise UserError(f"{path}: is there already; choose another name")
     write_text(path, text)
-    print(f"{path} written; try it: ntkrun sweep {path} --dry-run")
+    say(f"{path} written; try it: ntkrun sweep {path} --dry-run")
 
 
 def validate(config: ConfigFile, overrides: Overrides = None) -> None:
@@ -37,7 +38,7 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
 
     checked = load_config(config, overrides or [])
     runs, points = len(plan(checked)), len(checked.points)
-    print(f"{config}: fine; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")
+    say(f"{config}: fine; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")
 
 
 def list_(
@@ -51,7 +52,7 @@ def list_(
 
     rows = rows_of(what)
     width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
+    say("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
 
 
 def schema() -> None:

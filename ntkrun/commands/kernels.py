@@ -7,6 +7,7 @@ import typer
 
 from ntkrun.commands.arguments import ConfigFile, Device, Overrides
 from ntkrun.errors import UserError
+from ntkrun.saying import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,4 +52,4 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
         raise UserError(f"--out {out}: the file must end in .npz")
     arrays, how = make(load_config(config, overrides or []), device)
     write_arrays(out, arrays)
-    print(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
+    say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")

@@ -7,6 +7,7 @@ import typer
 
 from ntkrun.commands.arguments import Json
 from ntkrun.errors import UserError
+from ntkrun.saying import say
 
 
 def report(
@@ -47,4 +48,4 @@ def report(
     if out or not (markdown or json):
         path = reporting.written(page, out or reporting.place_for(run_dirs))
         if not (markdown or json):
-            print(path)
+            say(path)

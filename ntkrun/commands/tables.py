@@ -1,13 +1,13 @@
 """Commands about a sweep's stored tables alone; none of them needs torch."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ntkrun.closing import draw, judge
-from ntkrun.commands.arguments import Json, RunDirectory, one_of, print_json, print_table
+from ntkrun.commands.arguments import Json, RunDirectory, one_of
+from ntkrun.saying import print_json, print_table, say
 
 
 def status(run_dir: RunDirectory, json: Json = False) -> None:
@@ -41,7 +41,7 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     elif verdicts:
         print_table(*claims_tables(verdicts))
     else:
-        print(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
+        say(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
     raise typer.Exit(exit_code(verdicts, results, expect))
 
 
@@ -54,9 +54,9 @@ def plot(run_dir: RunDirectory) -> None:
 
     paths = draw(read_results(run_dir))
     if not paths:
-        print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
+        say(f"{run_dir}: nothing to draw yet; no run is finished", error=True)
     for path in paths:
-        print(path)
+        say(path)
 
 
 def check(
@@ -79,14 +79,14 @@ def check(
         if json:
             print_json({"baseline": str(baseline), "runs": runs, "changes": changed})
         else:
-            print("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
+            say("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
         return
     judged, known, figure = checking.check(run_dir, baseline)
     if json:
         print_json(check_document(judged, known))
     else:
         print_table(check_table(judged))
-        print("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
+        say("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
     raise typer.Exit(judged.code)
 
 
@@ -109,4 +109,4 @@ def export(
     from ntkrun.lab.store import read_results
 
     folder = out or run_dir / to
-    print(f"{folder}: {export_to(read_results(run_dir), to, folder)}")
+    say(f"{folder}: {export_to(read_results(run_dir), to, folder)}")

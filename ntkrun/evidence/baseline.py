@@ -19,6 +19,8 @@ from pydantic import Field, ValidationError, model_validator
 from ntkrun.errors import UserError
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.per_run import done, per_run
+from ntkrun.printable import printable
+from ntkrun.reading import Unreadable, read_text
 from ntkrun.strict import Strict
 
 FORMAT = "ntkrun baseline 1"
@@ -182,13 +184,9 @@ def _pretty(value: Any, indent: str = "") -> str:
 def read_baseline(path: Path) -> Baseline:
     """The baseline in a file. Raises UserError, in one sentence, for whatever else may stand there."""
     try:
-        if path.is_file() and path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path}: too large for a baseline ({path.stat().st_size} bytes)")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); `--update` writes a baseline") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a baseline (not a text file in UTF-8)") from None
+        text = read_text(path, LARGEST_FILE)
+    except Unreadable as error:
+        raise UserError(f"{path}: cannot be read, so not a baseline ({error}); `--update` writes a baseline") from None
     try:
         return Baseline.model_validate_json(text)
     except ValidationError as error:
@@ -200,11 +198,6 @@ def _first(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in detail["loc"])[:80]
     return printable(f"{place}: {detail['msg']}" if place else detail["msg"])
-
-
-def printable(text: str) -> str:
-    """The text without what could drive a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 # ---------------------------------------------------------------- configs and changes

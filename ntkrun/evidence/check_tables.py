@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.table import Table
 
-from ntkrun.evidence.baseline import Baseline, printable
+from ntkrun.evidence.baseline import Baseline
 from ntkrun.evidence.regression import ALPHA, EFFECT, MARGIN, Check, Row
 from ntkrun.evidence.tables import Cells, rich_table
+from ntkrun.printable import printable
 
 MOST_ROWS = 12
 

@@ -7,6 +7,7 @@ as strictly as what stands in the file, and an error points at the line of the v
 import hashlib
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from ntkrun.engine.data import DataConfig, DataSet
 from ntkrun.errors import ConfigError, FieldError, Problem, UserError
 from ntkrun.lab.config_errors import sentence
 from ntkrun.lab.points import check_batch, check_loss, step_size
-from ntkrun.lab.sections import Config, LogSpaced, Point, SweepBlock
-from ntkrun.lab.yaml_reader import Document, dotted, read_value
+from ntkrun.lab.sections import MOST_POINTS, MOST_ROWS, MOST_RUNS, Config, LogSpaced, Point, SweepBlock
+from ntkrun.lab.yaml_reader import LARGEST_CONFIG, Document, dotted, read_value
+from ntkrun.reading import Unreadable, read_text
 
 POINT_SECTIONS = tuple(Point.model_fields)
 _DATA: TypeAdapter[DataSet] = TypeAdapter(DataConfig)
@@ -66,13 +68,9 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     """The sweep that a YAML file describes, with `KEY=VALUE` overrides. Raises ConfigError with every problem found."""
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{file}: cannot be read ({error.strerror}); name a config file, as in configs/width.yaml"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+        text = read_text(file, LARGEST_CONFIG)
+    except Unreadable as error:
+        raise UserError(f"{file}: cannot be read ({error}); name a config file, as in configs/width.yaml") from None
     return parse_config(text, str(file), overrides)
 
 
@@ -185,6 +183,11 @@ def _axes_fit(block: SweepBlock, path: tuple[Any, ...], raw: _Raw, problems: lis
                 found.append((where, "stands in grid already; a key is swept once"))
             else:
                 found.extend(_clash(where, key, block))
+    points = math.prod(map(len, block.grid.values())) * max(map(len, block.zip.values()), default=1)
+    seeds = block.seeds if isinstance(block.seeds, int) else len(block.seeds)
+    if points > MOST_POINTS or points * seeds > MOST_RUNS:
+        what = f"{points} grid points of {seeds} seeds; at most {MOST_POINTS} points, and {MOST_RUNS} runs"
+        found.append(((*path, "grid"), what))
     lengths = {key: len(values) for key, values in block.zip.items()}
     if len(set(lengths.values())) > 1:
         found.append(
@@ -292,6 +295,9 @@ def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
             if isinstance(kept, int) and kept > point.training.steps:
                 found.append((("probes", key, k), f"step {kept} lies beyond the last one, {point.training.steps}"))
     every = point.probes.every
+    if isinstance(every, int) and point.training.steps // every > MOST_ROWS:
+        rows = point.training.steps // every
+        found.append((("probes", "every"), f"{rows} probed steps of a run; at most {MOST_ROWS}: raise it"))
     if isinstance(every, LogSpaced) and every.log_spaced > point.training.steps + 1:
         what = f"{every.log_spaced} probes do not fit into {point.training.steps} steps; use `every: 1`"
         found.append((("probes", "every", "log_spaced"), what))

@@ -83,7 +83,8 @@ def _keys_at(model: type[BaseModel], path: tuple[Any, ...], raw: Any) -> list[st
     """The keys that may stand at this path."""
     models = [model]
     for part in path:
-        raw = raw[part] if isinstance(raw, dict | tuple) else None
+        listed = isinstance(raw, tuple) and part in range(len(raw))
+        raw = raw.get(part) if isinstance(raw, dict) else raw[part] if listed else None
         if not isinstance(part, int):
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
             models = [found for field in fields for found in _models_in(field.annotation)]

@@ -14,6 +14,14 @@ from ntkrun.errors import UserError
 TEMPORARY = ".tmp-"  # begins the name of what is being written
 
 
+def inside(root: Path, *parts: str) -> Path:
+    """A path within `root`. Raises UserError where links on the way lead out of it."""
+    path = root.joinpath(*parts)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise UserError(f"{path}: a link out of {root}; put the file itself in its place, or remove the link")
+    return path
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file of plain arrays, whole or not at all. Raises UserError where it cannot be written."""
     if path.suffix != ".npz":
@@ -109,9 +117,10 @@ def remove_strays(folders: Iterable[Path], before: float) -> None:
     for folder in folders:
         for stray in folder.glob(f"{TEMPORARY}*"):
             with suppress(FileNotFoundError):  # it was alive, and has just got its name
-                parts = [stray, *stray.iterdir()] if stray.is_dir() else [stray]
-                if max(part.stat().st_mtime for part in parts) < before:
-                    shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+                is_folder = stray.is_dir() and not stray.is_symlink()
+                parts = [stray, *stray.iterdir()] if is_folder else [stray]
+                if max(part.lstat().st_mtime for part in parts) < before:
+                    shutil.rmtree(stray) if is_folder else stray.unlink()
 
 
 def make_folder(path: Path) -> None:

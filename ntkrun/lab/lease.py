@@ -18,18 +18,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import filelock
 
 from ntkrun.errors import StoreBusy
 from ntkrun.lab.files import TEMPORARY, make_folder
+from ntkrun.printable import printable
+from ntkrun.reading import Unreadable, opened
 
 BEAT = 30.0  # seconds from one touch to the next
 LEASE = 600.0  # seconds without a touch after which a writer of another machine is dead, and a temporary file nobody's
 PATIENCE = 60.0  # seconds to wait for those who come, go or publish, which takes moments
 WHOLE = (1, 1)
-_WRITERS = ".writers"
+LARGEST_WRITER = 2**16  # bytes
+WRITERS = ".writers"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Lease:
 def leased(root: Path, shard: tuple[int, int] = WHOLE) -> Iterator[Lease]:
     """Be a writer of this directory. Raises StoreBusy where one is there that might do the same runs."""
     with moment(root):
-        file, lock = _entered(root / _WRITERS, _here(shard))
+        file, lock = _entered(root / WRITERS, _here(shard))
         lease = Lease(root, file)
         try:
             _make_way(lease, shard)
@@ -100,7 +103,12 @@ def leased(root: Path, shard: tuple[int, int] = WHOLE) -> Iterator[Lease]:
 
 def writers(root: Path) -> list[Writer]:
     """The living ones. Reads only."""
-    return [writer for _, writer, alive in _found(root / _WRITERS, time.time()) if alive]
+    return [writer for _, writer, alive in _found(root / WRITERS, time.time()) if alive]
+
+
+def dead(root: Path) -> list[Path]:
+    """The files of those that have died. Reads only."""
+    return [file for file, _, alive in _found(root / WRITERS, time.time()) if not alive]
 
 
 @contextmanager
@@ -147,13 +155,13 @@ def _make_way(lease: Lease, shard: tuple[int, int]) -> None:
 def _found(folder: Path, now: float) -> Iterator[tuple[Path, Writer, bool]]:
     """Every writer's file, who it is, and whether it lives."""
     for file in sorted(folder.glob("*.json")):
-        with suppress(FileNotFoundError), file.open("rb") as opened:  # gone: it has just left
-            writer = _read(opened.read())
-            untouched = now - file.stat().st_mtime
-            yield file, writer, _is_locked(opened) or (not writer.is_of_this_machine and untouched < LEASE)
+        with suppress(Unreadable), opened(file, LARGEST_WRITER) as found:  # gone: it has just left
+            writer = _read(found.read(LARGEST_WRITER))
+            untouched = now - os.fstat(found.fileno()).st_mtime
+            yield file, writer, _is_locked(found) or (not writer.is_of_this_machine and untouched < LEASE)
 
 
-def _is_locked(opened: IO[bytes]) -> bool:
+def _is_locked(opened: BinaryIO) -> bool:
     try:
         fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -188,6 +196,7 @@ def _read(text: bytes) -> Writer:
     try:
         said = json.loads(text)
         shard, of = map(int, said["shard"])
-        return Writer(int(said["pid"]), str(said["host"]), str(said["boot"]), str(said["since"]), (shard, of))
-    except (ValueError, KeyError, TypeError):
+        host, boot, since = (printable(str(said[key]))[:100] for key in ("host", "boot", "since"))
+        return Writer(int(said["pid"]), host, boot, since, (shard, of))
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return Writer(0, "a machine unknown", "", "a time unknown", WHOLE)

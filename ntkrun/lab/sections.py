@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from ntkrun.engine.data import DataConfig
+from ntkrun.engine.data.base import LARGEST_SEED, MOST
 from ntkrun.errors import UserError
 from ntkrun.lab.asked import Claims, check_claims
 from ntkrun.strict import Strict
@@ -15,7 +16,10 @@ from ntkrun.theory.activations import activation, registered_values
 from ntkrun.theory.limit import Parametrization
 from ntkrun.theory.losses import LOSSES
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=MOST)]
+MOST_POINTS = 10_000
+MOST_RUNS = 1_000_000  # of a sweep
+MOST_ROWS = 1_000_000  # of a run in a table
 LARGEST = 1e15  # of scales and step sizes: their squares are still numbers in float32
 
 
@@ -30,10 +34,13 @@ def _word_or_number(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<number>"
 
 
+Depth = Annotated[int, Field(ge=1, le=1000)]
+
+
 class Network(Strict):
     """The dense network: L = depth weight layers, hidden widths n, σ, β, σ_w, and where these scales stand."""
 
-    depth: Size = 4
+    depth: Depth = 4
     """L, the number of weight layers: L-1 of them hidden."""
     width: Annotated[
         Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_kind)
@@ -99,7 +106,7 @@ class Training(Strict):
     """η itself, or `{relative: r}`: η = r/λ_max(K/N), K the kernel that theory expects at the start. Under `ntk` that
     is the infinite-width kernel, so η is the same at every width; under `mean_field` it is K_inf/n, under `standard`
     the layerwise limits with their factors. Where the kernel stays, training is stable for r < 2."""
-    steps: int = Field(500, ge=0)
+    steps: int = Field(500, ge=0, le=MOST)
     """Steps of gradient descent; with 0 the networks are measured as they start."""
     batch: Annotated[
         Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
@@ -133,7 +140,7 @@ class Training(Strict):
 class LogSpaced(Strict):
     """About this many probed steps, evenly spaced in log(step), with step 0 and the last."""
 
-    log_spaced: int = Field(ge=2)
+    log_spaced: int = Field(ge=2, le=MOST_ROWS)
 
 
 def _form_of_spacing(value: Any) -> str:
@@ -142,7 +149,7 @@ def _form_of_spacing(value: Any) -> str:
 
 Spacing = int | LogSpaced
 Kept = Annotated[
-    Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0), Tag("<number>")],
+    Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0, le=MOST), Tag("<number>")],
     Discriminator(_word_or_number),
 ]
 
@@ -169,6 +176,9 @@ class Probes(Strict):
     """Steps whose outputs are kept, likewise. `last` is the last step of the training: a run that diverges has none."""
 
 
+Seeds = Annotated[int, Field(ge=1, le=MOST_RUNS)]
+
+
 class SweepBlock(Strict):
     """Grid points (every combination of `grid`, with the aligned lists of `zip`), each with these seeds."""
 
@@ -177,8 +187,8 @@ class SweepBlock(Strict):
     zip: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Lists of equal length by dotted key, advanced together and combined with the grid."""
     seeds: Annotated[
-        Annotated[Size, Tag("<number>")]
-        | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("<list>")],
+        Annotated[Seeds, Tag("<number>")]
+        | Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1), Tag("<list>")],
         Discriminator(_kind),
     ] = 10
     """That many seeds, from 0; or a list of seeds."""

@@ -7,7 +7,7 @@
     checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
-    figures/            PNG and SVG, with the captions
+    figures/            PNG, SVG and PDF, with the captions
     claims.json         the verdicts on the present plan's claims
 
 Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
@@ -29,13 +29,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 import ntkrun
 from ntkrun.errors import UserError
 from ntkrun.lab.files import (
     flush,
     folder_beside,
+    inside,
     make_folder,
     remove_strays,
     replace_file,
@@ -43,11 +43,17 @@ from ntkrun.lab.files import (
     temporary_name,
     written_beside,
 )
-from ntkrun.lab.lease import LEASE, WHOLE, Lease, Writer, leased, moment, writers
+from ntkrun.lab.lease import LEASE, WHOLE, WRITERS, Lease, Writer, leased, moment, writers
+from ntkrun.lab.stored import check_id, read_description, read_kernels, read_noted, read_stack, read_table
 from ntkrun.lab.tables import TABLES, concatenated, in_order, plan_frame
+from ntkrun.lab.yaml_reader import dump
+from ntkrun.parquet import LARGEST_FILE
+from ntkrun.reading import Unreadable, holds, read_bytes, read_json
 
+FOLDERS = ("stacks", "checkpoints", "kernels", "figures", WRITERS)
 FAILED, LOG = "-failed", "log.txt"  # ends the name of the folder of a stack that failed; says why, within
 _FINGERPRINT = b"ntkrun.made_from"
+LARGEST_TEXT = 2**26  # bytes of claims.json and the captions
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Results:
 
     def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
         """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
-        path = self.path / "figures" / f"{stem}.{ending}"
+        path = inside(self.path, "figures", f"{stem}.{ending}")
         with sentence_for(path):
             replace_file(path, save)
         return path
@@ -77,8 +83,9 @@ class Results:
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
-        with sentence_for(self.path / "figures"):
-            replace_file(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
+        file = inside(self.path, "figures", "captions.json")
+        with sentence_for(file):
+            replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def config(self) -> dict[str, Any]:
         """The resolved config that the sweep was last run with."""
@@ -87,17 +94,17 @@ class Results:
     def write_claims(self, text: str) -> None:
         """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
         a directory which may only be read can be judged."""
-        path = self.path / "claims.json"
+        path = inside(self.path, "claims.json")
         with sentence_for(path):
-            if path.exists() and path.read_bytes() == text.encode():
+            if holds(path, text.encode()):
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def captions(self) -> dict[str, str]:
         """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
         try:
-            drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            drawn = read_json(inside(self.path, "figures", "captions.json"), LARGEST_TEXT)
+        except (Unreadable, UserError):
             return {}
         current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
         return dict(drawn["captions"]) if current else {}
@@ -126,6 +133,7 @@ class Store:
     def writing(self, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
         """Hold the directory for writing, or for a shard of its sweep. Raises StoreBusy if another process does,
         UserError if it cannot be written."""
+        folders = [self.root, *(inside(self.root, name) for name in FOLDERS)]
         with ExitStack() as held:
             try:
                 make_folder(self.root)
@@ -134,18 +142,16 @@ class Store:
                 why = f"cannot write results here ({error.strerror}); choose another --results"
                 raise UserError(f"{self.root}: {why}") from None
             held.enter_context(sentence_for(self.root))
-            folders = (self.root / name for name in ("", "stacks", "checkpoints", "kernels", "figures"))
             remove_strays(folders, self._lease.now() - LEASE)
             yield
 
     def writers(self) -> list[Writer]:
         """The processes that are writing here at this moment."""
-        return writers(self.root)
+        return writers(inside(self.root, WRITERS).parent)
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
-        said = yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=120)
-        text = f"# Written by ntkrun: the config with every default, and what ran it.\n{said}"
+        text = f"# Written by ntkrun: the config with every default, and what ran it.\n{dump(description)}"
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
         replace_file(self.root / "plan.parquet", lambda path: _to_parquet(plan_frame(planned), path))
 
@@ -190,19 +196,19 @@ class Store:
 
     def forget_failed(self, run_ids: Collection[str]) -> None:
         """Make the runs among these that failed missing again, and those that failed with them."""
-        for folder in filter(_is_failed, self._stack_folders()):
+        for folder in filter(_is_failed, self.stack_folders()):
             if not set(run_ids).isdisjoint(_ids(folder)):
                 with moment(self.root):
                     self._lease.check()
                     doomed = folder.rename(temporary_name(folder))
                 shutil.rmtree(doomed)
 
-    def write_tables(self) -> None:
-        """Make the tables from the stacks, for people and for other tools."""
+    def write_tables(self, anew: bool = False) -> None:
+        """Make the tables from the stacks, for people and for other tools; `anew` whatever stands there."""
         self._lease.check()
-        folders = self._stack_folders()
+        folders = self.stack_folders()
         made_from = self._made_from(folders)
-        if self._from_tables(made_from) is not None:
+        if not anew and self._from_tables(made_from) is not None:
             return
         results = self._assemble(folders, made_from)
         for table in reversed(TABLES):  # runs.parquet last: while a sweep's other tables are new, it vouches for none
@@ -213,33 +219,28 @@ class Store:
 
     def finished(self) -> set[str]:
         """The ids of all runs that ended, done or diverged, of this plan or another."""
-        return {run_id for folder in self._stack_folders() if not _is_failed(folder) for run_id in _ids(folder)}
+        return {run_id for folder in self.stack_folders() if not _is_failed(folder) for run_id in _ids(folder)}
 
     def failed(self) -> dict[str, Path]:
         """The ids of all runs that failed, of this plan or another, and where it says why."""
-        failed = filter(_is_failed, self._stack_folders())
+        failed = filter(_is_failed, self.stack_folders())
         return {run_id: folder / LOG for folder in failed for run_id in _ids(folder)}
 
     def plan(self) -> pd.DataFrame:
         """One row a planned run. Raises UserError if the directory holds no sweep."""
-        path = self.root / "plan.parquet"
+        path = inside(self.root, "plan.parquet")
         if not path.exists():
             raise UserError(f"{self.root}: no sweep here; name a directory such as results/width")
-        return _read(path)
+        return read_table(path, "plan")
 
     def description(self) -> dict[str, Any]:
         """What sweep.yaml says: of `config`, `made_by` and more."""
-        try:
-            said = dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
-            return said | {key: dict(said[key]) for key in ("config", "made_by")}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
-            why = "cannot be read; run the sweep again to write it anew"
-            raise UserError(f"{self.root / 'sweep.yaml'}: {why}") from None
+        return read_description(inside(self.root, "sweep.yaml"))
 
     def read(self) -> Results:
         """The tables, from their files if all are of the present plan and stacks, else from the stacks themselves."""
         while True:
-            folders = self._stack_folders()
+            folders = self.stack_folders()
             made_from = self._made_from(folders)
             try:
                 results = self._from_tables(made_from) or self._assemble(folders, made_from)
@@ -250,31 +251,43 @@ class Store:
             if self._made_from(folders) == made_from:  # else there is another plan by now
                 return results
 
+    def stale(self) -> str:
+        """What is wrong with the tables on disk, "" where they are what the stacks make them."""
+        folders = self.stack_folders()
+        made_from = self._made_from(folders)
+        found = self._from_tables(made_from)
+        if found is None:
+            return "torn, or out of date with the stacks"
+        made = self._assemble(folders, made_from)
+        same = all(getattr(found, table).equals(getattr(made, table)) for table in TABLES)
+        return "" if same else "other numbers than the stacks hold"
+
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         path = self._kernel_file(run_id)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in ("steps", "ntk")}
+        return read_kernels(path) if path.exists() else None
 
     # ---------------------------------------------------------------- within
 
     def _table(self, name: str) -> Path:
-        return self.root / f"{name}.parquet"
+        return inside(self.root, f"{name}.parquet")
 
     def _kernel_file(self, run_id: str) -> Path:
-        return self.root / "kernels" / f"{run_id}.npz"
+        return inside(self.root, "kernels", f"{check_id(run_id)}.npz")
 
-    def _stack_folders(self) -> list[Path]:
-        stacks = self.root / "stacks"
+    def stack_folders(self) -> list[Path]:
+        """The folders of stacks that ended."""
+        stacks = inside(self.root, "stacks")
         if not stacks.is_dir():
             return []
         return sorted(folder for folder in stacks.iterdir() if not folder.name.startswith("."))
 
     def _made_from(self, folders: Sequence[Path]) -> str:
         """What the tables depend on: the plan and which stacks there are."""
-        plan = self.root / "plan.parquet"
-        digest = hashlib.sha256(ntkrun.__version__.encode() + (plan.read_bytes() if plan.exists() else b""))
+        try:
+            plan = read_bytes(inside(self.root, "plan.parquet"), LARGEST_FILE)
+        except Unreadable:
+            plan = b""
+        digest = hashlib.sha256(ntkrun.__version__.encode() + plan)
         digest.update("\n".join(folder.name for folder in folders).encode())
         return digest.hexdigest()
 
@@ -284,24 +297,23 @@ class Store:
         tables = {}
         try:
             for table in TABLES:
-                found = pq.read_table(self._table(table))
-                if (found.schema.metadata or {}).get(_FINGERPRINT) != made_from.encode():
+                tables[table], noted = read_noted(self._table(table), table)
+                if noted.get(_FINGERPRINT) != made_from.encode():
                     return None
-                tables[table] = found.to_pandas()
-        except (OSError, pa.ArrowException):
+        except UserError:
             return None
         return Results(**tables, plan=self.plan(), path=self.root, made_from=made_from)
 
     def _assemble(self, folders: Sequence[Path], made_from: str) -> Results:
         plan = self.plan()
-        parts: dict[str, list[pd.DataFrame | None]] = {table: [] for table in TABLES}
+        parts: dict[str, list[pd.DataFrame]] = {table: [] for table in TABLES}
         taken: set[str] = set()
         for folder in sorted(folders, key=_is_failed):  # a run that was put here twice counts once, and rather finished
-            found = {table: _part(folder, table) for table in TABLES}
-            own = set() if found["runs"] is None else set(found["runs"]["run_id"]) - taken
+            found = read_stack(folder)
+            own = set(found["runs"]["run_id"]) - taken
             taken |= own
             for table, part in found.items():
-                parts[table].append(part if part is None else part[part["run_id"].isin(own)])
+                parts[table].append(part[part["run_id"].isin(own)])
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         tables = {table: in_order(concatenated(of_table, table), order) for table, of_table in parts.items()}
         runs = plan.merge(tables["runs"], on="run_id")
@@ -319,21 +331,7 @@ def _is_failed(folder: Path) -> bool:
 
 def _ids(folder: Path) -> list[str]:
     """The runs of a stack."""
-    return list(_read(folder / "runs.parquet", ["run_id"])["run_id"])
-
-
-def _part(folder: Path, table: str) -> pd.DataFrame | None:
-    """A finished stack's part of a table; None of a table that the version which wrote it did not know."""
-    path = folder / f"{table}.parquet"
-    return _read(path) if path.exists() else None
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        why = f"cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
-        raise UserError(f"{path}: {why}") from None
+    return list(read_table(inside(folder, "runs.parquet"), "stack", ["run_id"])["run_id"])
 
 
 def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:

@@ -12,9 +12,12 @@ from typing import Any
 import yaml
 
 from ntkrun.errors import Problem
+from ntkrun.printable import printable
 
 Path = tuple[Hashable, ...]  # keys and list positions from the top, as ("sweep", "grid", "network.width", 0)
 NODE_LIMIT = 100_000  # aliases that multiply beyond this are a bomb, not a config
+DEEPEST = 32  # mappings and lists within each other
+LARGEST_CONFIG = 2**22  # bytes
 LONGEST_NUMBER = 100  # characters; Python itself refuses integers of more than 4300
 
 _TAG = "tag:yaml.org,2002:"
@@ -35,9 +38,18 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}  # its own, not YAML 1.1's
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer, quoting whatever text the reader would take for a number or a truth value."""
+
+
+_Dumper.yaml_implicit_resolvers = {}
 for _tag, _pattern in _SCALARS:
+    _Dumper.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), None)
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), None)
 
 
 class Document:
@@ -56,6 +68,10 @@ class Document:
             path = path[:-1]
         return f"{self.where}:{self.lines.get(path, 1)}"
 
+    def plain(self) -> Any:
+        """The value with lists for sequences, as JSON would have it."""
+        return _plain(self.value)
+
     def _read(self, text: str) -> Any:
         try:
             root = yaml.compose(text, Loader=_Loader)
@@ -68,6 +84,8 @@ class Document:
         self._nodes += 1
         if node in above:
             return self._complain(node, path, "an alias may not stand inside its own anchor")
+        if len(above) > DEEPEST:
+            raise yaml.YAMLError("nested too deeply to be a config")
         if self._nodes > NODE_LIMIT:
             raise yaml.YAMLError(f"more than {NODE_LIMIT} values, aliases expanded")
         self.lines.setdefault(path, node.start_mark.line + 1)
@@ -91,6 +109,8 @@ class Document:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
                 self._complain(key_node, path, "a key must be text")
+            elif not key.isprintable():
+                self._complain(key_node, (*path, printable(key)), "control characters in a key")
             elif key in first_line:
                 self._complain(key_node, (*path, key), f"duplicate key; it stands on line {first_line[key]} already")
             else:
@@ -115,6 +135,8 @@ class Document:
 
     def _scalar(self, node: yaml.Node, path: Path) -> Any:
         kind, text = node.tag.removeprefix(_TAG), node.value
+        if not text.isprintable():
+            return self._complain(node, path, f"control characters in {printable(text)[:60]!r}")
         if kind == "null":
             return None
         if kind == "bool":
@@ -130,6 +152,11 @@ class Document:
         self.problems.append(Problem(f"{self.where}:{node.start_mark.line + 1}", dotted(path), what))
 
 
+def dump(value: Any) -> str:
+    """Plain values as YAML that `Document` reads back as they are."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 def read_value(text: str) -> Any:
     """One value as the reader would take it from a file: '3', '[64, 128]', '{relative: 1}'. Raises ValueError with the
     reason."""
@@ -137,6 +164,12 @@ def read_value(text: str) -> Any:
     if document.problems:
         raise ValueError(document.problems[0].what)
     return None if not text.strip() else document.value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def dotted(path: Path) -> str:

@@ -76,7 +76,7 @@ def test_files_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     assert "no column 'c'; it has 'a', 'b', 'y'" in problem(**_file(good, inputs=("c",))).what
     assert problem(**_file(good, samples=20)).field == "samples"
     (tmp_path / "x.txt").write_text("a,b,y\n")
-    assert "use .csv, .npz or .parquet" in problem(**_file(tmp_path / "x.txt")).what
+    assert "use .csv, .npz, .parquet" in problem(**_file(tmp_path / "x.txt")).what
     (tmp_path / "word.csv").write_text("a,b,y\n1,2,3\n4,five,6\n")
     assert "column 'b', row 2: 'five' is not a number" in problem(**_file(tmp_path / "word.csv")).what
     (tmp_path / "hole.csv").write_text("a,b,y\n1,2,3\n4,,6\n")

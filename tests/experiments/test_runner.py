@@ -90,10 +90,7 @@ def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
     (document,), _ = runner.reproduce([_experiment()], "laptop", root, "cpu")
     folder = root / "experiments" / "one"
     assert {path.name for path in folder.iterdir()} == {
-        "empty.png",
-        "empty.svg",
-        "verdicts.png",
-        "verdicts.svg",
+        *(f"{stem}.{ending}" for stem in ("empty", "verdicts") for ending in ("png", "svg", "pdf")),
         "result.json",
     }
     stored = json.loads((folder / "result.json").read_text())

@@ -16,7 +16,7 @@ from ntkrun.errors import StoreBusy
 from ntkrun.lab import lease as leases
 from ntkrun.lab.lease import LEASE, leased, writers
 from ntkrun.lab.store import Store
-from tests.lab.test_store import DESCRIPTION, _frames, _plan
+from tests.lab.store_of import DESCRIPTION, frames_of, plan_of
 
 
 def _hold(root: Path, said: Any) -> None:
@@ -104,14 +104,14 @@ def test_a_file_of_nobody_is_in_the_way_of_nobody_for_long(tmp_path: Path) -> No
 def test_who_was_taken_for_dead_publishes_nothing(tmp_path: Path) -> None:
     late = Store(tmp_path)
     with late.writing():
-        late.begin(DESCRIPTION, _plan("a", "b"))
-        late.commit(_frames("a"), {})
+        late.begin(DESCRIPTION, plan_of("a", "b"))
+        late.commit(frames_of("a"), {})
         next((tmp_path / ".writers").iterdir()).unlink()  # as another machine does after LEASE
         with Store(tmp_path).writing():
             with pytest.raises(StoreBusy, match="taken for dead, so it writes nothing more"):
-                late.commit(_frames("b"), {})
+                late.commit(frames_of("b"), {})
             with pytest.raises(StoreBusy):
-                late.commit_failed(_frames("b")["runs"], "why")
+                late.commit_failed(frames_of("b")["runs"], "why")
             with pytest.raises(StoreBusy):
                 late.write_tables()
     assert late.finished() == {"a"}
@@ -121,9 +121,9 @@ def test_who_was_taken_for_dead_publishes_nothing(tmp_path: Path) -> None:
 def test_shards_of_one_cut_write_side_by_side(tmp_path: Path) -> None:
     one, two = Store(tmp_path), Store(tmp_path)
     with one.writing((1, 2)), two.writing((2, 2)):
-        one.begin(DESCRIPTION, _plan("a", "b"))
-        one.commit(_frames("a"), {})
-        two.commit(_frames("b"), {})
+        one.begin(DESCRIPTION, plan_of("a", "b"))
+        one.commit(frames_of("a"), {})
+        two.commit(frames_of("b"), {})
         for shard in ((1, 2), (1, 3), (2, 3), (1, 1)):
             with pytest.raises(StoreBusy), Store(tmp_path).writing(shard):
                 pass

@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,29 +15,7 @@ import pytest
 from ntkrun.errors import StoreBusy, UserError
 from ntkrun.lab.lease import LEASE
 from ntkrun.lab.store import Store, read_results
-
-DESCRIPTION = {"config": {"name": "test"}, "made_by": {}}
-
-
-def _plan(*ids: str) -> list[dict[str, Any]]:
-    return [{"run_id": run_id, "network.width": 8 * (k + 1), "seed": k} for k, run_id in enumerate(ids)]
-
-
-def _frames(*ids: str) -> dict[str, pd.DataFrame]:
-    runs = pd.DataFrame({"run_id": list(ids), "status": "done"})
-    steps = pd.DataFrame({"run_id": np.repeat(ids, 2), "step": [0, 1] * len(ids), "loss": 0.5})
-    layers = steps.drop(columns="loss").assign(layer=0, weight_drift=0.1)
-    return {"runs": runs, "steps": steps, "layers": layers}
-
-
-def _filled(root: Path, planned: list[str], finished: list[str]) -> Store:
-    store = Store(root)
-    with store.writing():
-        store.begin(DESCRIPTION, _plan(*planned))
-        for run_id in finished:
-            store.commit(_frames(run_id), {run_id: {0: np.eye(2)[:, :, None, None], 7: np.ones((2, 2, 1, 1))}})
-        store.write_tables()
-    return store
+from tests.lab.store_of import DESCRIPTION, filled, frames_of, plan_of
 
 
 def _files(root: Path) -> set[str]:
@@ -46,7 +23,7 @@ def _files(root: Path) -> set[str]:
 
 
 def test_tables_hold_the_plan_in_its_order_and_open_with_pandas(tmp_path: Path) -> None:
-    _filled(tmp_path, ["b", "a", "missing"], ["a", "b"])
+    filled(tmp_path, ["b", "a", "missing"], ["a", "b"])
     runs = pd.read_parquet(tmp_path / "runs.parquet")
     assert runs["run_id"].tolist() == ["b", "a"]
     assert runs["network.width"].tolist() == [8, 16]
@@ -57,7 +34,7 @@ def test_tables_hold_the_plan_in_its_order_and_open_with_pandas(tmp_path: Path) 
 
 
 def test_kernels_come_back_as_they_were(tmp_path: Path) -> None:
-    _filled(tmp_path, ["a", "b"], ["a"])
+    filled(tmp_path, ["a", "b"], ["a"])
     results = read_results(tmp_path)
     kept = results.kernels("a")
     assert kept is not None
@@ -68,14 +45,14 @@ def test_kernels_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_runs_of_an_earlier_plan_stay_on_disk_and_out_of_the_tables(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a", "b"], ["a", "b"])
+    store = filled(tmp_path, ["a", "b"], ["a", "b"])
     with store.writing():
-        store.begin(DESCRIPTION, _plan("b", "c"))
+        store.begin(DESCRIPTION, plan_of("b", "c"))
         assert store.finished() == {"a", "b"}
         store.write_tables()
     assert read_results(tmp_path).runs["run_id"].tolist() == ["b"]
     with store.writing():
-        store.begin(DESCRIPTION, _plan("a", "b"))
+        store.begin(DESCRIPTION, plan_of("a", "b"))
     # Not written yet: the tables on disk are of another plan, so they must not be believed.
     assert read_results(tmp_path).runs["run_id"].tolist() == ["a", "b"]
 
@@ -94,7 +71,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 
 def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
+    store = filled(tmp_path, ["a"], ["a"])
     before = _files(tmp_path)
     for stray in (tmp_path / ".tmp-1.parquet", tmp_path / "kernels" / ".tmp-2.npz"):
         stray.write_bytes(b"torn")
@@ -115,7 +92,7 @@ def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path
 
 
 def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = _filled(tmp_path, ["a", "b"], ["a"])
+    store = filled(tmp_path, ["a", "b"], ["a"])
     before = {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)}
 
     def full(*_: object, **__: object) -> None:
@@ -124,7 +101,7 @@ def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkey
     monkeypatch.setattr("ntkrun.lab.store.pq.write_table", full)
     sentence = r"cannot be written \(No space left on device\); finished runs are kept"
     with pytest.raises(UserError, match=sentence), store.writing():
-        store.commit(_frames("b"), {})
+        store.commit(frames_of("b"), {})
     assert {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)} == before
 
 
@@ -133,16 +110,16 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from test_store import DESCRIPTION, Store, _frames, _plan
+        from store_of import DESCRIPTION, Store, frames_of, plan_of
         import numpy as np
         ids = [f"run{{k}}" for k in range(400)]
         store = Store(Path(sys.argv[1]))
         with store.writing():
             print("writing", flush=True)
-            store.begin(DESCRIPTION, _plan(*ids))
+            store.begin(DESCRIPTION, plan_of(*ids))
             for run_id in ids:
                 if run_id not in store.finished():
-                    store.commit(_frames(run_id), {{run_id: {{0: np.zeros((9, 9, 1, 1))}}}})
+                    store.commit(frames_of(run_id), {{run_id: {{0: np.zeros((9, 9, 1, 1))}}}})
                     print("committed", flush=True)
                 store.write_tables()
     """)
@@ -169,9 +146,9 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
 
 def test_a_run_that_was_put_there_twice_counts_once_and_rather_finished(tmp_path: Path) -> None:
     """As in a directory put together from copies."""
-    store = _filled(tmp_path, ["a", "b"], ["b"])
+    store = filled(tmp_path, ["a", "b"], ["b"])
     with store.writing():
-        store.commit(_frames("a", "b"), {})
+        store.commit(frames_of("a", "b"), {})
         store.commit_failed(pd.DataFrame({"run_id": ["a"], "status": "failed"}), "why")
         store.commit_failed(pd.DataFrame({"run_id": ["c"], "status": "failed"}), "why")
     results = read_results(tmp_path)
@@ -180,8 +157,8 @@ def test_a_run_that_was_put_there_twice_counts_once_and_rather_finished(tmp_path
 
 
 def test_a_stack_that_is_there_stands(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
-    other = _frames("a")
+    store = filled(tmp_path, ["a"], ["a"])
+    other = frames_of("a")
     other["steps"]["loss"] = 7.0
     with store.writing():
         store.commit(other, {})
@@ -190,8 +167,8 @@ def test_a_stack_that_is_there_stands(tmp_path: Path) -> None:
 
 
 def test_stacks_of_a_version_that_measured_less_stay_readable(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["old", "new"], ["old"])
-    newer = _frames("new")
+    store = filled(tmp_path, ["old", "new"], ["old"])
+    newer = frames_of("new")
     newer["steps"]["a_new_metric"] = 1.0
     newer["modes"] = pd.DataFrame({"run_id": ["new"], "step": 0, "mode": 0, "time": 0.0, "eigenvalue": 1.0})
     with store.writing():
@@ -209,15 +186,15 @@ def test_a_directory_without_a_sweep_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_torn_stack_is_named(tmp_path: Path) -> None:
-    _filled(tmp_path, ["a"], ["a"])
+    filled(tmp_path, ["a"], ["a"])
     (torn,) = (tmp_path / "stacks").glob("*/runs.parquet")
     torn.write_bytes(b"PAR1 torn")
-    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* move its folder away"):
+    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* moves it aside"):
         Store(tmp_path).finished()
 
 
 def test_a_torn_table_is_made_again(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
+    store = filled(tmp_path, ["a"], ["a"])
     (tmp_path / "runs.parquet").write_bytes(b"garbage")
     assert read_results(tmp_path).runs["run_id"].tolist() == ["a"]
     with store.writing():
@@ -239,8 +216,8 @@ def test_a_file_where_the_directory_should_be_is_a_sentence(tmp_path: Path) -> N
 
 
 def test_sweep_yaml_that_is_torn_is_a_sentence(tmp_path: Path) -> None:
-    store = _filled(tmp_path, ["a"], ["a"])
-    assert store.description()["config"] == {"name": "test"}
+    store = filled(tmp_path, ["a"], ["a"])
+    assert store.description()["config"]["name"] == "test"
     (tmp_path / "sweep.yaml").write_text("a: [")
     with pytest.raises(UserError, match=r"sweep\.yaml: cannot be read"):
         store.description()

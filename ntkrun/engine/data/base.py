@@ -12,6 +12,9 @@ from pydantic import Field, field_validator
 from ntkrun.errors import FieldError
 from ntkrun.strict import Strict
 
+MOST = 2**31 - 1  # of what is counted in a config
+LARGEST_SEED = 2**63 - 1
+MOST_NUMBERS = 2**28  # of a data set: 2 GiB
 Array = np.ndarray
 Arrays = tuple[Array, Array, Array, Array]
 
@@ -58,11 +61,11 @@ class DataSet(Strict):
     statement: ClassVar[str]  # one line for `ntkrun list data`
     remote: ClassVar[bool] = False  # whether loading may fetch from the network, which nothing but a run should do
 
-    samples: int = Field(64, ge=1)
+    samples: int = Field(64, ge=1, le=MOST)
     """N, the number of training inputs."""
-    test_samples: int = Field(64, ge=0)
+    test_samples: int = Field(64, ge=0, le=MOST)
     """M, the number of test inputs."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Which samples, or which random inputs and targets."""
     between: tuple[int, ...] | None = None
     """`[i, j]`: the test inputs are `test_samples` points α x_i + (1-α) x_j, α evenly from 0 to 1, between the training
@@ -125,6 +128,12 @@ class DataSet(Strict):
     def generator(self, *role: int) -> np.random.Generator:
         """A generator of this data set's seed and a role of its own."""
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=role)))
+
+    def check_size(self, dimension: int) -> None:
+        """Raises FieldError where inputs that are made would be more than MOST_NUMBERS numbers."""
+        if (self.samples + self.test_samples) * dimension > MOST_NUMBERS:
+            field = "samples" if self.samples >= self.test_samples else "test_samples"
+            raise FieldError(field, f"inputs of more than {MOST_NUMBERS} numbers; take fewer, or a smaller dimension")
 
     def split(self, available: int, what: str) -> tuple[Array, Array]:
         """Which of the available examples are for training and which for testing: disjoint, chosen by the seed.

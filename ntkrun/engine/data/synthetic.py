@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag
 
-from ntkrun.engine.data.base import Array, Arrays, Component, DataSet, unknown, with_conflicts
+from ntkrun.engine.data.base import MOST, Array, Arrays, Component, DataSet, unknown, with_conflicts
 from ntkrun.errors import FieldError
 
 INPUTS, SIGNS, TEACHER = 1, 2, 3  # roles of the random generators
@@ -95,6 +95,7 @@ class Circle(Synthetic):
     """Radius of the circle."""
 
     def points(self) -> tuple[Array, Array]:
+        self.check_size(2)
         return around(self.samples, self.radius), around(self.test_samples, self.radius, 0.5)
 
 
@@ -111,12 +112,13 @@ class Gaussian(Synthetic):
     statement: ClassVar[str] = "inputs with independent N(0, 1) coordinates"
     name: Literal["gaussian"]
     """Which data: `ntkrun list data`."""
-    dimension: int = Field(10, ge=1)
+    dimension: int = Field(10, ge=1, le=MOST)
     """n_0, the dimension of the inputs."""
     test_circle: float | None = Field(None, gt=0)
     """A radius: the test inputs lie evenly on a circle in the plane of the first two coordinates, from angle 0."""
 
     def points(self) -> tuple[Array, Array]:
+        self.check_size(self.dimension)
         x = self._normal(self.samples, TRAINING)
         if self.test_circle is None:
             return x, self._normal(self.test_samples, TEST)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,6 +11,10 @@ from pydantic import Discriminator, Field, Tag
 
 from ntkrun.engine.data.base import Array, Arrays, Component, DataSet, centred, unknown
 from ntkrun.errors import FieldError
+from ntkrun.npz import read_npz
+from ntkrun.reading import Unreadable, read_bytes
+
+LARGEST_FILE = 2**32  # bytes, unpacked
 
 
 def _form(value: Any) -> str:
@@ -48,11 +51,10 @@ class TableFile(DataSet):
         return super().identity() | {"path": content_hash("path", self.path)}
 
     def make(self) -> Arrays:
-        ending = Path(self.path).suffix.lower()
-        if ending not in (".csv", ".npz", ".parquet"):
-            raise FieldError("path", f"{self.path}: the ending says the format; use .csv, .npz or .parquet")
-        raw = io.BytesIO(contents("path", self.path))
-        columns = _npz(raw, self.path) if ending == ".npz" else _table(raw, self.path, ending)
+        read = _READERS.get(Path(self.path).suffix.lower())
+        if read is None:
+            raise FieldError("path", f"{self.path}: the ending says the format; use {', '.join(_READERS)}")
+        columns = read(self.path)
         x = self._columns(columns, "inputs")
         y = unknown(len(x)) if isinstance(self.targets, Component) else self._columns(columns, "targets")
         if len(x) != len(y):
@@ -82,41 +84,50 @@ class TableFile(DataSet):
 
 def contents(field: str, path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FieldError(field, f"{path} cannot be read ({error.strerror})") from None
+        return read_bytes(path, LARGEST_FILE)
+    except Unreadable as error:
+        raise FieldError(field, f"{path} cannot be read ({error})") from None
 
 
 def content_hash(field: str, path: str) -> str:
     return hashlib.sha256(contents(field, path)).hexdigest()
 
 
-def _table(raw: io.BytesIO, path: str, ending: str) -> dict[str, Array]:
+def _csv(path: str) -> dict[str, Array]:
     import pandas as pd
-    import pyarrow as pa
 
     try:
         with warnings.catch_warnings():
             # Without index_col=False, rows longer than the header shift every column by one.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(raw, index_col=False) if ending == ".csv" else pd.read_parquet(raw)
+            warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # a word among numbers is found below, with its row
+            frame = pd.read_csv(io.BytesIO(contents("path", path)), index_col=False)
     except pd.errors.ParserWarning:
         raise FieldError("path", f"{path} has rows with more fields than its header") from None
-    except (ValueError, OSError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        raise FieldError("path", f"{path} is not a {ending[1:]} table ({str(error).splitlines()[0]})") from None
+    except (ValueError, OverflowError, MemoryError) as error:  # pandas' parser errors are ValueErrors
+        why = (str(error) or "it does not fit into memory").splitlines()[0]
+        raise FieldError("path", f"{path} is not a csv table ({why})") from None
     return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 
-def _npz(raw: io.BytesIO, path: str) -> dict[str, Array]:
-    """Arrays alone: an entry that would have to be unpickled is refused."""
+def _parquet(path: str) -> dict[str, Array]:
+    from ntkrun.parquet import read_parquet
+
     try:
-        arrays = np.load(raw, allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise FieldError("path", f"{path} is a single array without a name; save it with numpy.savez")
-        with arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FieldError("path", f"{path} is not an npz of plain arrays ({error})") from None
+        frame = read_parquet(path, most=LARGEST_FILE).to_pandas()
+    except Unreadable as error:
+        raise FieldError("path", f"{path} is not a parquet table ({error})") from None
+    return {name: frame[name].to_numpy() for name in frame.columns}
+
+
+def _npz(path: str) -> dict[str, Array]:
+    try:
+        return read_npz(contents("path", path), LARGEST_FILE)
+    except Unreadable as error:
+        raise FieldError("path", f"{path}: {error}") from None
+
+
+_READERS = {".csv": _csv, ".npz": _npz, ".parquet": _parquet}
 
 
 def _numbers(values: Array, where: str, field: str) -> Array:

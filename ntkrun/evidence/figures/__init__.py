@@ -21,13 +21,15 @@ from ntkrun.evidence.summary import Group, groups
 Drawn = tuple[str, Figure, str]
 LEVELS = "Faint dots: seeds; markers: mean and 95 % t interval."
 DOTS = LEVELS[:-1] + "; lines: fitted power laws, slope with 95 % interval; wedges: the slopes that the theory expects."
-MEANS = ", mean over seeds, a line a width (runs that are done)."
+MEANS = ", mean over seeds, a line a width, shaded from the least seed to the greatest (runs that are done)."
+FORMATS = ("png", "svg", "pdf")
+UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # so that the same figure gives the same bytes
 
 
 def draw_all(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame, kernels: Kernels) -> Iterator[Drawn]:
     """Every figure that the tables give, as (file stem, figure, caption); one set for each group of runs that differ in
     width and seed alone."""
-    colours = width_colours(runs)
+    colours = width_colours(runs[WIDTH]) if len(runs) else {}
     found = groups(runs, steps, layers)
     for number, group in enumerate(found):
         ending = "" if len(found) == 1 else f"_{number}"
@@ -41,7 +43,7 @@ def saver(figure: Figure) -> Callable[[Path], None]:
 
     def save(path: Path) -> None:
         with mpl.rc_context(fname=STYLE):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure.savefig(path, metadata=UNDATED.get(path.suffix))
 
     return save
 
@@ -50,7 +52,8 @@ def _of_group(
     group: Group, steps: pd.DataFrame, layers: pd.DataFrame, kernels: Kernels, colours: Mapping[Any, Any]
 ) -> Iterator[Drawn]:
     steps, layers = (table.merge(group.runs[["run_id", WIDTH, "seed"]], on="run_id") for table in (steps, layers))
-    if group.has_widths and len(group.statistics):
+    moved = len(steps) > 0 and bool((steps["weight_drift"] > 0).any())  # a drift of 0 has no logarithm
+    if group.has_widths and moved and len(group.statistics):
         yield (
             "kernel_drift",
             kernel_drift(group),
@@ -61,8 +64,9 @@ def _of_group(
             weight_drift(group),
             "Relative change of each weight matrix, its largest over the training, against width. " + DOTS,
         )
+    if group.has_widths and len(group.statistics):
         yield "loss", loss(group), "Loss at the end of the training against width. " + LEVELS
-    if len(steps):
+    if moved:
         yield (
             "kernel_drift_time",
             over_time(group, steps, "kernel_drift", KERNEL, colours),
@@ -74,7 +78,7 @@ def _of_group(
             "Relative change of each weight matrix over time" + MEANS,
         )
         yield "loss_time", losses_over_time(group, steps, colours), "Training and test loss over time" + MEANS
-    if len(steps) and "linear_loss" in steps and steps["linear_loss"].notna().any():
+    if moved and "linear_loss" in steps and steps["linear_loss"].notna().any():
         yield (
             "flows_time",
             flows_over_time(group, steps),

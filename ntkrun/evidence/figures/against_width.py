@@ -5,20 +5,17 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from ntkrun.evidence.claims import expected_exponent
 from ntkrun.evidence.estimates import WIDTH, Exponent, level
 from ntkrun.evidence.figures.pieces import (
     COLUMN,
-    HIDDEN_WIDTH,
     KERNEL,
     WEIGHTS,
-    few,
     log_scale,
     panels,
     place,
-    sparse_minor_labels,
+    width_axis,
 )
 from ntkrun.evidence.summary import Group
 
@@ -77,13 +74,8 @@ def _against_width(
         ax.plot(span, math.exp(exponent.log_constant) * span**exponent.slope, "-", color=colour, linewidth=1)
     if exponent:
         _expected(ax, group, column, colour, exponent)
-    ax.set_xscale("log", base=2)
+    width_axis(ax, group.runs[WIDTH])
     log_scale(ax)
-    ax.xaxis.set_major_locator(FixedLocator(few(sorted(group.runs[WIDTH].unique()))))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel(HIDDEN_WIDTH)
-    sparse_minor_labels(ax)
 
 
 def _expected(ax: Axes, group: Group, column: str, colour: str, exponent: Exponent) -> None:

@@ -1,7 +1,7 @@
 """What all figures are made of: sizes, names of axes, colours, panels and legends."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from ntkrun.evidence.cases import told
 from ntkrun.evidence.estimates import WIDTH
@@ -19,6 +19,7 @@ from ntkrun.evidence.summary import Group
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
+NARROW, WIDE = 16, 4096  # widths with the first and the last colour
 FEW_WIDTHS = 8  # more than these are named by a colour bar's ticks alone
 KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
 WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
@@ -26,17 +27,17 @@ TIME = r"time $t$ = step · $\eta$"
 HIDDEN_WIDTH = "hidden width $n$"
 
 
-def width_colours(runs: pd.DataFrame) -> dict[Any, Any]:
-    """One colour a width, the same in every figure of a sweep: from viridis, dark for narrow, by the logarithm of the
-    width."""
-    widths = sorted(runs[WIDTH].unique()) if len(runs) else []
-    cmap = mpl.colormaps["viridis"]
-    numeric = all(isinstance(width, int | float | np.number) for width in widths)
-    places = np.log(np.array(widths, float)) if numeric and widths else np.arange(len(widths), dtype=float)
-    spread = np.ptp(places) if len(places) > 1 else 1.0
-    return {
-        width: cmap(0.88 * (place - places[0]) / (spread or 1.0)) for width, place in zip(widths, places, strict=True)
-    }
+def width_colours(widths: Iterable[Any]) -> dict[Any, Any]:
+    """One colour a width, the same in every figure of every sweep: from viridis, dark for narrow, by the logarithm of
+    the width between NARROW and WIDE. Widths that are lists, one a layer, take their places in order."""
+    found = sorted(set(widths))
+    numeric = all(isinstance(width, int | float | np.number) for width in found)
+    if numeric:
+        places = np.log(np.array(found, float) / NARROW) / np.log(WIDE / NARROW)
+    else:
+        places = np.linspace(0, 1, len(found))
+    shades = mpl.colormaps["viridis"](0.9 * np.clip(places, 0, 1))
+    return dict(zip(found, map(tuple, shades), strict=True))
 
 
 def new_figure(group: Group, width: float, height: float) -> Figure:
@@ -47,7 +48,10 @@ def new_figure(group: Group, width: float, height: float) -> Figure:
 
 
 def settle(figure: Figure) -> Figure:
-    """The figure with its layout found, once for all formats that it is saved in: each saving would find it again."""
+    """The figure with its ticks and its layout found, once for all formats that it is saved in: each saving would find
+    them again."""
+    for ax in figure.axes:
+        sparse_minor_labels(ax)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
@@ -105,9 +109,12 @@ def _unusual(first: pd.Series) -> str:
 
 
 def lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any]) -> None:
+    """The mean over seeds over time, a line a width, shaded from the least seed to the greatest."""
     for width, part in table.groupby(WIDTH, sort=True):
-        mean = part.groupby("step")[["time", column]].mean()
-        ax.plot(mean["time"], mean[column], color=colours[width])
+        by_step = part.groupby("step")
+        time, seeds = by_step["time"].mean(), by_step[column]
+        ax.fill_between(time, seeds.min(), seeds.max(), color=colours[width], alpha=0.2, linewidth=0)
+        ax.plot(time, seeds.mean(), color=colours[width])
     ax.set_xlabel(TIME)
 
 
@@ -129,6 +136,15 @@ def width_legend(figure: Figure, colours: Mapping[Any, Any], table: pd.DataFrame
         loc="outside lower center",
         ncols=across,
     )
+
+
+def width_axis(ax: Axes, widths: Iterable[Any]) -> None:
+    """Widths on a logarithmic axis, each at its tick as far as they are few."""
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_locator(FixedLocator(few(sorted(set(widths)))))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(HIDDEN_WIDTH)
 
 
 def few(values: list[Any]) -> list[Any]:

@@ -1,0 +1,47 @@
+"""Putting a results directory right: nothing in it is deleted but what is nobody's result."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ntkrun.lab.doctor.directory import ASIDE, examine
+from ntkrun.lab.doctor.findings import Finding
+from ntkrun.lab.files import flush, inside
+from ntkrun.lab.store import Store
+
+
+def repair(root: Path, found: Sequence[Finding]) -> list[Finding]:
+    """Put right what can be, and return what is left. Raises StoreBusy while a process writes there; a directory with
+    nothing to put right is not touched."""
+    ours = [finding for finding in found if finding.cure not in ("yours", "note")]
+    if not ours:
+        return list(found)
+    store = Store(root)
+    with store.writing():
+        for finding in ours:
+            if finding.cure == "remove":
+                _remove(inside(root, finding.where))
+            elif finding.cure == "aside":
+                _aside(root, finding.where)
+        if any(finding.cure == "tables" for finding in ours):
+            store.write_tables(anew=True)
+    left = examine(root)
+    return left if not any(finding.cure == "tables" for finding in left) else repair(root, left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)  # the store, as it opens for writing, sweeps temporaries too
+
+
+def _aside(root: Path, where: str) -> None:
+    """Into set-aside/, under a name that is free."""
+    folder = inside(root, ASIDE)
+    folder.mkdir(exist_ok=True)
+    name, number = where.replace("/", "-"), 0
+    while (target := folder / (f"{name}.{number}" if number else name)).exists():
+        number += 1
+    inside(root, where).rename(target)
+    flush(folder)

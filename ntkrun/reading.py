@@ -1,0 +1,69 @@
+"""Files from anywhere, read with a limit: no pipe to wait for, no more bytes than their kind can have."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+class Unreadable(Exception):
+    """Why a file cannot be read, in words that go into a sentence."""
+
+
+@contextmanager
+def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
+    """A plain file of at most so many bytes, to be read. Raises Unreadable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would be waited for
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
+    except ValueError:
+        raise Unreadable("no file can have this name") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Unreadable("not a plain file")
+        if found.st_size > most:
+            raise Unreadable(f"{found.st_size} bytes; at most {most}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """The bytes of a plain file, at most so many. Raises Unreadable."""
+    with opened(path, most) as file:
+        try:
+            return file.read(os.fstat(file.fileno()).st_size)
+        except (OSError, MemoryError) as error:
+            raise Unreadable(getattr(error, "strerror", None) or "it does not fit into memory") from None
+
+
+def holds(path: str | Path, raw: bytes) -> bool:
+    """Whether just these bytes stand in a plain file."""
+    try:
+        return read_bytes(path, len(raw)) == raw
+    except Unreadable:
+        return False
+
+
+def read_text(path: str | Path, most: int) -> str:
+    """The text of a plain file in UTF-8. Raises Unreadable."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"not a text file in UTF-8, {error.reason} at byte {error.start}") from None
+
+
+def read_json(path: str | Path, most: int) -> Any:
+    """What a JSON file says. Raises Unreadable."""
+    try:
+        return json.loads(read_text(path, most))
+    except RecursionError:
+        raise Unreadable("nested too deeply") from None
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from None

@@ -1,0 +1,26 @@
+"""What the commands print. Every line goes through here, so that no file's name or text drives the terminal."""
+
+import sys
+from typing import Any
+
+from ntkrun.closing import json_text
+from ntkrun.printable import printable_lines
+
+
+def say(text: object, error: bool = False) -> None:
+    """Lines on standard output, or on standard error."""
+    print(printable_lines(str(text)), file=sys.stderr if error else sys.stdout)
+
+
+def print_table(*tables: Any) -> None:
+    """Tables of rich, and lines. The text in them was made printable as it was read; none of it is markup."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table, markup=False)
+
+
+def print_json(document: Any) -> None:
+    """Strict JSON: what is not a number is null."""
+    print(json_text(document))
