@@ -116,7 +116,8 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import outlook, resolve_device, run_sweep
+    from ntkrun.lab.devices import resolve_device
+    from ntkrun.lab.execute import outlook, run_sweep
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
     from ntkrun.lab.tasks import notes_on
@@ -293,7 +294,7 @@ def reproduce(
     """
     from rich.console import Console
 
-    from ntkrun.lab.execute import resolve_device
+    from ntkrun.lab.devices import resolve_device
 
     chosen, presets = experiments("table").chosen(names or []), experiments("framework").PRESETS
     if preset not in presets:

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ntkrun.errors import UserError
 from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
-from ntkrun.lab.engines.local import Local
+from ntkrun.lab.devices import resolve_device
+from ntkrun.lab.engines.opening import Asked, opened
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
-from ntkrun.lab.provenance import provenance
+from ntkrun.lab.shards import Shard, finer, runs_of
 from ntkrun.lab.store import Results, Store
 from ntkrun.lab.tasks import notes_on
 from ntkrun.lab.watch import Nobody, Watch
@@ -49,6 +47,8 @@ def run_sweep(
     watch: Watch | None = None,
     memory: float | None = None,
     profile: Profile | None = None,
+    asked: Asked | None = None,
+    shard: Shard | None = None,
 ) -> Results:
     """Run what is missing of a sweep into `results`/<name>, and return its tables.
 
@@ -57,27 +57,25 @@ def run_sweep(
     told where the time went. Raises UserError for a device that is not there, a directory that cannot be written or is
     in use, data that cannot be had, and a network that does not fit.
     """
-    watch = watch or Nobody()
-    where = resolve_device(device)
-    budget = bytes_for(memory, where)
-    store = Store(Path(results) / sweep.name)
-    runs = plan(sweep)
+    watch, store, runs = watch or Nobody(), Store(Path(results) / sweep.name), plan(sweep)
+    with opened(asked or Asked(), device, watch.state, timed=profile is not None) as on:
+        budget = bytes_for(on.memory if memory is None else memory, on.device)
 
-    def stacked(finished: set[str]) -> list[Stack]:
-        return stacks_within((run for run in runs if run.run_id not in finished), budget, where)
+        def stacked(finished: set[str]) -> list[Stack]:
+            mine = runs if shard is None else runs_of(shard, runs)
+            stacks = stacks_within((run for run in mine if run.run_id not in finished), budget, on.device)
+            return stacks if on.workers == 1 else finer(stacks, on.workers)
 
-    stacked(store.finished())  # what does not fit is said before anything is written
-    with store.writing():
-        finished = store.finished()
-        missing = stacked(finished)
-        made_by = provenance(where)
-        store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
-        watch.begins(missing, sum(run.run_id in finished for run in runs))
-        try:
-            engine = Local(where, made_by, watch.state, timed=profile is not None)
-            Loop(store, watch, profile, made_by, budget).through(engine, missing)
-        finally:
-            store.write_tables()
+        stacked(store.finished())  # what does not fit is said before anything is written
+        with store.writing():
+            finished = store.finished()
+            missing = stacked(finished)
+            store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
+            watch.begins(missing, sum(run.run_id in finished for run in runs))
+            try:
+                Loop(store, watch, profile, on.made_by, budget).through(on.engine, missing)
+            finally:
+                store.write_tables()
     return store.read()
 
 
@@ -92,19 +90,6 @@ def outlook(
     missing = tuple(run for run in runs if run.run_id not in finished)
     ahead = estimates(stacks_within(missing, bytes_for(memory, where), where), where)
     return Outlook(runs, missing, tuple(ahead), notes_on(runs), path)
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` takes CUDA when there is one. float32 matrix products keep full precision (no tf32) on every device."""
-    torch.set_float32_matmul_precision("highest")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise UserError(f"--device {name}: choose auto, cpu, cuda or cuda:K")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: no such CUDA device here; choose auto or cpu")
-    return torch.device(name)
 
 
 def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.config import Sweep
-from ntkrun.lab.execute import resolve_device
+from ntkrun.lab.devices import resolve_device
 from ntkrun.lab.plan import flat
 from ntkrun.lab.points import data_of, network
 from ntkrun.lab.sections import Point

@@ -1,15 +1,15 @@
 """What becomes of the outcomes of stacks: committed, tried again in smaller ones, or recorded as failed."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ntkrun.engine.footprint import Footprint
 from ntkrun.lab.budget import recut, too_large
-from ntkrun.lab.engines import Done, Engine, Failed, OutOfMemory
+from ntkrun.lab.engines import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Store
@@ -27,19 +27,33 @@ class Loop:
     profile: Profile | None
     made_by: dict[str, Any]
     budget: int
+    lost: Counter[Stack] = field(default_factory=Counter)
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
         with closing(engine.run(waiting)) as ended:
             for stack, outcome in ended:
+                outcome = self.found(stack, outcome)
                 if isinstance(outcome, Done):
                     self.done(stack, outcome)
+                elif isinstance(outcome, Lost):
+                    waiting.append(stack)
                 elif len(stack.runs) > 1 and not (isinstance(outcome, Failed) and outcome.every_run):
                     again = self.smaller(stack, outcome, waiting)
                     waiting.clear()
                     waiting.extend(again)
                 else:
                     self.failed(stack, outcome)
+
+    def found(self, stack: Stack, outcome: Outcome) -> Outcome:
+        """The outcome; Lost so often that the stack itself is to blame has Failed."""
+        if not isinstance(outcome, Lost):
+            return outcome
+        self.lost[stack] += 1
+        if self.lost[stack] == ATTEMPTS:
+            return Failed(f"{outcome.reason}, {ATTEMPTS} times", 0, outcome.log)
+        self.watch.lost(stack, outcome.reason)
+        return outcome
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()
