@@ -27,17 +27,18 @@ def root_of(results: Path, preset: str) -> Path:
 
 
 def ahead(
-    experiments: Sequence[Experiment], preset: str, root: Path, device: str
+    experiments: Sequence[Experiment], preset: str, root: Path, device: str, retry_failed: bool = False
 ) -> list[tuple[Sweep, Forecast | UserError]]:
     """Every sweep, validated, with what its missing runs will take, or why that cannot be told: data that are not at
     hand."""
     resolve_device(device)  # a wrong one is a mistake, not a sweep that cannot be told
-    return [(sweep, _ahead(sweep, root, device)) for sweep in (each.load(preset) for each in sweeps_of(experiments))]
+    sweeps = (each.load(preset) for each in sweeps_of(experiments))
+    return [(sweep, _ahead(sweep, root, device, retry_failed)) for sweep in sweeps]
 
 
-def _ahead(sweep: Sweep, root: Path, device: str) -> Forecast | UserError:
+def _ahead(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecast | UserError:
     try:
-        return forecast(outlook(sweep, root, device))
+        return forecast(outlook(sweep, root, device, retry_failed=retry_failed))
     except UserError as error:
         return error
 
@@ -80,6 +81,7 @@ def reproduce(
     device: str = "auto",
     watch: Callable[[], Watch] | None = None,
     say: Say = lambda line: None,
+    retry_failed: bool = False,
 ) -> tuple[list[dict[str, Any]], int]:
     """The documents of the experiments (result.json) and the exit code by their verdicts.
 
@@ -93,7 +95,7 @@ def reproduce(
         for planned in experiment.sweeps:
             if planned.config not in results:
                 say(f"{experiment.name}: sweep {planned.config}")
-                results[planned.config] = _swept(planned, preset, root, device, watch)
+                results[planned.config] = _swept(planned, preset, root, device, watch, retry_failed)
                 verdicts[planned.config] = judge(results[planned.config])[0]
                 if preset != "smoke" and not results[planned.config].figures_are_current():
                     draw(results[planned.config])
@@ -108,10 +110,12 @@ def reproduce(
     return documents, _worst(codes, preset)
 
 
-def _swept(planned: Planned, preset: str, root: Path, device: str, watch: Callable[[], Watch] | None) -> Results:
+def _swept(
+    planned: Planned, preset: str, root: Path, device: str, watch: Callable[[], Watch] | None, retry_failed: bool
+) -> Results:
     watching = watch() if watch else None
     try:
-        return run_sweep(planned.load(preset), root, device, watching)
+        return run_sweep(planned.load(preset), root, device, watching, retry_failed=retry_failed)
     finally:
         if watching:
             watching.close()

@@ -60,6 +60,7 @@ def _sweep(results: Results) -> dict[str, Any]:
         "planned": len(results.plan),
         "done": int(ended.get("done", 0)),
         "diverged": int(ended.get("diverged", 0)),
+        "failed": int(ended.get("failed", 0)),
         "seconds": float(results.runs["seconds"].sum()),
         "made_by": made_by,
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
 
-DIVERGED = 1  # exit code when some runs diverged
+UNFINISHED = 1  # exit code when some runs failed or diverged
 
 app = typer.Typer(
     name="ntkrun",
@@ -52,6 +52,7 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 
 
@@ -103,13 +104,16 @@ def sweep(
     memory: Memory = None,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")] = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first run that fails")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")] = False,
 ) -> None:
     """Run what is missing of a sweep, store it, draw it, and print what came out.
 
-    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished.
+    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished. A run that fails is
+    recorded with why, and the others go on; exit code 1.
 
     Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
     """
@@ -121,22 +125,22 @@ def sweep(
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
     from ntkrun.lab.tasks import notes_on
-    from ntkrun.lab.watch import Nobody
-    from ntkrun.terminal import SweepProgress, plan_lines
+    from ntkrun.terminal import Failures, SweepProgress, plan_lines
 
     the_sweep = load_config(config, overrides or [])
     if dry_run:
-        ahead = outlook(the_sweep, results, device, memory)
+        ahead = outlook(the_sweep, results, device, memory, retry_failed)
         _print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
         return
     where, profiled = resolve_device(device), Profile() if profile else None
-    progress = Nobody() if quiet else SweepProgress(console := Console(stderr=True, highlight=False), where)
+    console = Console(stderr=True, highlight=False)
+    progress = Failures(console) if quiet else SweepProgress(console, where)
     if not quiet:
         for note in notes_on(plan(the_sweep)):
             console.print(f"note: {note}")
     with _interruptible(results / the_sweep.name):
         try:
-            found = run_sweep(the_sweep, results, device, progress, memory, profiled)
+            found = run_sweep(the_sweep, results, device, progress, memory, profiled, retry_failed, fail_fast)
         finally:
             progress.close()
     if not no_plots and not found.figures_are_current():
@@ -148,7 +152,7 @@ def sweep(
         _print_table(*tables)
         print(f"results in {found.path}")
     if not as_expected:
-        raise typer.Exit(DIVERGED)
+        raise typer.Exit(UNFINISHED)
 
 
 @app.command()
@@ -164,13 +168,13 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def status(run_dir: RunDirectory, json: Json = False) -> None:
-    """Planned, done, diverged, missing runs, and where the time went."""
-    from ntkrun.evidence.tables import status_document, status_table
+    """Planned, done, diverged, failed, missing runs; where the time went; what failed and why."""
+    from ntkrun.evidence.tables import failure_lines, status_document, status_table
     from ntkrun.lab.store import Store
 
     store = Store(run_dir)
-    document = status_document(store.plan(), store.read().runs, store.busy())
-    _print_json(document) if json else _print_table(status_table(document))
+    document = status_document(store.plan(), store.read().runs, store.writers(), store.failed())
+    _print_json(document) if json else _print_table(status_table(document), *failure_lines(document))
 
 
 @app.command()
@@ -281,6 +285,7 @@ def reproduce(
         "results"
     ),
     device: Device = "auto",
+    retry_failed: RetryFailed = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")] = False,
@@ -307,7 +312,7 @@ def reproduce(
         console.print(line, soft_wrap=True, markup=False)
 
     where = resolve_device(device)
-    expected = runner.ahead(chosen, preset, root, device)
+    expected = runner.ahead(chosen, preset, root, device, retry_failed)
     for line in runner.lines(expected):
         say(line)
     if dry_run:
@@ -318,7 +323,9 @@ def reproduce(
     from ntkrun.terminal import SweepProgress
 
     with _interruptible(root):
-        documents, code = runner.reproduce(chosen, preset, root, device, lambda: SweepProgress(console, where), say)
+        documents, code = runner.reproduce(
+            chosen, preset, root, device, lambda: SweepProgress(console, where), say, retry_failed
+        )
     if json:
         _print_json({"preset": preset, "experiments": documents})
     raise typer.Exit(code)

@@ -20,6 +20,7 @@ from ntkrun.lab.execute import Outlook
 from ntkrun.lab.plan import Stack, columns
 from ntkrun.lab.points import network, step_size
 from ntkrun.lab.sections import Point
+from ntkrun.lab.watch import Nobody
 
 REFRESH = 0.25  # seconds between two looks at a running stack
 TRUST = 20.0
@@ -39,18 +40,22 @@ class SweepProgress:
         self.numbers = ""
         self.labels: dict[Point, str] = {}
 
-    def begins(self, missing: Sequence[Stack], finished: int) -> None:
-        self.finished, self.runs = finished, finished + sum(len(stack.runs) for stack in missing)
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int) -> None:
+        to_do = sum(len(stack.runs) for stack in missing)
+        self.finished, self.runs = finished + failed, finished + failed + to_do
         self.seconds, measured = seconds_of(missing, self.device)
         self.trust = TRUST if measured else 0.0
         self.total_work = sum(map(self.seconds, missing))
         self.labels = _labels(missing)
         self.started = time.monotonic()
-        count = f"{self.runs - finished} runs to do, {finished} of {self.runs} done already"
+        count = f"{to_do} runs to do, {finished} of {self.runs} done already"
+        if failed:
+            self._say(f"{failed} of {self.runs} runs failed before and are left alone; --retry-failed runs them again")
         if measured:
             count += f", about {_duration(self.total_work)} left"
         if not missing:
-            self._say(f"nothing to run: all {self.runs} runs are finished")
+            all_ended = f"all {self.runs} runs are finished" if not failed else f"{finished} runs are finished"
+            self._say(f"nothing to run: {all_ended}")
         elif self.console.is_terminal:
             self.bar = _bar(self.console)
             self.bar.start()
@@ -85,9 +90,7 @@ class SweepProgress:
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
         self._ended(stack)
-        seeds = ", ".join(map(str, stack.seeds[:5])) + (", ..." if len(stack.seeds) > 5 else "")
-        which = f"{self.labels[stack.point]}, seed{'s' * (len(stack.seeds) > 1)} {seeds}"
-        self._say(f"{which}: failed at step {last_step}; {reason}; log in {log}")
+        self._say(_failure(self.labels[stack.point], stack, reason, last_step, log))
 
     def _ended(self, stack: Stack) -> float:
         self.done_work += self.seconds(stack)
@@ -97,6 +100,9 @@ class SweepProgress:
     def halved(self, stack: Stack, why: str) -> None:
         runs = len(stack.runs)
         self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")
+
+    def lost(self, stack: Stack, why: str) -> None:
+        self._say(f"{self.labels[stack.point]}: {_count(len(stack.runs), 'run')} lost, {why}; running them again")
 
     def _say(self, line: str) -> None:
         """A line as it stands, unwrapped, so that a log can be searched."""
@@ -111,6 +117,27 @@ class SweepProgress:
         pace = (now - self.started + self.trust) / known if known else 0.0
         left = (self.total_work - done) * pace
         return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
+
+
+class Failures(Nobody):
+    """Says nothing but what failed."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.labels: dict[Point, str] = {}
+
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int) -> None:
+        self.labels = _labels(missing)
+
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        line = _failure(self.labels[stack.point], stack, reason, last_step, log)
+        self.console.print(line, soft_wrap=True, markup=False)
+
+
+def _failure(label: str, stack: Stack, reason: str, last_step: int, log: Path) -> str:
+    seeds = ", ".join(map(str, stack.seeds[:5])) + (", ..." if len(stack.seeds) > 5 else "")
+    which = f"{label}, seed{'s' * (len(stack.seeds) > 1)} {seeds}"
+    return f"{which}: failed at step {last_step}; {reason}; log in {log}"
 
 
 def plan_lines(ahead: Outlook) -> list[str]:

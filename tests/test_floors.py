@@ -21,8 +21,8 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget config costs engines engines.local execute files forecast limits loop plan points profile "
-    "provenance sections store tables tasks watch yaml_reader"
+    "asked attempt budget config costs engines engines.local execute files forecast lease limits loop plan points "
+    "profile provenance sections store tables tasks watch yaml_reader"
 )
 
 

@@ -12,7 +12,8 @@ def complete(case: Case) -> str:
     parts = [f"{count} {status}" for status, count in by_status.items() if status != "done"]
     missing = planned - len(case.runs)
     parts += [f"{missing} missing"] if missing else []
-    return f"of {planned} planned runs {', '.join(parts)}: run the sweep to its end"
+    again = ", with --retry-failed" if "failed" in by_status else ""
+    return f"of {planned} planned runs {', '.join(parts)}: run the sweep to its end{again}"
 
 
 def trained(case: Case) -> str:

@@ -20,6 +20,7 @@ class WidthRow:
     width: Any
     done: int
     diverged: int
+    failed: int
     levels: dict[str, Level]
 
 
@@ -58,7 +59,8 @@ def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFram
     for width, part in runs.groupby(WIDTH, sort=True):
         done = of_group[of_group[WIDTH] == width]
         levels = {name: level(done[name]) for name in LEVELS}
-        rows.append(WidthRow(width, len(done), int((part["status"] == "diverged").sum()), levels))
+        diverged, failed = (int((part["status"] == status).sum()) for status in ("diverged", "failed"))
+        rows.append(WidthRow(width, len(done), diverged, failed, levels))
     return Group(settings, runs, of_group, rows, _exponents(runs, of_group))
 
 

@@ -1,7 +1,8 @@
 """The closing table and the status table: as documents for machines, as rich tables for people (80 columns)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from rich.table import Table
 from ntkrun.evidence.estimates import WIDTH, Exponent, Level
 from ntkrun.evidence.summary import Group
 
+FAILURES = 5  # shown by status
 TITLES = {  # what the closing table shows at each width
     "loss": "final loss",
     "kernel_drift": "sup kernel drift",
@@ -38,6 +40,7 @@ def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "width": _plain(row.width),
                     "done": row.done,
                     "diverged": row.diverged,
+                    "failed": row.failed,
                     **{name: _level_document(level) for name, level in row.levels.items()},
                 }
                 for row in group.rows
@@ -48,15 +51,41 @@ def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
     ]
 
 
-def status_document(plan: pd.DataFrame, runs: pd.DataFrame, busy: bool) -> dict[str, Any]:
-    """Counts in all and by width, with the seconds spent."""
+def status_document(
+    plan: pd.DataFrame,
+    runs: pd.DataFrame,
+    writers: Sequence[object] = (),
+    logs: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Counts in all and by width, with the seconds spent; who is writing; which runs failed, why, and where the log
+    is."""
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
     widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
-    return {**_counts(merged), "running": busy, "widths": widths}
+    now = {"running": bool(writers), "writers": list(map(str, writers))}
+    return {**_counts(merged), **now, "widths": widths, "failures": _failures(runs, logs)}
+
+
+def _failures(runs: pd.DataFrame, logs: Mapping[str, object]) -> list[dict[str, Any]]:
+    shown = ["run_id", WIDTH, "seed", "last_step", "reason"]
+    failed = runs[runs["status"] == "failed"] if len(runs) else runs
+    rows = failed[shown].to_dict("records") if len(failed) else []
+    return [{**row, "log": str(logs.get(row["run_id"], ""))} for row in rows]
+
+
+def failure_lines(document: dict[str, Any]) -> list[str]:
+    """What failed, FAILURES lines of it at most, and what to do."""
+    failures = document["failures"]
+    lines = [
+        f"width {each[WIDTH]}, seed {each['seed']}: failed at step {each['last_step']}; {each['reason']}; "
+        f"log in {each['log']}"
+        for each in failures[:FAILURES]
+    ]
+    lines += [f"and {len(failures) - FAILURES} more; --json lists all"] if len(failures) > FAILURES else []
+    return [*lines, "`ntkrun sweep CONFIG --retry-failed` runs them again"] if failures else []
 
 
 def status_table(document: dict[str, Any]) -> Table:
-    state = "a process is writing here now" if document["running"] else "nothing is running here"
+    state = "\n".join(f"writing here now: {writer}" for writer in document["writers"]) or "nothing is running here"
     table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
         table.add_column(name, justify="right")
@@ -79,12 +108,15 @@ def _counts(part: pd.DataFrame) -> dict[str, Any]:
 
 def _levels_table(group: Group) -> Table:
     title = "mean ± standard error over seeds" + (f"; {group.label}" if group.label else "")
-    diverged = ", ".join(f"{row.diverged} of width {row.width}" for row in group.rows if row.diverged)
+    ended = {
+        "diverged": [f"{row.diverged} of width {row.width}" for row in group.rows if row.diverged],
+        "failed": [f"{row.failed} of width {row.width}" for row in group.rows if row.failed],
+    }
     table = Table(
         title=title,
         title_justify="left",
         title_style="",
-        caption=f"diverged: {diverged}" if diverged else None,
+        caption="; ".join(f"{status}: {', '.join(places)}" for status, places in ended.items() if places) or None,
         caption_justify="left",
         caption_style="",
         box=None,

@@ -81,9 +81,8 @@ def _judged(wanted: Asked, case: Case) -> Verdict:
     measures = [(part, *found) for part in claim.parts for found in part.measures(case, margins[part.key])]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(measures))
     unmet = _unmet(claim, case)
-    if case.statistics.empty and not unmet:
-        unmet = "no run is finished"
-    found = [finding(name, measure(confidence), margins[part.key], unmet) for part, name, measure in measures]
+    none = Estimate(trouble=unmet or "no run is finished") if case.statistics.empty else None
+    found = [finding(name, none or measure(confidence), margins[part.key], unmet) for part, name, measure in measures]
     if not found:
         nothing = Estimate(trouble=f"networks of depth {case.depth} have no such layer")
         found = [finding("", nothing, (-math.inf, math.inf))]

@@ -57,7 +57,7 @@ def _outcome(error: Exception, last_step: int) -> Outcome:
     if isinstance(error, UserError):  # of the grid point: seeds have no say in it
         return Failed(str(error), last_step, log, every_run=True)
     said = str(error).strip().splitlines()
-    return Failed(": ".join([type(error).__name__, *said[:1]]), last_step, log)
+    return Failed(": ".join([type(error).__name__.lstrip("_"), *said[:1]]), last_step, log)
 
 
 def _of_memory(error: Exception) -> bool:

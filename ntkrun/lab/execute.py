@@ -1,6 +1,6 @@
 """Plan minus store -> engine -> store."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ntkrun.lab.engines.opening import Asked, opened
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
-from ntkrun.lab.shards import Shard, finer, runs_of
+from ntkrun.lab.shards import WHOLE_SWEEP, Shard, finer, runs_of
 from ntkrun.lab.store import Results, Store
 from ntkrun.lab.tasks import notes_on
 from ntkrun.lab.watch import Nobody, Watch
@@ -47,47 +47,60 @@ def run_sweep(
     watch: Watch | None = None,
     memory: float | None = None,
     profile: Profile | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     asked: Asked | None = None,
-    shard: Shard | None = None,
+    shard: Shard = WHOLE_SWEEP,
 ) -> Results:
     """Run what is missing of a sweep into `results`/<name>, and return its tables.
 
     Runs that are finished there are never run again. An interrupt keeps every finished stack. Runs are stacked within
-    `memory` GiB (None: three quarters of what is free); a stack that does not fit after all is halved. `profile` is
-    told where the time went. Raises UserError for a device that is not there, a directory that cannot be written or is
-    in use, data that cannot be had, and a network that does not fit.
+    `memory` GiB (None: three quarters of what is free); a stack that does not fit after all, or fails, is halved. A run
+    that fails by itself is recorded as failed and left alone from then on, unless `retry_failed`; `fail_fast` ends the
+    sweep there. `profile` is told where the time went. Raises UserError for a device that is not there, a directory
+    that cannot be written or is in use, data that cannot be had, and a network that is known not to fit.
     """
     watch, store, runs = watch or Nobody(), Store(Path(results) / sweep.name), plan(sweep)
+    mine = runs_of(shard, runs)
     with opened(asked or Asked(), device, watch.state, timed=profile is not None) as on:
         budget = bytes_for(on.memory if memory is None else memory, on.device)
 
-        def stacked(finished: set[str]) -> list[Stack]:
-            mine = runs if shard is None else runs_of(shard, runs)
-            stacks = stacks_within((run for run in mine if run.run_id not in finished), budget, on.device)
-            return stacks if on.workers == 1 else finer(stacks, on.workers)
+        def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
+            stacks = stacks_within(_missing(mine, finished, () if retry_failed else failed), budget, on.device)
+            return finer(stacks, on.workers) if on.workers > 1 else stacks
 
-        stacked(store.finished())  # what does not fit is said before anything is written
-        with store.writing():
-            finished = store.finished()
-            missing = stacked(finished)
+        stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
+        with store.writing(shard):
+            if retry_failed:
+                store.forget_failed({run.run_id for run in mine})
+            finished, failed = store.finished(), store.failed()
+            missing = stacked(finished, failed)
             store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
-            watch.begins(missing, sum(run.run_id in finished for run in runs))
+            watch.begins(missing, *(sum(run.run_id in ended for run in mine) for ended in (finished, failed)))
             try:
-                Loop(store, watch, profile, on.made_by, budget).through(on.engine, missing)
+                Loop(store, watch, profile, on.made_by, budget, fail_fast).through(on.engine, missing)
             finally:
                 store.write_tables()
     return store.read()
 
 
+def _missing(runs: Iterable[Run], finished: Collection[str], failed: Collection[str]) -> Iterator[Run]:
+    return (run for run in runs if run.run_id not in finished and run.run_id not in failed)
+
+
 def outlook(
-    sweep: Sweep, results: str | Path = "results", device: str = "auto", memory: float | None = None
+    sweep: Sweep,
+    results: str | Path = "results",
+    device: str = "auto",
+    memory: float | None = None,
+    retry_failed: bool = False,
 ) -> Outlook:
     """What `run_sweep` would do, without doing it."""
     where = resolve_device(device)
     runs = plan(sweep)
     path = Path(results) / sweep.name
-    finished = Store(path).finished()
-    missing = tuple(run for run in runs if run.run_id not in finished)
+    store = Store(path)
+    missing = tuple(_missing(runs, store.finished(), () if retry_failed else store.failed()))
     ahead = estimates(stacks_within(missing, bytes_for(memory, where), where), where)
     return Outlook(runs, missing, tuple(ahead), notes_on(runs), path)
 

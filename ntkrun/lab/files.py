@@ -1,9 +1,10 @@
 """Files that appear whole or not at all: written beside, flushed, renamed over, their folder flushed."""
 
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +48,59 @@ def sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iter
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all: write beside, flush, rename over, flush the folder. The temporary name keeps the ending."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}"
+    """Whole or not at all: write beside, flush, rename over, flush the folder."""
+    with written_beside(path, write) as temporary:
+        temporary.replace(path)
+    flush(path.parent)
+
+
+@contextmanager
+def written_beside(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+    """A flushed file that is ready to be renamed to `path`, whose ending it keeps; if it is not, it is removed."""
+    make_folder(path.parent)
+    temporary = temporary_name(path)
     try:
         write(temporary)
         flush(temporary)
-        temporary.replace(path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    flush(path.parent)
+
+
+@contextmanager
+def folder_beside(parent: Path) -> Iterator[Path]:
+    """An empty folder to be filled and renamed within `parent`; if it is not, it is removed."""
+    make_folder(parent)
+    folder = temporary_name(parent / "folder")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside, which nobody has, with the same ending."""
+    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}")
+
+
+def remove_strays(folders: Iterable[Path], before: float) -> None:
+    """Remove what killed processes left under temporary names: what nobody has touched since `before`; others may be
+    writing at this moment."""
+    for folder in folders:
+        for stray in folder.glob(f"{TEMPORARY}*"):
+            with suppress(FileNotFoundError):  # it was alive, and has just got its name
+                parts = [stray, *stray.iterdir()] if stray.is_dir() else [stray]
+                if max(part.stat().st_mtime for part in parts) < before:
+                    shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """A folder and those above it, each flushed into the one that it is in."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        flush(path.parent)
 
 
 def flush(path: Path) -> None:

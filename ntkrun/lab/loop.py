@@ -27,6 +27,7 @@ class Loop:
     profile: Profile | None
     made_by: dict[str, Any]
     budget: int
+    fail_fast: bool
     lost: Counter[Stack] = field(default_factory=Counter)
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
@@ -44,6 +45,8 @@ class Loop:
                     waiting.extend(again)
                 else:
                     self.failed(stack, outcome)
+                    if self.fail_fast:
+                        return
 
     def found(self, stack: Stack, outcome: Outcome) -> Outcome:
         """The outcome; Lost so often that the stack itself is to blame has Failed."""

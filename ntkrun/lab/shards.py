@@ -3,7 +3,7 @@
 import heapq
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntkrun.errors import UserError
 from ntkrun.lab.budget import cut, pays
@@ -13,15 +13,17 @@ from ntkrun.lab.plan import Run, Stack, stacks
 PARTS = 2  # a worker's share has at least so many parts, so that shares can be made equal
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The `index`-th of `count` shards of a sweep, from 1 on."""
+class Shard(NamedTuple):
+    """Which of how many shards of a sweep, from 1 on."""
 
-    index: int
-    count: int
+    number: int
+    total: int
 
     def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
+        return f"{self.number}/{self.total}"
+
+
+WHOLE_SWEEP = Shard(1, 1)
 
 
 def shard_named(text: str) -> Shard:
@@ -38,7 +40,9 @@ def runs_of(shard: Shard, runs: Sequence[Run]) -> tuple[Run, ...]:
     A function of the plan and of whole-number costs alone, so that machines which differ in speed, memory and what they
     find finished agree about it.
     """
-    mine = {run.run_id for part in dealt(runs, shard.count)[shard.index - 1] for run in part.runs}
+    if shard == WHOLE_SWEEP:
+        return tuple(runs)
+    mine = {run.run_id for part in dealt(runs, shard.total)[shard.number - 1] for run in part.runs}
     return tuple(run for run in runs if run.run_id in mine)
 
 

@@ -3,26 +3,26 @@
     sweep.yaml          the resolved config and what made it
     plan.parquet        one row a planned run: its id, every config value, its seed
     stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
+    stacks/<name>-pack/    many small ones in one folder of that kind, once there are many
+    stacks/<name>-failed/  one folder a stack that failed: its rows of `runs`, and log.txt
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
     claims.json         the verdicts on the present plan's claims
 
 Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
-complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there.
+complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there:
+docs/reliability.md.
 """
 
 import hashlib
-import json
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import filelock
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -30,212 +30,239 @@ import pyarrow.parquet as pq
 import yaml
 
 import ntkrun
-from ntkrun.errors import StoreBusy, UserError
-from ntkrun.lab.files import TEMPORARY, flush, replace_file, sentence_for
-from ntkrun.lab.tables import TABLES, completed
+from ntkrun.errors import UserError
+from ntkrun.lab.files import (
+    flush,
+    folder_beside,
+    make_folder,
+    remove_strays,
+    replace_file,
+    sentence_for,
+    temporary_name,
+    written_beside,
+)
+from ntkrun.lab.lease import LEASE, WHOLE, Lease, Writer, first_to_come, leased, moment, writers
+from ntkrun.lab.parts import (
+    FAILED,
+    FINGERPRINT,
+    LOG,
+    PACK,
+    ids,
+    is_failed,
+    read_part,
+    size,
+    stack_name,
+    tables_of,
+    to_npz,
+    to_parquet,
+)
+from ntkrun.lab.results import Results as Results
+from ntkrun.lab.results import description_of, kept_kernels, kernel_file
+from ntkrun.lab.tables import TABLES, in_order, plan_frame
 
-FAILED, LOG = "-failed", "log.txt"  # ends the name of the folder of a stack that failed; says why, within
-_FINGERPRINT = b"ntkrun.made_from"
+LOOSE = 512  # small stacks that lie about before they are packed: each costs a reader some milliseconds
+SMALL = 2**18  # bytes on disk of a stack that is worth packing: a pack takes 128 MiB at most
 
-
-@dataclass(frozen=True)
-class Results:
-    """The tables of a sweep's present plan (docs/tables.md) and where they lie."""
-
-    runs: pd.DataFrame
-    steps: pd.DataFrame
-    layers: pd.DataFrame
-    plan: pd.DataFrame
-    modes: pd.DataFrame
-    outputs: pd.DataFrame
-    path: Path
-    made_from: str  # changes whenever the plan or the finished runs do
-
-    def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
-        """Whole kernels kept of a run: `steps` (K,) and `ntk` (K, N, N, O, O); None if none were."""
-        return Store(self.path).kernels(run_id)
-
-    def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
-        """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
-        path = self.path / "figures" / f"{stem}.{ending}"
-        with sentence_for(path):
-            replace_file(path, save)
-        return path
-
-    def write_captions(self, captions: dict[str, str]) -> None:
-        """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
-        text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
-        with sentence_for(self.path / "figures"):
-            replace_file(self.path / "figures" / "captions.json", lambda path: path.write_text(text, encoding="utf-8"))
-
-    def config(self) -> dict[str, Any]:
-        """The resolved config that the sweep was last run with."""
-        return dict(Store(self.path).description()["config"])
-
-    def write_claims(self, text: str) -> None:
-        """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
-        a directory which may only be read can be judged."""
-        path = self.path / "claims.json"
-        with sentence_for(path):
-            if path.exists() and path.read_bytes() == text.encode():
-                return
-            replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-    def figures_are_current(self) -> bool:
-        """Whether every figure was drawn from these very tables."""
-        try:
-            drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+Found = TypeVar("Found")
 
 
 def read_results(path: str | Path) -> Results:
-    """The results in a sweep's directory, as in `read_results("results/width")`. Reads only; safe while a sweep is
-    running."""
+    """The results in a directory such as results/width. Reads only; safe while a sweep is running."""
     return Store(Path(path)).read()
 
 
 class Store:
     """The results directory of one sweep."""
 
+    _lease: Lease  # while it is held for writing
+
     def __init__(self, root: Path):
         self.root = root
+        self._to_look_at = LOOSE  # loose stacks before their sizes are looked at
 
     # ---------------------------------------------------------------- writing
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the directory for writing. Raises StoreBusy if another process does, UserError if it cannot be
-        written."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.root / ".lock")
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreBusy(
-                f"{self.root}: another ntkrun process is writing here; wait for it or choose --results"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
-            ) from None
-        try:
-            with sentence_for(self.root):
-                self._sweep_temporaries()
-                yield
-        finally:
-            lock.release()
+    def writing(self, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
+        """Hold the directory for writing, or for a shard of its sweep. Raises StoreBusy if another process does,
+        UserError if it cannot be written."""
+        with ExitStack() as held:
+            try:
+                make_folder(self.root)
+                lease = held.enter_context(leased(self.root, shard))
+            except OSError as error:
+                raise UserError(
+                    f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
+                ) from None
+            held.enter_context(sentence_for(self.root))
+            self._lease = lease
+            folders = (self.root / name for name in ("", "stacks", "kernels", "figures"))
+            remove_strays(folders, lease.now() - LEASE)
+            yield
+
+    def writers(self) -> list[Writer]:
+        """The processes that are writing here at this moment."""
+        return writers(self.root)
 
     def busy(self) -> bool:
         """Whether a process is writing here at this moment."""
-        if not (self.root / ".lock").exists():
-            return False
-        lock = filelock.FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        except OSError:
-            return False  # a directory that may only be read: nobody like us writes there
-        lock.release()
-        return False
+        return bool(self.writers())
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
-        replace_file(self.root / "plan.parquet", lambda path: _to_parquet(_plan_frame(planned), path))
-        text = "# Written by ntkrun: the config with every default, and what ran it.\n" + yaml.safe_dump(
-            description, sort_keys=False, allow_unicode=True, width=120
-        )
+        said = yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=120)
+        text = f"# Written by ntkrun: the config with every default, and what ran it.\n{said}"
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(self.root / "plan.parquet", lambda path: to_parquet(plan_frame(planned), path))
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
         """Make a stack's runs finished, all at once: `frames` holds its part of each table, `kernels` maps run_id
-        to step to K."""
-        for run_id, of_run in kernels.items():
-            replace_file(self._kernel_file(run_id), lambda path, of_run=of_run: _to_npz(of_run, path))  # type: ignore[misc]
-        with self._new_folder(_stack_name(frames["runs"])) as folder:
+        to step to K. Raises StoreBusy where another process has taken over."""
+        with ExitStack() as ready:
+            files = {}
+            for run_id, of_run in kernels.items():
+                path = kernel_file(self.root, run_id)
+                files[path] = ready.enter_context(written_beside(path, partial(to_npz, of_run)))
+            folder = ready.enter_context(folder_beside(self.root / "stacks"))
             for table, frame in frames.items():
-                _to_parquet(frame, folder / f"{table}.parquet")
+                to_parquet(frame, folder / f"{table}.parquet")
+            self._publish(files, folder, stack_name(frames["runs"]))
+        self._pack()
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
         """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
         returns."""
-        with self._new_folder(name := _stack_name(runs) + FAILED) as folder:
-            _to_parquet(runs, folder / "runs.parquet")
+        with folder_beside(self.root / "stacks") as folder:
+            to_parquet(runs, folder / "runs.parquet")
             (folder / LOG).write_text(log, encoding="utf-8")
-        return self.root / "stacks" / name / LOG
+            return self._publish({}, folder, stack_name(runs) + FAILED) / LOG
 
-    @contextmanager
-    def _new_folder(self, name: str) -> Iterator[Path]:
-        """A folder of stacks/ that appears whole or not at all, with what is put into it within."""
-        stacks = self.root / "stacks"
-        folder = stacks / f"{TEMPORARY}{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
-        yield folder
+    def _publish(self, files: dict[Path, Path], folder: Path, name: str) -> Path:
+        """Flush the folder of a stack; then give its kernels (`files`, by what they are to be called) and it their
+        names, its own last. Where a stack of that name is there already, it stands. Returns the stack's folder."""
         for path in folder.iterdir():
             flush(path)
         flush(folder)
-        folder.rename(stacks / name)
-        flush(stacks)
+        with moment(self.root):
+            self._lease.check()
+            for path, temporary in files.items():
+                temporary.replace(path)
+            for parent in {path.parent for path in files}:
+                flush(parent)
+            final = folder.with_name(name)
+            if not final.exists():
+                folder.rename(final)
+                flush(final.parent)
+        return final
+
+    def forget_failed(self, run_ids: Collection[str]) -> None:
+        """Make the runs among these that failed missing again, and those that failed with them."""
+        failed = filter(is_failed, self._stack_folders())
+        self._remove([folder for folder in failed if not set(run_ids).isdisjoint(ids(folder))])
+
+    def _remove(self, folders: Sequence[Path]) -> None:
+        with moment(self.root):
+            self._lease.check()
+            doomed = [folder.rename(temporary_name(folder)) for folder in folders if folder.exists()]
+        for folder in doomed:
+            shutil.rmtree(folder)
+
+    def _pack(self) -> None:
+        """Put small stacks into one folder where there are many of them. A reader that finds both, or finds some gone
+        that it had seen, reads the same runs."""
+        if len(loose := self._loose()) < self._to_look_at:
+            return
+        self._to_look_at = len(loose) + LOOSE
+        with first_to_come(self.root / ".packing") as first:
+            small = [folder for folder in self._loose() if size(folder) < SMALL]
+            if not first or len(small) < LOOSE:
+                return
+            tables = tables_of(small, TABLES)
+            with folder_beside(self.root / "stacks") as folder:
+                for table, frame in tables.items():
+                    to_parquet(frame, folder / f"{table}.parquet")
+                self._publish({}, folder, stack_name(tables["runs"]) + PACK)
+            self._remove(small)
+        self._to_look_at = len(self._loose()) + LOOSE
+
+    def _loose(self) -> list[Path]:
+        return [folder for folder in self._stack_folders() if not folder.name.endswith((PACK, FAILED))]
 
     def write_tables(self) -> None:
         """Make the tables from the stacks, for people and for other tools."""
-        made_from = self._made_from()
-        if self._tables_made_from() == made_from:
+        folders = self._stack_folders()
+        made_from = self._made_from(folders)
+        if self._from_tables(made_from, TABLES) is not None:
             return
-        results = self._assemble()
-        for table in reversed(TABLES):  # runs.parquet last: its fingerprint vouches for all
-            frame = getattr(results, table)
-            replace_file(self._table(table), lambda path, frame=frame: _to_parquet(frame, path, made_from))  # type: ignore[misc]
+        tables = self._assemble(folders, TABLES)
+        for table in reversed(TABLES):  # runs.parquet last: while a sweep's other tables are new, it vouches for none
+            replace_file(self._table(table), partial(to_parquet, tables[table], made_from=made_from.encode()))
 
     # ---------------------------------------------------------------- reading
 
     def finished(self) -> set[str]:
-        """The ids of all runs that need not run again, of this plan or another."""
-        return {
-            run_id
-            for folder in self._stack_folders()
-            for run_id in _read(folder / "runs.parquet", ["run_id"])["run_id"]
-        }
+        """The ids of all runs that ended, done or diverged, of this plan or another."""
+        return self._settled(
+            lambda folders: {run_id for folder in folders if not is_failed(folder) for run_id in ids(folder)}
+        )
+
+    def failed(self) -> dict[str, Path]:
+        """The ids of all runs that failed, of this plan or another, and where it says why."""
+        return self._settled(
+            lambda folders: {run_id: folder / LOG for folder in filter(is_failed, folders) for run_id in ids(folder)}
+        )
 
     def plan(self) -> pd.DataFrame:
         """One row a planned run. Raises UserError if the directory holds no sweep."""
         path = self.root / "plan.parquet"
         if not path.exists():
             raise UserError(f"{self.root}: no sweep here; name a directory such as results/width")
-        return _read(path)
+        return read_part(path)
 
     def description(self) -> dict[str, Any]:
         """What sweep.yaml says."""
-        try:
-            return dict(yaml.safe_load((self.root / "sweep.yaml").read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
-            raise UserError(
-                f"{self.root / 'sweep.yaml'}: cannot be read; run the sweep again to write it anew"
-            ) from None
+        return description_of(self.root)
 
     def read(self) -> Results:
-        """The tables, from their files if these are up to date with the stacks, else from the stacks."""
-        self.plan()
-        if self._tables_made_from() == self._made_from():
-            return self._results({table: _read(self._table(table)) for table in TABLES})
-        return self._assemble()
+        """The tables, from their files if all are of the present plan and stacks, else from the stacks themselves."""
+        made_from, tables = self._read(TABLES)
+        return Results(**tables, path=self.root, made_from=made_from)
+
+    def runs(self) -> pd.DataFrame:
+        """The table `runs` alone, which is there at once where there are many."""
+        return self._read(("runs",))[1]["runs"]
+
+    def _read(self, names: Sequence[str]) -> tuple[str, dict[str, pd.DataFrame]]:
+        """What these tables were made from, and they and the plan, all of one moment."""
+
+        def tables(folders: list[Path]) -> tuple[str, dict[str, pd.DataFrame], str]:
+            made_from = self._made_from(folders)
+            found = self._from_tables(made_from, names) or self._assemble(folders, names)
+            return made_from, found, self._made_from(folders)
+
+        while True:
+            made_from, found, afterwards = self._settled(tables)
+            if afterwards == made_from:  # else there is another plan by now
+                return made_from, found
+
+    def _settled(self, read: Callable[[list[Path]], Found]) -> Found:
+        """What `read` makes of the stacks' folders; once more where some went while it read: into a pack, or failed
+        ones that are to run again."""
+        while True:
+            folders = self._stack_folders()
+            try:
+                return read(folders)
+            except UserError:
+                if all(folder.exists() for folder in folders):
+                    raise
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
-        path = self._kernel_file(run_id)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in ("steps", "ntk")}
+        return kept_kernels(self.root, run_id)
 
     # ---------------------------------------------------------------- within
 
     def _table(self, name: str) -> Path:
         return self.root / f"{name}.parquet"
-
-    def _kernel_file(self, run_id: str) -> Path:
-        return self.root / "kernels" / f"{run_id}.npz"
 
     def _stack_folders(self) -> list[Path]:
         stacks = self.root / "stacks"
@@ -243,91 +270,31 @@ class Store:
             return []
         return sorted(folder for folder in stacks.iterdir() if not folder.name.startswith("."))
 
-    def _sweep_temporaries(self) -> None:
-        """Remove what a killed process left under temporary names; nobody else writes while we hold the lock."""
-        for folder in (self.root, self.root / "stacks", self.root / "kernels", self.root / "figures"):
-            for stray in folder.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-
-    def _made_from(self) -> bytes:
+    def _made_from(self, folders: Sequence[Path]) -> str:
         """What the tables depend on: the plan and which stacks there are."""
         plan = self.root / "plan.parquet"
         digest = hashlib.sha256(ntkrun.__version__.encode() + (plan.read_bytes() if plan.exists() else b""))
-        digest.update("\n".join(folder.name for folder in self._stack_folders()).encode())
-        return digest.hexdigest().encode()
+        digest.update("\n".join(folder.name for folder in folders).encode())
+        return digest.hexdigest()
 
-    def _tables_made_from(self) -> bytes | None:
-        if not all(self._table(table).exists() for table in TABLES):
-            return None
+    def _from_tables(self, made_from: str, names: Sequence[str]) -> dict[str, pd.DataFrame] | None:
+        """What these tables' files say; None where one is of other stacks or another plan, or torn by other hands: the
+        stacks have it all."""
+        tables = {}
         try:
-            found = {(pq.read_schema(self._table(table)).metadata or {}).get(_FINGERPRINT) for table in TABLES}
+            for name in names:
+                found = pq.read_table(self._table(name))
+                if (found.schema.metadata or {}).get(FINGERPRINT) != made_from.encode():
+                    return None
+                tables[name] = found.to_pandas()
         except (OSError, pa.ArrowException):
-            return None  # torn by other hands: the stacks have it all
-        return found.pop() if len(found) == 1 else None
+            return None
+        return tables | {"plan": self.plan()}
 
-    def _assemble(self) -> Results:
+    def _assemble(self, folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
         plan = self.plan()
-        folders = self._stack_folders()
-        tables = {table: _concatenated([_part(folder, table) for folder in folders], table) for table in TABLES}
-        runs = plan.merge(tables["runs"].drop_duplicates("run_id"), on="run_id") if folders else plan.iloc[:0]
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
-        return self._results({table: _in_order(frame, order) for table, frame in tables.items()} | {"runs": runs})
-
-    def _results(self, tables: dict[str, pd.DataFrame]) -> Results:
-        return Results(**tables, plan=self.plan(), path=self.root, made_from=self._made_from().decode())
-
-
-def _stack_name(runs: pd.DataFrame) -> str:
-    return hashlib.sha256(" ".join(runs["run_id"]).encode()).hexdigest()[:16]
-
-
-def _plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A column that holds text for some runs and numbers for others becomes text: a table's column has one type."""
-    frame = pd.DataFrame(planned)
-    for name in frame.columns:
-        kinds = {type(value) for value in frame[name].dropna()}
-        if str in kinds and len(kinds) > 1:
-            frame[name] = [
-                value if value is None or isinstance(value, str) else json.dumps(value) for value in frame[name]
-            ]
-    return frame
-
-
-def _part(folder: Path, table: str) -> pd.DataFrame | None:
-    """A finished stack's part of a table; None of a table that the version which wrote it did not know."""
-    path = folder / f"{table}.parquet"
-    return _read(path) if path.exists() else None
-
-
-def _concatenated(parts: list[pd.DataFrame | None], table: str) -> pd.DataFrame:
-    present = [part for part in parts if part is not None] or [pd.DataFrame({"run_id": pd.Series(dtype=str)})]
-    filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
-    return completed(pd.concat(filled or present, ignore_index=True), table)
-
-
-def _in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
-    """The rows of planned runs, in the plan's order; within a run they are in order already."""
-    rank = frame["run_id"].map(order)
-    return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path}: cannot be read as a table ({str(error).splitlines()[0]}); move its folder away to run it again"
-        ) from None
-
-
-def _to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    if made_from is not None:
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _FINGERPRINT: made_from})
-    pq.write_table(table, path, compression="zstd")
-
-
-def _to_npz(kernels: dict[int, np.ndarray], path: Path) -> None:
-    steps = sorted(kernels)
-    with path.open("wb") as file:
-        np.savez(file, steps=np.array(steps), ntk=np.stack([kernels[step] for step in steps]))
+        # A run that was put here twice counts once, and rather finished.
+        found = tables_of(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
+        tables = {name: in_order(frame, order) for name, frame in found.items()}
+        return tables | {"runs": plan.merge(tables["runs"], on="run_id"), "plan": plan}

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 import ntkrun
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.stack import StackResult, StackTask
 from ntkrun.errors import UserError
 from ntkrun.lab.limits import limit_outputs
@@ -25,6 +24,7 @@ PREDICTED = {
     "kurtosis": corrections.output_kurtosis,
     "square_correlation": corrections.output_square_correlation,
 }
+T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -93,7 +93,8 @@ def rows_of(
 
 def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str, Any]) -> pd.DataFrame:
     """The rows of `runs` of a stack that failed, which is all there is of it."""
-    ended = {"status": "failed", "reason": reason, "last_step": last_step, "step_size": math.nan, "seconds": 0.0}
+    eta = _known(step_size, stack.point)
+    ended = {"status": "failed", "reason": reason, "last_step": last_step, "step_size": eta, "seconds": 0.0}
     return _runs(stack, ended, made_by)
 
 
@@ -123,9 +124,9 @@ def _limit(point: Point) -> tuple[np.ndarray | None, str]:
         return None, f"{error}; so distance_to_limit and the limit's flow are not measured"
 
 
-def _known(formula: Callable[[DenseNetwork], float], net: DenseNetwork) -> float:
-    """What a formula of corrections.py says, nan where its conditions do not hold."""
+def _known(formula: Callable[[T], float], of: T) -> float:
+    """What a formula says, nan where its conditions do not hold."""
     try:
-        return formula(net)
+        return formula(of)
     except UserError:
         return math.nan

@@ -85,10 +85,10 @@ def test_status_counts_every_state() -> None:
     runs, _, _ = tables({64: 3, 128: 2})
     plan = runs[["run_id", "network.width"]]
     runs.loc[1, "status"] = "diverged"
-    document = status_document(plan, runs.iloc[:4], busy=True)
+    document = status_document(plan, runs.iloc[:4], ["process 1"])
     assert (document["planned"], document["done"], document["diverged"], document["missing"]) == (5, 3, 1, 1)
     assert document["running"] is True
     assert [row["width"] for row in document["widths"]] == [64, 128]
     text = _printed(status_table(document))
-    assert "writing here now" in text
-    assert status_document(plan, runs.iloc[:0], busy=False)["missing"] == 5
+    assert "writing here now: process 1" in text
+    assert status_document(plan, runs.iloc[:0], [])["missing"] == 5

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from ntkrun.errors import StoreBusy, UserError
+from ntkrun.lab.lease import LEASE
 from ntkrun.lab.store import Store, read_results
 
 DESCRIPTION = {"config": {"name": "test"}}
@@ -81,7 +83,7 @@ def test_runs_of_an_earlier_plan_stay_on_disk_and_out_of_the_tables(tmp_path: Pa
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with (
         Store(tmp_path).writing(),
-        pytest.raises(StoreBusy, match="another ntkrun process") as caught,
+        pytest.raises(StoreBusy, match=rf"another ntkrun process is writing here, process {os.getpid()} on ") as caught,
         Store(tmp_path).writing(),
     ):
         pass
@@ -101,6 +103,12 @@ def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path
     (torn / "runs.parquet").write_bytes(b"torn")
     assert store.finished() == {"a"}
     assert len(read_results(tmp_path).runs) == 1
+    strays = _files(tmp_path) - before
+    with store.writing():
+        pass
+    assert _files(tmp_path) == before | strays  # somebody may be at it: `plot`, or another shard
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (0, time.time() - LEASE - 1))
     with store.writing():
         pass
     assert _files(tmp_path) == before
@@ -117,9 +125,6 @@ def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkey
     sentence = r"cannot be written \(No space left on device\); finished runs are kept"
     with pytest.raises(UserError, match=sentence), store.writing():
         store.commit(_frames("b"), {})
-    monkeypatch.undo()
-    with store.writing():
-        pass
     assert {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)} == before
 
 
@@ -160,6 +165,42 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
             assert results.kernels(run_id) is not None
         assert len(results.runs) > finished  # what was finished stays
         finished = len(results.runs)
+
+
+def test_a_run_that_was_put_there_twice_counts_once_and_rather_finished(tmp_path: Path) -> None:
+    """As in a directory put together from copies."""
+    store = _filled(tmp_path, ["a", "b"], ["b"])
+    with store.writing():
+        store.commit(_frames("a", "b"), {})
+        store.commit_failed(pd.DataFrame({"run_id": ["a"], "status": "failed"}), "why")
+        store.commit_failed(pd.DataFrame({"run_id": ["c"], "status": "failed"}), "why")
+    results = read_results(tmp_path)
+    assert results.runs["status"].tolist() == ["done", "done"]
+    assert results.steps["run_id"].tolist() == ["a", "a", "b", "b"]
+
+
+def test_a_stack_that_is_there_stands(tmp_path: Path) -> None:
+    store = _filled(tmp_path, ["a"], ["a"])
+    other = _frames("a")
+    other["steps"]["loss"] = 7.0
+    with store.writing():
+        store.commit(other, {})
+    assert read_results(tmp_path).steps["loss"].tolist() == [0.5, 0.5]
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_stacks_of_a_version_that_measured_less_stay_readable(tmp_path: Path) -> None:
+    store = _filled(tmp_path, ["old", "new"], ["old"])
+    newer = _frames("new")
+    newer["steps"]["a_new_metric"] = 1.0
+    newer["modes"] = pd.DataFrame({"run_id": ["new"], "step": 0, "mode": 0, "time": 0.0, "eigenvalue": 1.0})
+    with store.writing():
+        store.commit(newer, {})
+        store.write_tables()
+    steps = read_results(tmp_path).steps
+    assert steps.groupby("run_id")["a_new_metric"].count().to_dict() == {"new": 2, "old": 0}
+    assert steps["growth"].isna().all()  # measured by this version, by neither of these stacks
+    assert read_results(tmp_path).modes["run_id"].tolist() == ["new"]
 
 
 def test_a_directory_without_a_sweep_is_a_sentence(tmp_path: Path) -> None:

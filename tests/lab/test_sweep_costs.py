@@ -71,7 +71,7 @@ def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     monkeypatch.setattr(terminal.SweepProgress, "_say", lambda self, line: said.append(line))
     progress = terminal.SweepProgress(Console(), CPU)
     narrow, wide = _stacks()
-    progress.begins([narrow, wide], 0)
+    progress.begins([narrow, wide], 0, 0)
     assert said == ["14 runs to do, 0 of 14 done already, about 80 s left"]
     now[0] = 10.0  # a quarter of the estimate: 40 s are left at a pace of (10 + 20)/(40 + 20)
     ended = pd.DataFrame({"status": ["done"] * 7, "reason": ""})

@@ -58,7 +58,7 @@ def imported() -> Any:
 @contextlib.contextmanager
 def connected(address: str | None, jobs: int | None, device: str) -> Iterator[Workers]:
     """The workers of the cluster at `address` (auto or HOST:PORT), or of a Ray of our own on this machine, which is
-    gone with all its processes afterwards. Raises UserError without Ray, and where there is no such cluster or device."""
+    gone with all its processes afterwards. Raises UserError without Ray, and where no such cluster or device is."""
     with _cluster(address) if address else _machine(jobs, device):
         yield _workers(jobs, device)
 
