@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ntkrun
-from ntkrun.closing import closed, draw, json_text, judge
+from ntkrun.closing import closed, draw, json_text, judge, shard_closed
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments, rows_of
 
@@ -53,6 +53,14 @@ Memory = Annotated[
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before")]
+Engine = Annotated[str, typer.Option(metavar="local|ray", help="Where to compute: in this process, or with Ray")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="So many at once; more than 1 needs --engine ray, where all cores are the default"),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="A running Ray cluster, or auto; none: this machine alone")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 
 
@@ -107,6 +115,10 @@ def sweep(
     retry_failed: RetryFailed = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first run that fails")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
+    engine: Engine = "local",
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+    shard: Annotated[str, typer.Option(metavar="I/K", help="Run the I-th of K shards, for job arrays")] = "1/1",
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")] = False,
 ) -> None:
@@ -121,18 +133,21 @@ def sweep(
 
     from ntkrun.lab.config import load_config
     from ntkrun.lab.devices import resolve_device
-    from ntkrun.lab.execute import outlook, run_sweep
+    from ntkrun.lab.engines.opening import Asked
+    from ntkrun.lab.execute import outlook, run_shard
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
+    from ntkrun.lab.shards import WHOLE_SWEEP, shard_named
+    from ntkrun.lab.store import Store
     from ntkrun.lab.tasks import notes_on
     from ntkrun.terminal import Failures, SweepProgress, plan_lines
 
-    the_sweep = load_config(config, overrides or [])
+    the_sweep, part, on = load_config(config, overrides or []), shard_named(shard), Asked(engine, jobs, ray_address)
     if dry_run:
-        ahead = outlook(the_sweep, results, device, memory, retry_failed)
+        ahead = outlook(the_sweep, results, device, memory, retry_failed, part)
         _print_json(ahead.as_json()) if json else print("\n".join(plan_lines(ahead)))
         return
-    where, profiled = resolve_device(device), Profile() if profile else None
+    where, profiled = resolve_device("auto" if ray_address else device), Profile() if profile else None
     console = Console(stderr=True, highlight=False)
     progress = Failures(console) if quiet else SweepProgress(console, where)
     if not quiet:
@@ -140,17 +155,23 @@ def sweep(
             console.print(f"note: {note}")
     with _interruptible(results / the_sweep.name):
         try:
-            found = run_sweep(the_sweep, results, device, progress, memory, profiled, retry_failed, fail_fast)
+            how = (progress, memory, profiled, retry_failed, fail_fast, on)
+            to_come = run_shard(part, the_sweep, results, device, *how)
         finally:
             progress.close()
-    if not no_plots and not found.figures_are_current():
-        draw(found)
-    document, tables, as_expected = closed(found, profiled)
+    store = Store(results / the_sweep.name)
+    if to_come and part != WHOLE_SWEEP:
+        document, shown, as_expected = shard_closed(store, the_sweep, part, to_come)
+    else:
+        found = store.read()
+        if not no_plots and not found.figures_are_current():
+            draw(found)
+        document, shown, as_expected = closed(found, profiled)
     if json:
         _print_json(document)
     elif not quiet:
-        _print_table(*tables)
-        print(f"results in {found.path}")
+        _print_table(*shown)
+        print(f"results in {store.root}")
     if not as_expected:
         raise typer.Exit(UNFINISHED)
 

@@ -50,16 +50,34 @@ def run_sweep(
     retry_failed: bool = False,
     fail_fast: bool = False,
     asked: Asked | None = None,
-    shard: Shard = WHOLE_SWEEP,
 ) -> Results:
     """Run what is missing of a sweep into `results`/<name>, and return its tables.
 
     Runs that are finished there are never run again. An interrupt keeps every finished stack. Runs are stacked within
     `memory` GiB (None: three quarters of what is free); a stack that does not fit after all, or fails, is halved. A run
     that fails by itself is recorded as failed and left alone from then on, unless `retry_failed`; `fail_fast` ends the
-    sweep there. `profile` is told where the time went. Raises UserError for a device that is not there, a directory
-    that cannot be written or is in use, data that cannot be had, and a network that is known not to fit.
+    sweep there. `profile` is told where the time went. `asked`: on which engine. Raises UserError for a device or an
+    engine that is not there, a directory that cannot be written or is in use, data that cannot be had, and a network
+    that is known not to fit.
     """
+    run_shard(WHOLE_SWEEP, sweep, results, device, watch, memory, profile, retry_failed, fail_fast, asked)
+    return Store(Path(results) / sweep.name).read()
+
+
+def run_shard(
+    shard: Shard,
+    sweep: Sweep,
+    results: str | Path = "results",
+    device: str = "auto",
+    watch: Watch | None = None,
+    memory: float | None = None,
+    profile: Profile | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    asked: Asked | None = None,
+) -> int:
+    """The same for a shard of the sweep, while others may be at other shards. Returns how many runs of the sweep are
+    still to come; the tables are written once none is."""
     watch, store, runs = watch or Nobody(), Store(Path(results) / sweep.name), plan(sweep)
     mine = runs_of(shard, runs)
     with opened(asked or Asked(), device, watch.state, timed=profile is not None) as on:
@@ -76,12 +94,15 @@ def run_sweep(
             finished, failed = store.finished(), store.failed()
             missing = stacked(finished, failed)
             store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
-            watch.begins(missing, *(sum(run.run_id in ended for run in mine) for ended in (finished, failed)))
+            ended = (sum(run.run_id in of for run in mine) for of in (finished, failed))
+            watch.begins(missing, *ended, on.workers)
             try:
                 Loop(store, watch, profile, on.made_by, budget, fail_fast).through(on.engine, missing)
             finally:
-                store.write_tables()
-    return store.read()
+                to_come = len(list(_missing(runs, store.finished(), store.failed())))
+                if shard == WHOLE_SWEEP or not to_come:
+                    store.write_tables()
+    return to_come
 
 
 def _missing(runs: Iterable[Run], finished: Collection[str], failed: Collection[str]) -> Iterator[Run]:
@@ -94,10 +115,11 @@ def outlook(
     device: str = "auto",
     memory: float | None = None,
     retry_failed: bool = False,
+    shard: Shard = WHOLE_SWEEP,
 ) -> Outlook:
-    """What `run_sweep` would do, without doing it."""
+    """What `run_shard` would do, without doing it."""
     where = resolve_device(device)
-    runs = plan(sweep)
+    runs = runs_of(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)
     missing = tuple(_missing(runs, store.finished(), () if retry_failed else store.failed()))
