@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make reproduce   run every experiment (PRESET=smoke|laptop|paper, default laptop) and write results/summary.md"
+	@echo "make reproduce   run every experiment (PRESET=smoke|laptop|paper, default laptop) and write results/report.html"
 	@echo "make test        run the tests            make test-slow   run the long ones"
 	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"

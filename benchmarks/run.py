@@ -1,6 +1,8 @@
 """Runs the benchmarks, each on one thread and on all cores; prints what they print and writes it to results.md.
 
-python benchmarks/run.py [step kernel sweep ...]        all bench_*.py by default
+python benchmarks/run.py [step kernel ...]        TIMES by default
+
+bench_check.py and bench_coverage.py measure error rates of the statistics, a quarter of an hour each; they run by name.
 """
 
 import datetime
@@ -13,6 +15,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
+TIMES = ("kernel", "limit", "step", "sweep")
 
 
 def machine() -> str:
@@ -46,7 +49,7 @@ def printed(script: Path, threads: int) -> str:
 
 
 def main() -> None:
-    names = sys.argv[1:] or sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    names = sys.argv[1:] or TIMES
     cores = os.cpu_count() or 1
     parts = [
         "# Benchmarks\n",

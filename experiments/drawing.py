@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from experiments.framework import Drawn, Found
 from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
-from ntkrun.evidence.claims_table import measured, span
+from ntkrun.evidence.claims_table import BEYOND, measured, place, span
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.pieces import COLUMN, PAGE, sparse_minor_labels
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
@@ -24,7 +23,6 @@ from ntkrun.lab.store import Results
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
 MOST_DOTS = 50  # seeds at one place that are drawn one by one
-BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
 
 
 def canvas(title: str, across: int = 1, down: int = 1, height: float = 2.6, share: bool = False) -> tuple[Figure, Any]:
@@ -143,23 +141,11 @@ def _numbers(each: Finding) -> str:
 def _interval(ax: Axes, y: int, each: Finding) -> None:
     if math.isnan(each.estimate.value):
         return
-    value, *ends = (_place(x, each.expected) for x in (each.estimate.value, *each.estimate.interval))
+    value, *ends = (place(x, each.expected) for x in (each.estimate.value, *each.estimate.interval))
     colour, known = OF_VERDICT[each.verdict], not any(map(math.isnan, ends))
     if known:
         ax.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     ax.plot([value], [y], "o", color=colour, markerfacecolor=colour if known else "white")
-
-
-def _place(value: float, margin: tuple[float, float]) -> float:
-    """0 at the lower end of the margin, 1 at the upper; an open end is where the other one is mirrored."""
-    low, high = margin
-    if math.isinf(low) and math.isinf(high):
-        return 0.5
-    if math.isinf(low):
-        low = high - 2 * abs(high)
-    if math.isinf(high):
-        high = low + 2 * abs(low)
-    return float(np.clip((value - low) / (high - low), -BEYOND, 1 + BEYOND))
 
 
 def colours(widths: Sequence[Any]) -> dict[Any, Any]:

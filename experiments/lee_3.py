@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from experiments.drawing import canvas, colours, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from experiments.shared import WIDTH_SWEEP
-from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.evidence.estimates import WIDTH, fit_exponent, level
 from ntkrun.evidence.figures.pieces import log_scale
 
 SWEEPS: tuple[Planned, ...] = (WIDTH_SWEEP,)
@@ -19,51 +20,81 @@ def _steps(found: Found) -> pd.DataFrame:
 
 def _figures(found: Found) -> Iterator[Drawn]:
     table, first = _steps(found), found.only.runs.iloc[0]
-    shades = colours(sizes(table))
     title = f"digits, L = {first['network.depth']}, {first['network.activation']}, N = {first['data.samples']}"
-    figure, axes = canvas(title, across=3)
-    loss, gap, widths = axes[0]
-    for width in (sizes(table)[0], sizes(table)[-1]):
-        mean = table[table[WIDTH] == width].groupby("step")[["time", "loss", "linear_loss"]].mean()
-        loss.plot(mean["time"], mean["loss"], color=shades[width], label=f"network, width {width}")
-        loss.plot(mean["time"], mean["linear_loss"], "--", color=shades[width], label="its linearisation")
-    for width in sizes(table):
-        started = table[(table[WIDTH] == width) & (table["step"] > 0)]  # at the start the two are one, to rounding
-        mean = started.groupby("step")[["time", "linear_gap"]].mean()
-        gap.plot(mean["time"], mean["linear_gap"], color=shades[width], label=str(width))
-    largest = table.groupby([WIDTH, "seed"])[["linear_gap", "test_linear_gap"]].max().reset_index()
-    for k, (column, name) in enumerate((("linear_gap", "training inputs"), ("test_linear_gap", "test inputs"))):
-        mean = largest.groupby(WIDTH)[column].mean()
-        widths.plot(largest[WIDTH], largest[column], ".", color=f"C{k}", alpha=0.4, markeredgewidth=0)
-        widths.plot(mean.index, mean, "os"[k] + "-", color=f"C{k}", label=name)
-    for ax, label in ((loss, "training loss"), (gap, r"$\max_x|F_t-F_t^{\mathrm{lin}}|$"), (widths, "largest gap")):
-        ax.set_ylabel(label)
-        log_scale(ax)
-        ax.set_xlabel("hidden width $n$" if ax is widths else "time $t$ = step · $\\eta$")
-    widths.set_xscale("log", base=2)
-    gap.legend(title="width", title_fontsize=6, fontsize=6, ncols=2)
+    figure, axes = canvas(title, across=2, down=2)
+    (loss, weights), (gap, widths) = axes
+    _side_by_side(loss, table, "loss", "linear_loss", "training loss")
+    log_scale(loss)
     loss.legend(fontsize=6)
-    widths.legend(fontsize=6)
+    _side_by_side(weights, table, "weight_drift", "linear_weight_drift", r"$\|W_t-W_0\|/\|W_0\|$")
+    _gaps_over_time(gap, table)
+    _gaps_against_width(widths, table)
+    for ax in (loss, weights, gap):
+        ax.set_xlabel("time $t$ = step · $\\eta$")
     yield (
         "network_and_linearised",
         figure,
-        "Left: training loss of the networks and of their linearisations at the start, trained by the same steps, mean "
-        "over seeds, narrowest and widest network. Middle: the largest distance between the two over the training "
-        "inputs. Right: its largest over the training, against the width.",
+        "Above: training loss and the move of the weights, of the networks and of their linearisations at the start, "
+        "trained by the same steps, mean over seeds, narrowest and widest network. Below: the root mean square "
+        "distance between the outputs of the two over the training inputs, in time, and its largest against the width.",
     )
+
+
+def _side_by_side(ax: Axes, table: pd.DataFrame, network: str, linear: str, label: str) -> None:
+    shades = colours(sizes(table))
+    for width in (sizes(table)[0], sizes(table)[-1]):
+        mean = table[table[WIDTH] == width].groupby("step")[["time", network, linear]].mean()
+        ax.plot(mean["time"], mean[network], color=shades[width], label=f"network, width {width}")
+        ax.plot(mean["time"], mean[linear], "--", color=shades[width], label="its linearisation")
+    ax.set_ylabel(label)
+
+
+def _gaps_over_time(ax: Axes, table: pd.DataFrame) -> None:
+    shades = colours(sizes(table))
+    for width in sizes(table):
+        started = table[(table[WIDTH] == width) & (table["step"] > 0)]  # at the start the two are one, to rounding
+        mean = started.groupby("step")[["time", "linear_rms_gap"]].mean()
+        ax.plot(mean["time"], mean["linear_rms_gap"], color=shades[width], label=str(width))
+    ax.set_ylabel(r"root mean square of $F_t-F_t^{\mathrm{lin}}$")
+    log_scale(ax)
+    ax.legend(title="width", title_fontsize=6, fontsize=6, ncols=2)
+
+
+def _gaps_against_width(ax: Axes, table: pd.DataFrame) -> None:
+    largest = _largest(table)
+    for k, (column, name) in enumerate((("linear_rms_gap", "training inputs"), ("test_linear_rms_gap", "test inputs"))):
+        mean = largest.groupby(WIDTH)[column].mean()
+        ax.plot(largest[WIDTH], largest[column], ".", color=f"C{k}", alpha=0.4, markeredgewidth=0)
+        ax.plot(mean.index, mean, "os"[k] + "-", color=f"C{k}", label=name)
+    ax.set_ylabel("its largest over the training")
+    log_scale(ax)
+    ax.set_xscale("log", base=2)
+    ax.set_xlabel("hidden width $n$")
+    ax.legend(fontsize=6)
+
+
+def _largest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each run over its training."""
+    return table.groupby([WIDTH, "seed"])[["linear_rms_gap", "test_linear_rms_gap"]].max().reset_index()
 
 
 def _rows(found: Found) -> Iterator[Row]:
     table = _steps(found)
-    last = table[table["step"] == table["step"].max()]
+    largest, last = _largest(table), table[table["step"] == table["step"].max()]
+    for column, where in (("linear_rms_gap", "training"), ("test_linear_rms_gap", "test")):
+        fit = fit_exponent(largest[WIDTH], largest[column], 16 * found.only.runs["network.depth"].iloc[0])
+        what = f"slope of the largest RMSE to the linearised network, {where} inputs"
+        yield Row(what, fit.slope, fit.interval, note=fit.why or "smooth σ -1; relu between -1 and -1/2")
     for width in sizes(table):
-        of_width = table[table[WIDTH] == width]
-        gap = level(of_width.groupby("seed")["linear_gap"].max())
-        yield Row(f"largest distance to the linearised network, width {width}", gap.mean, gap.interval)
-        ratio = last[last[WIDTH] == width]["test_loss"] / last[last[WIDTH] == width]["test_linear_loss"]
-        found_ratio = level(ratio)
-        what = f"test loss over the linearised network's, width {width}"
-        yield Row(what, found_ratio.mean, found_ratio.interval, theory=1.0, note="at the last step; 1 in the limit")
+        gap, at_end = level(largest[largest[WIDTH] == width]["linear_rms_gap"]), last[last[WIDTH] == width]
+        yield Row(f"largest RMSE to the linearised network, width {width}", gap.mean, gap.interval)
+        for network, linear, of in (
+            ("test_loss", "test_linear_loss", "test loss"),
+            ("weight_drift", "linear_weight_drift", "‖W_t−W_0‖"),
+        ):
+            ratio = level(at_end[network] / at_end[linear])
+            what = f"{of} over the linearised network's, width {width}"
+            yield Row(what, ratio.mean, ratio.interval, theory=1.0, note="at the last step; 1 in the limit")
 
 
 EXPERIMENT = Experiment(
@@ -75,6 +106,6 @@ EXPERIMENT = Experiment(
     figures=_figures,
     rows=_rows,
     claims=("linear-dynamics",),
-    departures="the sweep over widths on digits that other experiments use, not one network on images of objects; the "
-    "largest distance over inputs instead of the root mean square; no single weights.",
+    departures="the sweep over widths on digits that other experiments use, not one network on images of objects; how "
+    "far all weights have moved instead of the paths of single ones.",
 )

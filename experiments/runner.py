@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments.framework import Experiment, Planned, sweeps_of
-from experiments.summary import write_summary
 from experiments.writing import write_experiment
 from ntkrun.closing import draw, judge
 from ntkrun.errors import UserError
@@ -16,6 +15,7 @@ from ntkrun.lab.execute import outlook, run_sweep
 from ntkrun.lab.forecast import Forecast, forecast, together
 from ntkrun.lab.store import Results
 from ntkrun.lab.watch import Watch
+from ntkrun.reporting import gathered, written
 
 WORST_FIRST = (2, 4, 1, 3, UNDECIDED, 0)  # exit codes, where several hold
 Say = Callable[[str], None]
@@ -105,8 +105,9 @@ def reproduce(
             exit_code(found.verdicts[name], tables, tables.config().get("expect"))
             for name, tables in found.results.items()
         ]
-        page = write_summary(root)  # each time: an interrupt leaves one that speaks of what there is
-        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {page}")
+        page = gathered([root])  # each time: an interrupt leaves one that speaks of what there is
+        summary, report = (written(page, root / name) for name in ("summary.md", "report.html"))
+        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
     return documents, _worst(codes, preset)
 
 

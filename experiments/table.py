@@ -30,10 +30,10 @@ from ntkrun.errors import UserError
 EXPERIMENTS = {
     each.name: each
     for each in (
-        jacot_1.EXPERIMENT,
         jacot_2.EXPERIMENT,
         jacot_3.EXPERIMENT,
         lee_2.EXPERIMENT,
+        jacot_1.EXPERIMENT,
         descent.EXPERIMENT,
         lazy.EXPERIMENT,
         proof.EXPERIMENT,

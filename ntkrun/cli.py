@@ -11,6 +11,7 @@ import typer
 
 import ntkrun
 from ntkrun.closing import closed, draw, json_text, judge, shard_closed
+from ntkrun.commands.report import report
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments, rows_of
 
@@ -159,14 +160,14 @@ def sweep(
             to_come = run_shard(part, the_sweep, results, device, *how)
         finally:
             progress.close()
-    store = Store(results / the_sweep.name)
-    if to_come and part != WHOLE_SWEEP:
-        document, shown, as_expected = shard_closed(store, the_sweep, part, to_come)
-    else:
-        found = store.read()
-        if not no_plots and not found.figures_are_current():
-            draw(found)
-        document, shown, as_expected = closed(found, profiled)
+        store = Store(results / the_sweep.name)
+        if to_come and part != WHOLE_SWEEP:
+            document, shown, as_expected = shard_closed(store, the_sweep, part, to_come)
+        else:
+            found = store.read()
+            if not no_plots and not found.figures_are_current():
+                draw(found)
+            document, shown, as_expected = closed(found, profiled)
     if json:
         _print_json(document)
     elif not quiet:
@@ -229,6 +230,9 @@ def plot(run_dir: RunDirectory) -> None:
         print(f"{run_dir}: nothing to draw yet; no run is finished", file=sys.stderr)
     for path in paths:
         print(path)
+
+
+app.command()(report)
 
 
 @app.command()

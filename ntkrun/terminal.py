@@ -98,12 +98,12 @@ class SweepProgress:
         self.finished += len(stack.runs)
         return time.monotonic()
 
+    def note(self, stack: Stack, text: str) -> None:
+        self._say(f"{self.labels[stack.point]}: {text}")
+
     def halved(self, stack: Stack, why: str) -> None:
         runs = len(stack.runs)
         self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")
-
-    def lost(self, stack: Stack, why: str) -> None:
-        self._say(f"{self.labels[stack.point]}: {_count(len(stack.runs), 'run')} lost, {why}; running them again")
 
     def _say(self, line: str) -> None:
         """A line as it stands, unwrapped, so that a log can be searched."""

@@ -71,7 +71,7 @@ def test_check_pairs_seeds_under_another_name_and_is_inconclusive_with_one(here:
 
 def test_reproduce_says_what_is_wrong_and_what_lies_ahead(here: Path) -> None:
     for arguments, words in (
-        (("jacot-9",), "jacot-9: no such experiment; there are jacot-1"),
+        (("jacot-9",), "jacot-9: no such experiment; there are jacot-2"),
         (("--preset", "huge"), "--preset huge: choose smoke, laptop, paper"),
     ):
         failed = _ntkrun("reproduce", *arguments, cwd=here)

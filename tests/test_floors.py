@@ -14,15 +14,16 @@ def _modules_after(code: str) -> set[str]:
 
 EVIDENCE = (
     "baseline cases check_figure check_tables claims claims_table conditions edge ensembles estimates figures judging "
-    "pairing parts per_run rates regression summary tables vanishing verdicts"
+    "pairing parts per_run rates regression report.configs report.document report.html report.markdown report.page "
+    "report.stored report.svg summary tables vanishing verdicts"
 )
 ENGINE = (
-    "blocks clock costs data descent detail footprint kernel memory modes modules network operators outputs "
+    "blocks checkpoint clock costs data descent detail footprint kernel memory modes modules network operators outputs "
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget config costs engines engines.local execute files forecast lease limits loop plan points "
-    "profile provenance sections store tables tasks watch yaml_reader"
+    "asked attempt budget checkpoints config costs engines engines.local execute files forecast interrupts lease "
+    "limits loop plan points profile provenance sections store tables tasks watch yaml_reader"
 )
 
 
@@ -40,7 +41,10 @@ def _imports(floor: str, names: str) -> str:
         ),
         (_imports("engine", ENGINE), ("ntkrun.lab", "ntkrun.evidence", "matplotlib", "pandas")),
         (_imports("lab", LAB), ("ntkrun.evidence.verdicts", "ntkrun.evidence.figures", "matplotlib")),
-        ("import ntkrun.cli", ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table")),
+        (
+            "import ntkrun.cli",
+            ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table", "jinja2"),
+        ),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
         ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
     ],
@@ -52,11 +56,8 @@ def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> 
     assert not found.intersection(never)
 
 
-def test_plotting_needs_no_torch() -> None:
-    code = (
-        "from ntkrun.lab.store import read_results\nimport ntkrun.cli\n"
-        "from ntkrun.evidence.figures import draw_all, saver"
-    )
+def test_plotting_and_reporting_need_no_torch() -> None:
+    code = "import ntkrun.cli\nimport ntkrun.reporting\nfrom ntkrun.evidence.figures import draw_all, saver"
     assert "torch" not in _modules_after(code)
 
 

@@ -1,14 +1,15 @@
 """What a stack would do were its kernel frozen, on the clock of its training: three predictions of F_t side by side.
 
 * `linear`: the linearised network F_0 + J ΔW under the very steps of the network (step size, momentum, batches, loss).
-  In function space, F_lin ← F_lin + v, v ← μv - η K_0(·,X) (s ∘ ∂ℓ/∂F_lin), s the shares of the inputs in the loss:
-  1/N, or how often the batch drew them over B. No Jacobian is held.
+  Its weights are W_lin = W_0 + J(X)ᵀc, so that F_lin = F_0 + K_0(·,X) c with c ← c + u, u ← μu - η s ∘ ∂ℓ/∂F_lin, s
+  the shares of the inputs in the loss: 1/N, or how often the batch drew them over B. No Jacobian is held;
+  ‖W_lin - W_0‖² = cᵀ K_0(X,X) c.
 * `flow`: gradient flow with K_0, squared error.
 * `limit`: gradient flow with K_inf from the same start, squared error.
 
 Where f = αF or α(F - F_0) is trained on loss/α² (readout.py), f stands in the place of F: it starts from αF_0 or 0, and
-moves by the kernel of F. All in float64, with the float64 kernel of the initial weights: a float32 kernel's rounding
-makes negative eigenvalues, whose modes would grow.
+moves by the kernel of F; W_lin = W_0 + J(X)ᵀc/α. All in float64, with the float64 kernel of the initial weights: a
+float32 kernel's rounding makes negative eigenvalues, whose modes would grow.
 """
 
 from dataclasses import dataclass, replace
@@ -72,12 +73,15 @@ class Modes:
 @dataclass(frozen=True)
 class Flows:
     """The three predictions for the runs of a stack. `kernel` is K_0 from all A inputs to the training inputs, (S, A·O,
-    N·O); `linear` and `velocity` are F_lin and v at the step of the state to come, (S, A, O)."""
+    N·O); `start` is F_0, (S, A, O); at the step of the state to come, `coordinates` and `velocity` are c and u,
+    (S, N, O), and `linear` is F_lin, (S, A, O)."""
 
     problem: Problem
     kernel: Tensor
-    linear: Tensor
+    start: Tensor
+    coordinates: Tensor
     velocity: Tensor
+    linear: Tensor
     predicted: dict[str, Modes]
 
     def outputs(self, time: float) -> dict[str, Tensor]:
@@ -86,21 +90,31 @@ class Flows:
             name: modes.at(time).reshape(self.linear.shape) for name, modes in self.predicted.items()
         }
 
+    def weight_distance(self) -> Tensor:
+        """‖W_lin - W_0‖ over all weights and biases, (S,)."""
+        moved = (self.linear - self.start)[:, : len(self.problem.y)]
+        return (self.coordinates * moved).flatten(1).sum(dim=1).clamp(min=0).sqrt() / abs(self.problem.scale.factor)
+
     def advanced(self, state: State) -> "Flows":
         """The linearised network after the step that `state` is about to take."""
         p = self.problem
         gradient = p.loss.gradient(self.linear[:, : len(p.y)], p.y.double())
-        pulled = gradient * shares_of(state.batch, p.x)
-        pull = (self.kernel @ pulled.flatten(1).unsqueeze(2)).view(self.linear.shape)
-        velocity = p.momentum * self.velocity - p.step_size * pull
-        return replace(self, linear=self.linear + velocity, velocity=velocity)
+        velocity = p.momentum * self.velocity - p.step_size * gradient * shares_of(state.batch, p.x)
+        return self.at(self.coordinates + velocity, velocity)
+
+    def at(self, coordinates: Tensor, velocity: Tensor) -> "Flows":
+        """The same predictions, with the linearised network there."""
+        moved = (self.kernel @ coordinates.flatten(1).unsqueeze(2)).view(self.start.shape)
+        return replace(self, coordinates=coordinates, velocity=velocity, linear=self.start + moved)
 
     def select(self, keep: list[int]) -> "Flows":
         return Flows(
             self.problem,
             self.kernel[keep],
-            self.linear[keep],
+            self.start[keep],
+            self.coordinates[keep],
             self.velocity[keep],
+            self.linear[keep],
             {name: modes.select(keep) for name, modes in self.predicted.items()},
         )
 
@@ -120,7 +134,8 @@ def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
         )
         if problem.limit is not None:
             predicted["limit"] = _modes(problem.limit, start, problem.y.double(), len(problem.y))
-    return Flows(problem, kernel, start, torch.zeros_like(start), predicted)
+    nowhere = torch.zeros_like(start[:, : len(problem.y)])
+    return Flows(problem, kernel, start, nowhere, nowhere, start, predicted)
 
 
 def _start(net: DenseNetwork, params: Parameters, runs: slice, points: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,11 @@ class Parameters:
     def zeros(self) -> "Parameters":
         return Parameters([torch.zeros_like(w) for w in self.weights], [torch.zeros_like(b) for b in self.biases])
 
+    def set_(self, values: "Parameters") -> None:
+        """Take these values, in place."""
+        for mine, other in zip(self, values, strict=True):
+            mine.copy_(other)
+
     def select(self, positions: list[int]) -> "Parameters":
         """The networks at these positions of the stack, in this order (a copy)."""
         return Parameters([w[positions] for w in self.weights], [b[positions] for b in self.biases])

@@ -109,6 +109,7 @@ def measure(
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
     clock.lap("probes")
     numbers |= flow_numbers(outputs, ref.flows, state.step * problem.step_size)
+    numbers |= linear_numbers(outputs, ref.flows, ref.norms.norm(dim=1))
     clock.lap("flows")
     nowhere = torch.full_like(numbers["weight_drift"], torch.nan)
     test_deltas = output_gradients(test) if detailed or keep_outputs else []
@@ -190,6 +191,18 @@ def flow_numbers(outputs: Tensor, predictions: Flows, time: float) -> dict[str, 
             numbers[f"{prefix}{name}_gap"] = _largest(gaps[:, part])
             numbers[f"{prefix}{name}_loss"] = problem.loss(predicted[:, part], y.double())
     return numbers
+
+
+def linear_numbers(outputs: Tensor, predictions: Flows, sizes: Tensor) -> dict[str, Tensor]:
+    """Of the linearised network: the root mean square distance of the outputs to its own, over training inputs and over
+    test inputs (nan without), and ‖W_lin - W_0‖/‖W_0‖, where `sizes` are ‖W_0‖."""
+    squares = (outputs.double() - predictions.linear).square().sum(dim=2)
+    count = len(predictions.problem.y)
+    return {
+        "linear_rms_gap": squares[:, :count].mean(dim=1).sqrt(),
+        "test_linear_rms_gap": squares[:, count:].mean(dim=1).sqrt(),
+        "linear_weight_drift": predictions.weight_distance() / sizes,
+    }
 
 
 def _largest(gaps: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The rows of a stack's tables, collected while it trains and read from its device in batches."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,11 +11,12 @@ from ntkrun.columns import DESCENT
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.modes import ranks
 from ntkrun.engine.probes import Measurement
-from ntkrun.engine.training import Departure, State
+from ntkrun.engine.training import Departure
 
 Columns = dict[str, list[float]]  # a table: its columns by name
 TABLES = ("steps", "layers", "modes", "outputs")
 Kernels = dict[int, dict[int, np.ndarray]]
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ class Axes:
     test_inputs: int
     outputs: int
 
-    def of(self, table: str) -> dict[str, np.ndarray]:
+    def of(self, table: str) -> Arrays:
         """The columns that tell apart the rows of one run and step, in the order of a measurement's numbers."""
         points, outputs = np.arange(self.inputs + self.test_inputs), np.arange(self.outputs)
-        axes: dict[str, dict[str, np.ndarray]] = {
+        axes: dict[str, Arrays] = {
             "steps": {},
             "layers": {"layer": np.arange(self.depth)},
             "modes": {"mode": ranks(self.inputs * self.outputs)},
@@ -49,16 +51,29 @@ class _Record:
     kernel: Tensor | None
 
 
+@dataclass
+class Recorded:
+    """What has been read: the `rows` of each table in parts, the `kernels` kept of each position by step, the `last`
+    one seen of each and its step, and the runs that `departed`."""
+
+    rows: dict[str, list[Arrays]] = field(default_factory=lambda: {table: [] for table in TABLES})
+    kernels: Kernels = field(default_factory=dict)
+    last: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    departed: list[Departure] = field(default_factory=list)
+
+    def table(self, name: str) -> Arrays:
+        """Whole columns; {} for a table without rows."""
+        parts = self.rows[name]
+        return {column: np.concatenate([part[column] for part in parts]) for column in (parts[0] if parts else {})}
+
+
 class Recorder:
     """Collects the rows of a stack as it is trained."""
 
     def __init__(self, axes: Axes, step_size: float, keep_kernels: frozenset[int], keep_last_kernel: bool):
         self.axes, self.step_size = axes, step_size
         self.keep_kernels, self.keep_last_kernel = keep_kernels, keep_last_kernel
-        self.rows: dict[str, list[dict[str, np.ndarray]]] = {table: [] for table in TABLES}
-        self.kernels: Kernels = {}
-        self.last: dict[int, tuple[int, Tensor]] = {}
-        self.departed: list[Departure] = []
+        self.recorded = Recorded()
         self.unread: list[_Record] = []
 
     def record(self, measured: Measurement) -> None:
@@ -66,12 +81,10 @@ class Recorder:
         numbers = dict(zip(TABLES, (measured.numbers, measured.layers, measured.modes, measured.outputs), strict=True))
         self.unread.append(_Record(measured.step, measured.positions, numbers, measured.kernel if wanted else None))
 
-    def read(self, state: State) -> None:
-        """Once divergence has been looked for: the rows of what is unread, up to where each run departed."""
-        if not state.checked:
-            return
-        self.departed.extend(state.departed)
-        ends = {run.position: run.step for run in state.departed}
+    def read(self, departed: Sequence[Departure] = ()) -> None:
+        """Once divergence has been looked for: the rows of what is unread, up to where these runs `departed`."""
+        self.recorded.departed.extend(departed)
+        ends = {run.position: run.step for run in departed}
         read = iter(_read([record.numbers[table] for record in self.unread for table in TABLES]))
         for record in self.unread:
             left = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
@@ -86,7 +99,7 @@ class Recorder:
                     self._keep_kernel(record.step, record.positions[k], record.kernel[k])
         self.unread = []
 
-    def _write(self, table: str, record: _Record, keep: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    def _write(self, table: str, record: _Record, keep: np.ndarray, columns: Arrays) -> None:
         if not columns:
             return
         axes, runs = self.axes.of(table), np.array(record.positions, dtype=int)[keep]
@@ -95,22 +108,25 @@ class Recorder:
         if table != "layers":
             rows["time"] = rows["step"] * self.step_size
         rows |= {name: np.tile(axis, len(runs)) for name, axis in axes.items()}
-        self.rows[table].append(rows | {name: values[keep].reshape(-1) for name, values in columns.items()})
+        self.recorded.rows[table].append(rows | {name: values[keep].reshape(-1) for name, values in columns.items()})
 
     def _keep_kernel(self, step: int, position: int, kernel: Tensor) -> None:
         if self.keep_last_kernel:
-            self.last[position] = (step, kernel)
+            self.recorded.last[position] = (step, kernel)
         if step in self.keep_kernels:
-            self.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
+            self.recorded.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
 
     def result(self) -> tuple[dict[str, Columns], Kernels]:
         """Every table, and the kernels kept of each position by step."""
-        for position, (step, kernel) in self.last.items():
-            self.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
-        return {table: _joined(rows) for table, rows in self.rows.items()}, self.kernels
+        self.read()
+        recorded = self.recorded
+        for position, (step, kernel) in recorded.last.items():
+            recorded.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
+        tables = {table: {name: c.tolist() for name, c in recorded.table(table).items()} for table in TABLES}
+        return tables, recorded.kernels
 
 
-def _read(records: list[dict[str, Tensor]]) -> list[dict[str, np.ndarray]]:
+def _read(records: list[dict[str, Tensor]]) -> list[Arrays]:
     """The columns of all records from the device in one transfer, in their shapes, float64."""
     columns = [column.double() for record in records for column in record.values()]
     if not columns:
@@ -119,10 +135,6 @@ def _read(records: list[dict[str, Tensor]]) -> list[dict[str, np.ndarray]]:
     ends = np.cumsum([column.numel() for column in columns])[:-1]
     read = iter([part.reshape(c.shape) for part, c in zip(np.split(whole, ends), columns, strict=True)])
     return [{name: next(read) for name in record} for record in records]
-
-
-def _joined(rows: list[dict[str, np.ndarray]]) -> Columns:
-    return {name: np.concatenate([part[name] for part in rows]).tolist() for name in (rows[0] if rows else {})}
 
 
 def _kernel_array(kernel: Tensor) -> np.ndarray:

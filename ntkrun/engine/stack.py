@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.engine.checkpoint import NOWHERE, Checkpoint, Keeper, checkpoint
 from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.flows import Problem
 from ntkrun.engine.network import DenseNetwork
@@ -15,7 +16,7 @@ from ntkrun.engine.precision import full_float32
 from ntkrun.engine.probes import Measurement, Reference, completed, measure, reference
 from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.recorder import Axes, Columns, Recorder
-from ntkrun.engine.training import Departure, State, batches, train
+from ntkrun.engine.training import Departure, Standing, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
 STEPS_UNREAD = 32  # on a device of its own: it runs so far ahead of the host, and holds so many measurements
@@ -72,55 +73,111 @@ def run_stack(
     watch: Watcher = lambda state, measurement: None,
     read_every: int | None = None,
     clock: Laps = SILENT,
+    keeper: Keeper = NOWHERE,
+    resume: Checkpoint | None = None,
 ) -> StackResult:
     """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes.
 
     Losses and probes are read from the device, and divergence looked for, every `read_every` steps; None: at each on a
     CPU, every STEPS_UNREAD elsewhere. The result does not depend on it. `clock` is told of each phase as it ends.
+    The `keeper` is given a checkpoint where one is due; to `resume` one of the same task gives the result that the
+    stack would have had without a break, its seconds added up: to the bit on a CPU with the same threads.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() - (resume.seconds if resume else 0.0)
     read_every = read_every or (1 if device.type == "cpu" else STEPS_UNREAD)
-    net, problem = task.network, _problem(task, device)
-    axes = Axes(net.depth, len(task.x), len(task.x_test), net.outputs)
-    recorder = Recorder(axes, task.step_size, task.keep_kernels, task.keep_last_kernel)
-    ref: Reference | None = None
-    waiting: Measurement | None = None  # for the outcome of its step
-    alive = list(range(len(task.seeds)))
-    for state in _states(task, problem, device, read_every, clock):
-        if ref is not None and state.departed:
-            ref = ref.select([alive.index(position) for position in state.positions])
-        alive = state.positions
-        if waiting is not None:
-            recorder.record(completed(net, waiting, state, problem))
-            waiting = None
-            clock.lap("detail")
-        measurement = None
-        if state.deltas is not None:
-            ref = ref or reference(net, state, problem, bool(task.detailed), clock)
-            kept = state.step in task.detailed, state.step in task.keep_outputs
-            measurement = measure(net, state, ref, *kept, clock)
-            if measurement.pull is not None and state.step < task.steps:
-                waiting = measurement
-            else:
-                recorder.record(measurement)
-        recorder.read(state)
+    problem = _problem(task, device)
+    seen = _Observer(task, problem, clock)
+    states = _states(task, problem, device, read_every, clock, resume)
+    if resume:
+        seen.resume(next(states), resume)
+    for state in states:
+        seen.arrives(state)
+        if state.checked and state.positions and 0 < state.step < task.steps and keeper.due():
+            keeper.keep(seen.checkpoint(state, time.perf_counter() - started))
+        measurement = seen.measure(state)
         watch(state, measurement)
         clock.lap("reading back")
-        ref = ref and ref.advanced(state)
-        clock.lap("flows")
-    tables, kernels = recorder.result()
+        seen.advance(state)
+    tables, kernels = seen.recorder.result()
     clock.lap("reading back")
-    return StackResult(**tables, kernels=kernels, departed=recorder.departed, seconds=time.perf_counter() - started)
+    departed = seen.recorder.recorded.departed
+    return StackResult(**tables, kernels=kernels, departed=departed, seconds=time.perf_counter() - started)
 
 
-def _states(task: StackTask, problem: Problem, device: torch.device, read_every: int, clock: Laps) -> Iterator[State]:
+class _Observer:
+    """Follows a training from state to state: its recorder, the reference of the runs still going, and what was
+    measured of the last state and waits for the outcome of its step."""
+
+    def __init__(self, task: StackTask, problem: Problem, clock: Laps):
+        self.task, self.problem, self.clock = task, problem, clock
+        axes = Axes(task.network.depth, len(task.x), len(task.x_test), task.network.outputs)
+        self.recorder = Recorder(axes, task.step_size, task.keep_kernels, task.keep_last_kernel)
+        self.reference: Reference | None = None
+        self.positions = list(range(len(task.seeds)))
+        self.waiting: Measurement | None = None
+
+    def arrives(self, state: State) -> None:
+        """Close what the states before left open: runs may have departed, a step has led somewhere."""
+        self._follow(state.positions)
+        if self.waiting is not None:
+            self.recorder.record(completed(self.task.network, self.waiting, state, self.problem))
+            self.waiting = None
+            self.clock.lap("detail")
+        if state.checked:
+            self.recorder.read(state.departed)
+
+    def measure(self, state: State) -> Measurement | None:
+        """A probed state, against the reference that the first one makes."""
+        if state.deltas is None:
+            return None
+        task = self.task
+        ref = self.reference = self.reference or self._first(state)
+        kept = state.step in task.detailed, state.step in task.keep_outputs
+        measurement = measure(task.network, state, ref, *kept, self.clock)
+        if measurement.pull is not None and state.step < task.steps:
+            self.waiting = measurement
+        else:
+            self.recorder.record(measurement)
+        return measurement
+
+    def advance(self, state: State) -> None:
+        """To the step that this state is about to take."""
+        self.reference = self.reference and self.reference.advanced(state)
+        self.clock.lap("flows")
+
+    def checkpoint(self, state: State, seconds: float) -> Checkpoint:
+        """Of a state that has arrived, is not measured yet, and at which divergence has been looked for."""
+        assert self.reference is not None, "made of the first state"
+        now = Standing(state.step, state.positions, state.params, state.velocity, state.distances)
+        return checkpoint(now, self.reference.flows, self.recorder.recorded, seconds)
+
+    def resume(self, first: State, kept: Checkpoint) -> None:
+        """From the first state of a training on to where the checkpoint was made."""
+        self.reference, self.positions = self._first(first), first.positions
+        self._follow(kept.standing.positions)
+        self.reference = replace(self.reference, flows=kept.flows(self.reference.flows))
+        self.recorder.recorded = kept.recorded()
+
+    def _first(self, state: State) -> Reference:
+        return reference(self.task.network, state, self.problem, bool(self.task.detailed), self.clock)
+
+    def _follow(self, positions: list[int]) -> None:
+        """Those of the runs that go on at these positions."""
+        if self.reference is not None and len(positions) < len(self.positions):
+            self.reference = self.reference.select([self.positions.index(position) for position in positions])
+        self.positions = positions
+
+
+def _states(
+    task: StackTask, problem: Problem, device: torch.device, read_every: int, clock: Laps, resume: Checkpoint | None
+) -> Iterator[State]:
     """The training of the stack, from its seeds on."""
     net = task.network
     params = net.init(task.seeds, task.dtype, device)
     clock.lap("initialisation")
     drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
     how = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale, clock)
-    return train(net, params, problem.x, problem.y, *how)
+    return train(net, params, problem.x, problem.y, *how, resume.standing if resume else None)
 
 
 def _problem(task: StackTask, device: torch.device) -> Problem:

@@ -6,6 +6,7 @@ of it; with batches its gradient is that of B inputs, drawn for the step. Time i
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class State:
     `positions` are those of the runs still going, in the stack as it started (S of them); `departed` were found to have
     diverged since the last check, at this step or before. `checked`: divergence has been looked for up to this state;
     what unchecked states say of a run from its departure's step on is to be dropped.
-    `params` is W, `start` is W_0. `batch` are the inputs whose loss the update descends, (S, B); None means all.
+    `params` is W, `start` is W_0, `velocity` v with momentum. `batch` are the inputs whose loss the update descends,
+    (S, B); None means all.
 
     `outputs` are f, (S, N, O), and `loss` (S,) is of them.
 
@@ -52,11 +54,23 @@ class State:
     checked: bool
     params: Parameters
     start: Parameters
+    velocity: Parameters | None
     batch: Tensor | None
     layers: Layers
     outputs: Tensor
     loss: Tensor
     deltas: list[Tensor] | None
+    distances: Tensor | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a training stands before the update of `step` > 0: what of a State cannot be made again from its seeds."""
+
+    step: int
+    positions: list[int]
+    params: Parameters
+    velocity: Parameters | None
     distances: Tensor | None
 
 
@@ -74,6 +88,7 @@ def train(
     check_every: int = 1,
     scale: OutputScale = PLAIN,
     clock: Laps = SILENT,
+    resume: Standing | None = None,
 ) -> Iterator[State]:
     """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
@@ -85,11 +100,16 @@ def train(
     `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
     grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left. Losses are looked at every
     `check_every` steps, at step 0 and at the last: on a device of its own each look makes it wait for the host.
+
+    To `resume` a training that stood elsewhere is to begin as it began: after state 0 come those from there on.
     """
     readout = Readout.begin(scale, net, params, x)
     runs = _Runs.begin(params, Update.begin(params, step_size, momentum, moves=steps > 0), readout)
     clock.lap("initialisation")
-    for step in range(steps + 1):
+    for step in chain([0], range(resume.step if resume else 1, steps + 1)):
+        if resume and step == resume.step:
+            runs = runs.at(resume)
+            batches = batches and islice(batches, step - 1, None)
         probe, batch = step in probed, next(batches) if batches else None
         seen = _forward(net, runs, x, y, loss, batch, probe)
         runs.losses.append(seen.loss)
@@ -101,9 +121,9 @@ def train(
         clock.lap("forward")
         deltas = output_gradients(seen.layers) if probe and runs.positions else None
         clock.lap("backward")
-        start, distances = runs.descent.start, runs.distances
-        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances)
-        yield State(step, runs.positions, departed, checked, runs.params, start, *passes)
+        descent = runs.descent
+        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, runs.distances)
+        yield State(step, runs.positions, departed, checked, runs.params, descent.start, descent.velocity, *passes)
         if not runs.positions:
             return
         if step < steps:
@@ -158,7 +178,20 @@ class _Runs:
 
     def without(self, departed: list[Departure]) -> "_Runs":
         left = {run.position for run in departed}
-        keep = [k for k, position in enumerate(self.positions) if position not in left]
+        return self._select([k for k, position in enumerate(self.positions) if position not in left])
+
+    def at(self, standing: Standing) -> "_Runs":
+        """The runs that still went on there, as they stood."""
+        going, runs = set(standing.positions), self
+        if len(going) < len(self.positions):
+            runs = self._select([k for k, position in enumerate(self.positions) if position in going])
+        runs.params.set_(standing.params)
+        if runs.descent.velocity is not None and standing.velocity is not None:
+            runs.descent.velocity.set_(standing.velocity)
+        runs.distances = None if standing.distances is None else standing.distances.to(runs.rows.device)
+        return runs
+
+    def _select(self, keep: list[int]) -> "_Runs":
         return _Runs(
             [self.positions[k] for k in keep],
             self.rows[keep],

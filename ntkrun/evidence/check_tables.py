@@ -5,10 +5,10 @@ from textwrap import fill
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from ntkrun.evidence.baseline import Baseline, printable
 from ntkrun.evidence.regression import ALPHA, EFFECT, MARGIN, Check, Row
+from ntkrun.evidence.tables import Cells, rich_table
 
 MOST_ROWS = 12
 
@@ -30,17 +30,24 @@ def _beyond(row: Row) -> float:
     return min(map(abs, row.interval)) if row.verdict == "regression" else abs(row.change)
 
 
-def check_table(check: Check) -> Table:
+def check_cells(check: Check) -> Cells:
     """The worst quantities: where, by how much with the interval that the test used, and the verdict."""
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (("quantity", "left"), ("where", "left"), ("change, %", "right"), ("interval, %", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_column("verdict")
-    for row in worst(check):
-        low, high = row.interval
-        cells = [label(row), row.place, percent(row.change), f"[{percent(low)}, {percent(high)}]", row.verdict]
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+    rows = [
+        (
+            label(row),
+            row.place,
+            percent(row.change),
+            f"[{percent(row.interval[0])}, {percent(row.interval[1])}]",
+            row.verdict,
+        )
+        for row in worst(check)
+    ]
+    head = ("quantity", "where", "change, %", "interval, %", "verdict")
+    return Cells("", head, rows, text=("quantity", "where", "verdict"))
+
+
+def check_table(check: Check) -> Table:
+    return rich_table(check_cells(check), overflow="fold")
 
 
 def check_lines(check: Check, baseline: Baseline) -> list[str]:

@@ -10,6 +10,8 @@ from ntkrun.evidence.estimates import Interval
 from ntkrun.evidence.judging import SUPPORTED, Estimate
 from ntkrun.evidence.verdicts import Verdict
 
+BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
+
 
 def claims_tables(verdicts: Sequence[Verdict]) -> list[Table | str]:
     """One table for each combination of settings, and under it why what is not supported is not."""
@@ -61,6 +63,19 @@ def span(interval: Interval) -> str:
     if math.isinf(low):
         return "any" if math.isinf(high) else f"< {_number(high)}"
     return f"> {_number(low)}" if math.isinf(high) else f"[{_number(low)}, {_number(high)}]"
+
+
+def place(value: float, margin: Interval) -> float:
+    """Where a number is drawn against its margin: 0 at the lower end, 1 at the upper; an open end is where the other
+    one is mirrored. What lies further out than BEYOND is drawn there."""
+    low, high = margin
+    if math.isinf(low) and math.isinf(high):
+        return 0.5
+    if math.isinf(low):
+        low = high - 2 * abs(high)
+    if math.isinf(high):
+        high = low + 2 * abs(low)
+    return min(max((value - low) / (high - low), -BEYOND), 1 + BEYOND)
 
 
 def _number(value: float) -> str:

@@ -1,10 +1,11 @@
-"""What must hold before a claim can be judged: each says what does not, in a sentence, or ""."""
+"""What must hold before a claim can be judged: each says what does not, in a sentence, or "". Its docstring is what a
+report says of it."""
 
 from ntkrun.evidence.cases import AT, Case
 
 
 def complete(case: Case) -> str:
-    """Every planned run reached its last step: those that did not may be the very ones that say otherwise."""
+    """every planned run reached its last step: those that did not may be the very ones that say otherwise"""
     planned, finished = len(case.plan), len(case.statistics)
     if finished == planned:
         return ""
@@ -17,12 +18,12 @@ def complete(case: Case) -> str:
 
 
 def trained(case: Case) -> str:
-    """Something was trained at all."""
+    """something was trained at all"""
     return "" if int(case.plan["training.steps"].max()) > 0 else "training.steps is 0: nothing was trained"
 
 
 def stable(case: Case) -> str:
-    """ηλ_max(K̂_0) < 2(1+μ), beyond which linear dynamics grow."""
+    """ηλ_max(K̂_0) < 2(1+μ), beyond which linear dynamics grow"""
     table = case.statistics
     if table.empty:
         return ""
@@ -40,7 +41,7 @@ RESOLVED = {"float32": 1e-6, "float64": 1e-14}
 
 
 def resolved(case: Case) -> str:
-    """λ_min of K̂_0 stands above the rounding of the kernel, in every run."""
+    """λ_min of K̂_0 stands above the rounding of the kernel, in every run"""
     table = case.statistics
     dtype = str(case.first["training.dtype"])
     share = float((table["lambda_min_0"] / table["lambda_max_0"]).min()) if len(table) else 1.0
@@ -51,28 +52,32 @@ def resolved(case: Case) -> str:
 
 
 def squared(case: Case) -> str:
+    """the loss is the squared error"""
     return "" if case.first["training.loss"] == "squared" else "training.loss is not squared"
 
 
 def another_loss(case: Case) -> str:
-    """For what is claimed of other training directions than the squared error's."""
+    """the loss is another than the squared error"""
     return "training.loss is squared: this claim is about others" if case.first["training.loss"] == "squared" else ""
 
 
 def full_batch(case: Case) -> str:
+    """every step takes all inputs"""
     return "" if str(case.first["training.batch"]) == "full" else "training.batch is not full"
 
 
 def on_batches(case: Case) -> str:
+    """every step takes a batch of the inputs"""
     return "training.batch is full: this claim is about batches" if not full_batch(case) else ""
 
 
 def no_momentum(case: Case) -> str:
+    """there is no momentum"""
     return "" if float(case.first["training.momentum"]) == 0 else "training.momentum is not 0"
 
 
 def equal_times(case: Case) -> str:
-    """Runs of different step sizes end at the same time t = η·step (to 1 %)."""
+    """runs of different step sizes end at the same time t = η·step (to 1 %)"""
     ends = case.statistics["step_size"] * case.statistics["training.steps"]
     if ends.empty or ends.max() <= 1.01 * ends.min():
         return ""

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+from rich.console import OverflowMethod
 from rich.table import Table
+from rich.text import Text
 
 from ntkrun.evidence.estimates import WIDTH, Exponent, Level
 from ntkrun.evidence.summary import Group
@@ -19,15 +22,26 @@ TITLES = {  # what the closing table shows at each width
 }
 
 
+@dataclass(frozen=True)
+class Cells:
+    """A table in words. Columns hold numbers, which stand to the right, but for those that `text` names."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    caption: str = ""
+    text: tuple[str, ...] = ()
+
+
 def closing_tables(groups: Sequence[Group]) -> list[Table | str]:
     """A table of levels a width and one of exponents, for each group."""
     if not groups:
         return ["no finished runs"]
     shown: list[Table | str] = []
     for group in groups:
-        shown.append(_levels_table(group))
+        shown.append(rich_table(levels_cells(group)))
         if group.has_widths:
-            shown.append(_exponents_table(group))
+            shown.append(rich_table(exponents_cells(group), before="\n"))
     return shown
 
 
@@ -106,39 +120,41 @@ def _counts(part: pd.DataFrame) -> dict[str, Any]:
     return {"planned": len(part), **by_status, "missing": missing, "seconds": float(part["seconds"].sum())}
 
 
-def _levels_table(group: Group) -> Table:
+def levels_cells(group: Group) -> Cells:
+    """What the closing table shows at each width."""
     title = "mean ± standard error over seeds" + (f"; {group.label}" if group.label else "")
     ended = {
         "diverged": [f"{row.diverged} of width {row.width}" for row in group.rows if row.diverged],
         "failed": [f"{row.failed} of width {row.width}" for row in group.rows if row.failed],
     }
+    caption = "; ".join(f"{status}: {', '.join(places)}" for status, places in ended.items() if places)
+    rows = [(str(row.width), str(row.done), *(shown(row.levels[name]) for name in TITLES)) for row in group.rows]
+    return Cells(title, ("width", "runs", *TITLES.values()), rows, caption)
+
+
+def exponents_cells(group: Group) -> Cells:
+    """The exponents in the width."""
+    rows = [(quantity(name, group), *_exponent_cells(exponent)) for name, exponent in group.exponents.items()]
+    head = ("quantity", "exponent", "interval", "widths", "")
+    return Cells("exponents in the width (95 % interval)", head, rows, text=("quantity", ""))
+
+
+def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellipsis") -> Table:
+    """For a terminal; `before` goes above the title. Text of configs and data is no markup."""
     table = Table(
-        title=title,
+        title=before + cells.title if cells.title else None,
         title_justify="left",
         title_style="",
-        caption="; ".join(f"{status}: {', '.join(places)}" for status, places in ended.items() if places) or None,
+        caption=cells.caption or None,
         caption_justify="left",
         caption_style="",
         box=None,
         pad_edge=False,
     )
-    table.add_column("width", justify="right")
-    table.add_column("runs", justify="right")
-    for name in TITLES.values():
-        table.add_column(name, justify="right")
-    for row in group.rows:
-        table.add_row(str(row.width), str(row.done), *(shown(row.levels[name]) for name in TITLES))
-    return table
-
-
-def _exponents_table(group: Group) -> Table:
-    table = Table(
-        title="\nexponents in the width (95 % interval)", title_justify="left", title_style="", box=None, pad_edge=False
-    )
-    for name in ("quantity", "exponent", "interval", "widths", ""):
-        table.add_column(name, justify="left" if name in ("quantity", "") else "right")
-    for name, exponent in group.exponents.items():
-        table.add_row(quantity(name, group), *_exponent_cells(exponent))
+    for name in cells.head:
+        table.add_column(name, justify="left" if name in cells.text else "right", overflow=overflow)
+    for row in cells.rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from ntkrun.engine.checkpoint import NOWHERE
 from ntkrun.engine.clock import SILENT, Clock
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.stack import run_stack
 from ntkrun.engine.training import State
 from ntkrun.errors import UserError
+from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.engines import Done, Failed, Outcome, OutOfMemory
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.tasks import rows_of, task_of
@@ -25,9 +27,10 @@ def attempt(
     made_by: dict[str, Any],
     see: See = lambda stack, state, measurement: None,
     timed: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> Outcome:
-    """Train and measure a stack. What the disk or the terminal have to say (OSError) is not the stack's, and passes, as
-    interrupts do."""
+    """Train and measure a stack, from its checkpoint on where there is one. What the disk or the terminal have to say
+    (OSError) is not the stack's, and passes, as interrupts do."""
     last_step = 0
 
     def watch(state: State, measurement: Measurement | None) -> None:
@@ -37,7 +40,9 @@ def attempt(
 
     try:
         clock = Clock(device) if timed else SILENT
-        result = run_stack(task_of(stack.point, tuple(stack.seeds)), device, watch, clock=clock)
+        resume, keeper = (checkpoints.found(stack), checkpoints.keeper(stack)) if checkpoints else (None, NOWHERE)
+        task = task_of(stack.point, tuple(stack.seeds))
+        result = run_stack(task, device, watch, clock=clock, keeper=keeper, resume=resume)
         rows = rows_of(stack, result, made_by)
         clock.lap("writing")
         return Done(*rows, result.seconds, clock.seconds if isinstance(clock, Clock) else {})
@@ -54,9 +59,9 @@ def _outcome(error: Exception, last_step: int) -> Outcome:
     log = "".join(traceback.format_exception(error))
     if _of_memory(error):
         return OutOfMemory(last_step, log)
-    if isinstance(error, UserError):  # of the grid point: seeds have no say in it
-        return Failed(str(error), last_step, log, every_run=True)
     said = str(error).strip().splitlines()
+    if isinstance(error, UserError):  # of the grid point: seeds have no say in it
+        return Failed("; ".join(said), last_step, log, every_run=True)
     return Failed(": ".join([type(error).__name__.lstrip("_"), *said[:1]]), last_step, log)
 
 

@@ -35,6 +35,11 @@ def stacks_within(runs: Iterable[Run], budget: int, device: torch.device) -> lis
     return [part for stack in stacks(runs) for part in cut(stack, largest(stack.point, budget, device))]
 
 
+def fits(stack: Stack, budget: int) -> bool:
+    """Whether a stack as it is takes no more than `budget` bytes."""
+    return Footprint(task_of(stack.point)).bytes(len(stack.runs)) <= budget
+
+
 def cut(stack: Stack, most: int) -> list[Stack]:
     """A stack in the fewest parts of at most so many runs, in their order."""
     return [Stack(stack.point, stack.runs[part]) for part in pieces(len(stack.runs), most)]

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntkrun.lab.budget import bytes_for, stacks_within
+from ntkrun.lab.budget import bytes_for, fits, stacks_within
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.devices import resolve_device
 from ntkrun.lab.engines.opening import Asked, opened
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
@@ -79,13 +80,16 @@ def run_shard(
     """The same for a shard of the sweep, while others may be at other shards. Returns how many runs of the sweep are
     still to come; the tables are written once none is."""
     watch, store, runs = watch or Nobody(), Store(Path(results) / sweep.name), plan(sweep)
-    mine = runs_of(shard, runs)
-    with opened(asked or Asked(), device, watch.state, timed=profile is not None) as on:
+    mine, interrupts = runs_of(shard, runs), Interrupts()
+    with opened(asked or Asked(), device, store.root / "checkpoints", watch, interrupts, profile is not None) as on:
         budget = bytes_for(on.memory if memory is None else memory, on.device)
 
         def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-            stacks = stacks_within(_missing(mine, finished, () if retry_failed else failed), budget, on.device)
-            return finer(stacks, on.workers) if on.workers > 1 else stacks
+            missing = list(_missing(mine, finished, () if retry_failed else failed))
+            begun = [stack for stack in on.checkpoints.begun(missing) if fits(stack, budget)]
+            elsewhere = {run for stack in begun for run in stack.runs}
+            anew = stacks_within((run for run in missing if run not in elsewhere), budget, on.device)
+            return begun + (finer(anew, on.workers) if on.workers > 1 else anew)
 
         stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
         with store.writing(shard):
@@ -96,12 +100,25 @@ def run_shard(
             store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
             ended = (sum(run.run_id in of for run in mine) for of in (finished, failed))
             watch.begins(missing, *ended, on.workers)
-            try:
-                Loop(store, watch, profile, on.made_by, budget, fail_fast).through(on.engine, missing)
-            finally:
-                to_come = len(list(_missing(runs, store.finished(), store.failed())))
-                if shard == WHOLE_SWEEP or not to_come:
-                    store.write_tables()
+            loop = Loop(store, watch, profile, on.made_by, budget, fail_fast, interrupts)
+            with interrupts.heard():
+                try:
+                    loop.through(on.engine, missing)
+                except BaseException:
+                    interrupts.be_patient()
+                    _write_tables(store, shard, runs)  # of what there is; a second interrupt stops this at once
+                    raise
+                with interrupts.finished_first():
+                    to_come = _write_tables(store, shard, runs)
+            on.checkpoints.remove_stale(store.finished())
+    return to_come
+
+
+def _write_tables(store: Store, shard: Shard, runs: Sequence[Run]) -> int:
+    """The tables, but of a shard only once no run is to come; how many are."""
+    to_come = len(list(_missing(runs, store.finished(), store.failed())))
+    if shard == WHOLE_SWEEP or not to_come:
+        store.write_tables()
     return to_come
 
 

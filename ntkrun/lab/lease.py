@@ -23,7 +23,7 @@ from typing import IO
 import filelock
 
 from ntkrun.errors import StoreBusy
-from ntkrun.lab.files import TEMPORARY, flush, make_folder
+from ntkrun.lab.files import TEMPORARY, make_folder
 
 BEAT = 30.0  # seconds from one touch to the next
 LEASE = 600.0  # seconds without a touch after which a writer of another machine is dead, and a temporary file nobody's
@@ -137,13 +137,10 @@ def _entered(folder: Path, writer: Writer) -> tuple[Path, IO[bytes]]:
     make_folder(folder)
     name = uuid.uuid4().hex
     temporary = folder / f"{TEMPORARY}{name}"
-    lock = temporary.open("xb")
+    temporary.write_text(json.dumps(asdict(writer)), encoding="utf-8")
+    lock = temporary.open("rb+")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    lock.write(json.dumps(asdict(writer)).encode())
-    lock.flush()
-    file = temporary.rename(folder / f"{name}.json")
-    flush(folder)
-    return file, lock
+    return temporary.rename(folder / f"{name}.json"), lock
 
 
 def _make_way(lease: Lease, shard: tuple[int, int]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from ntkrun.engine.footprint import Footprint
 from ntkrun.lab.budget import recut, too_large
 from ntkrun.lab.engines import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Store
@@ -28,6 +29,7 @@ class Loop:
     made_by: dict[str, Any]
     budget: int
     fail_fast: bool
+    interrupts: Interrupts
     lost: Counter[Stack] = field(default_factory=Counter)
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
@@ -47,6 +49,7 @@ class Loop:
                     self.failed(stack, outcome)
                     if self.fail_fast:
                         return
+                self.interrupts.stop_if_asked()
 
     def found(self, stack: Stack, outcome: Outcome) -> Outcome:
         """The outcome; Lost so often that the stack itself is to blame has Failed."""
@@ -55,12 +58,13 @@ class Loop:
         self.lost[stack] += 1
         if self.lost[stack] == ATTEMPTS:
             return Failed(f"{outcome.reason}, {ATTEMPTS} times", 0, outcome.log)
-        self.watch.lost(stack, outcome.reason)
+        self.watch.note(stack, f"{outcome.reason}; it runs again")
         return outcome
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()
-        self.store.commit(outcome.frames, outcome.kernels)
+        with self.interrupts.finished_first():
+            self.store.commit(outcome.frames, outcome.kernels)
         if self.profile is not None:
             self.profile.add(stack.point, outcome.phases)
             self.profile.add(stack.point, {"writing": time.perf_counter() - started})
@@ -77,7 +81,8 @@ class Loop:
 
     def failed(self, stack: Stack, outcome: OutOfMemory | Failed) -> None:
         reason = outcome.reason if isinstance(outcome, Failed) else self.did_not_fit(stack)
-        log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
+        with self.interrupts.finished_first():
+            log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
         self.watch.failed(stack, reason, outcome.last_step, log)
 
     def did_not_fit(self, stack: Stack) -> str:

@@ -17,8 +17,9 @@ PACK = "-pack"  # ends the name of a folder that holds what were many
 FINGERPRINT = b"ntkrun.made_from"
 
 
-def stack_name(runs: pd.DataFrame) -> str:
-    return hashlib.sha256(" ".join(runs["run_id"]).encode()).hexdigest()[:16]
+def stack_name(run_ids: Iterable[str]) -> str:
+    """Of the stack of these runs, in this order."""
+    return hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:16]
 
 
 def is_failed(folder: Path) -> bool:

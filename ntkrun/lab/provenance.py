@@ -29,8 +29,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def commit_of_code() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that ntkrun runs from, and whether it has changes; None, None when it is no
-    checkout."""
+    """The commit of the checkout that ntkrun runs from, and whether it has changes outside results/, where it writes
+    itself; None, None when it is no checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -41,7 +41,7 @@ def commit_of_code() -> tuple[str | None, bool | None]:
     try:
         # An installed copy may lie inside some other project's checkout: only count files that git knows.
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

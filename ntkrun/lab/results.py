@@ -57,13 +57,18 @@ class Results:
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def figures_are_current(self) -> bool:
-        """Whether every figure was drawn from these very tables."""
+    def captions(self) -> dict[str, str]:
+        """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
         try:
             drawn = json.loads((self.path / "figures" / "captions.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return False
-        return isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+            return {}
+        current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+        return dict(drawn["captions"]) if current else {}
+
+    def figures_are_current(self) -> bool:
+        """Whether every figure was drawn from these very tables."""
+        return bool(self.captions())
 
 
 def kernel_file(root: Path, run_id: str) -> Path:
@@ -79,9 +84,10 @@ def kept_kernels(root: Path, run_id: str) -> dict[str, np.ndarray] | None:
 
 
 def description_of(root: Path) -> dict[str, Any]:
-    """What sweep.yaml says. Raises UserError where it cannot be read."""
+    """What sweep.yaml says: of `config`, `made_by` and more. Raises UserError where it cannot be read."""
     path = root / "sweep.yaml"
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError):
+        said = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return said | {key: dict(said[key]) for key in ("config", "made_by")}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
         raise UserError(f"{path}: cannot be read; run the sweep again to write it anew") from None

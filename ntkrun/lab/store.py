@@ -5,6 +5,7 @@
     stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
     stacks/<name>-pack/    many small ones in one folder of that kind, once there are many
     stacks/<name>-failed/  one folder a stack that failed: its rows of `runs`, and log.txt
+    checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
@@ -74,7 +75,7 @@ def read_results(path: str | Path) -> Results:
 class Store:
     """The results directory of one sweep."""
 
-    _lease: Lease  # while it is held for writing
+    _lease: Lease  # when it is held for writing
 
     def __init__(self, root: Path):
         self.root = root
@@ -89,24 +90,18 @@ class Store:
         with ExitStack() as held:
             try:
                 make_folder(self.root)
-                lease = held.enter_context(leased(self.root, shard))
+                self._lease = held.enter_context(leased(self.root, shard))
             except OSError as error:
-                raise UserError(
-                    f"{self.root}: cannot write results here ({error.strerror}); choose another --results"
-                ) from None
+                why = f"cannot write results here ({error.strerror}); choose another --results"
+                raise UserError(f"{self.root}: {why}") from None
             held.enter_context(sentence_for(self.root))
-            self._lease = lease
-            folders = (self.root / name for name in ("", "stacks", "kernels", "figures"))
-            remove_strays(folders, lease.now() - LEASE)
+            folders = (self.root / name for name in ("", "stacks", "checkpoints", "kernels", "figures"))
+            remove_strays(folders, self._lease.now() - LEASE)
             yield
 
     def writers(self) -> list[Writer]:
         """The processes that are writing here at this moment."""
         return writers(self.root)
-
-    def busy(self) -> bool:
-        """Whether a process is writing here at this moment."""
-        return bool(self.writers())
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
@@ -126,7 +121,7 @@ class Store:
             folder = ready.enter_context(folder_beside(self.root / "stacks"))
             for table, frame in frames.items():
                 to_parquet(frame, folder / f"{table}.parquet")
-            self._publish(files, folder, stack_name(frames["runs"]))
+            self._publish(files, folder, stack_name(frames["runs"]["run_id"]))
         self._pack()
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
@@ -135,7 +130,7 @@ class Store:
         with folder_beside(self.root / "stacks") as folder:
             to_parquet(runs, folder / "runs.parquet")
             (folder / LOG).write_text(log, encoding="utf-8")
-            return self._publish({}, folder, stack_name(runs) + FAILED) / LOG
+            return self._publish({}, folder, stack_name(runs["run_id"]) + FAILED) / LOG
 
     def _publish(self, files: dict[Path, Path], folder: Path, name: str) -> Path:
         """Flush the folder of a stack; then give its kernels (`files`, by what they are to be called) and it their
@@ -181,7 +176,7 @@ class Store:
             with folder_beside(self.root / "stacks") as folder:
                 for table, frame in tables.items():
                     to_parquet(frame, folder / f"{table}.parquet")
-                self._publish({}, folder, stack_name(tables["runs"]) + PACK)
+                self._publish({}, folder, stack_name(tables["runs"]["run_id"]) + PACK)
             self._remove(small)
         self._to_look_at = len(self._loose()) + LOOSE
 
@@ -190,6 +185,7 @@ class Store:
 
     def write_tables(self) -> None:
         """Make the tables from the stacks, for people and for other tools."""
+        self._lease.check()
         folders = self._stack_folders()
         made_from = self._made_from(folders)
         if self._from_tables(made_from, TABLES) is not None:

@@ -1,6 +1,7 @@
 """The frozen-kernel predictions beside a training: against a linearised network with its Jacobian, and the theory."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -33,8 +34,9 @@ def _rows(task: StackTask, position: int) -> dict[int, dict[str, float]]:
     return {int(steps["step"][k]): {name: values[k] for name, values in steps.items()} for k in chosen}
 
 
-def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tensor, Tensor]]:
-    """f on training and test inputs at every step, of the network or F_0 + J ΔW, by autograd on the weights."""
+def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tensor, Tensor, float]]:
+    """f on training and test inputs at every step, of the network or F_0 + J ΔW, by autograd on the weights; and
+    ‖ΔW‖/‖W_0‖."""
     net, points = task.network, torch.tensor(np.concatenate([task.x, task.x_test]))
     alpha = task.scale.factor
     start = {str(k): p[0].clone() for k, p in enumerate(net.init([seed], torch.float64))}
@@ -61,12 +63,17 @@ def _descended(task: StackTask, seed: int, linear: bool) -> dict[int, tuple[Tens
     for step in range(task.steps + 1):
         weights = {k: p.detach().requires_grad_() for k, p in weights.items()}
         f = outputs(weights)
-        found[step] = (f[: len(y)].detach(), f[len(y) :].detach())
+        moved, size = (_size([weights[k] - p for k, p in start.items()]), _size(start.values()))
+        found[step] = (f[: len(y)].detach(), f[len(y) :].detach(), moved / size)
         seen = slice(None) if drawn is None else next(drawn)[0]
         (LOSSES[task.loss](f[: len(y)][seen], y[seen]) / alpha**2).backward()
         velocity = {k: task.momentum * velocity[k] - task.step_size * weights[k].grad for k in start}
         weights = {k: weights[k] + velocity[k] for k in start}
     return found
+
+
+def _size(parameters: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(p.detach().square().sum()) for p in parameters))
 
 
 @pytest.mark.parametrize(
@@ -88,10 +95,14 @@ def test_the_linearised_network_takes_the_steps_of_the_network(loss: str, output
     network, linear = (_descended(task, task.seeds[1], linear=which) for which in (False, True))
     for step, row in rows.items():
         for prefix, part, y in (("", 0, task.y), ("test_", 1, task.y_test)):
-            gap = (network[step][part] - linear[step][part]).norm(dim=1).max()
-            assert row[f"{prefix}linear_gap"] == pytest.approx(float(gap), rel=1e-9, abs=1e-12)
+            gaps = (network[step][part] - linear[step][part]).norm(dim=1)
+            assert row[f"{prefix}linear_gap"] == pytest.approx(float(gaps.max()), rel=1e-9, abs=1e-12)
+            root_mean_square = float(gaps.square().mean().sqrt())
+            assert row[f"{prefix}linear_rms_gap"] == pytest.approx(root_mean_square, rel=1e-9, abs=1e-12)
             expected = LOSSES[loss](linear[step][part], torch.tensor(y))
             assert row[f"{prefix}linear_loss"] == pytest.approx(float(expected), rel=1e-10, abs=1e-13)
+        assert row["linear_weight_drift"] == pytest.approx(linear[step][2], rel=1e-10, abs=1e-13)
+        assert row["weight_drift"] == pytest.approx(network[step][2], rel=1e-10, abs=1e-13)
         if loss != "squared":
             assert math.isnan(row["flow_gap"])
             assert math.isnan(row["limit_loss"])

@@ -17,8 +17,7 @@ from ntkrun.lab.points import data_of, limit_kernel, step_size
 
 
 def _found(experiment: Experiment, root: Path) -> Found:
-    (planned,) = experiment.sweeps
-    return Found({planned.config: run_sweep(planned.load("smoke"), root, "cpu")})
+    return Found({each.config: run_sweep(each.load("smoke"), root, "cpu") for each in experiment.sweeps})
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +30,29 @@ def _rows(experiment: Experiment, found: Found) -> dict[str, Row]:
 
 
 @lru_cache
-def _circle_kernels(width: int) -> np.ndarray:
-    """K_0(x_0, x(γ)) of four seeds on the 96 points, and the seeds' own generator: (4, 96)."""
+def _circle_kernels(width: int, seeds: int) -> np.ndarray:
+    """K_0(x_0, x(γ)) of so many seeds on the 96 points: (seeds, 96)."""
     angles = torch.arange(96, dtype=torch.float64) * 2 * torch.pi / 96
     x = torch.stack([angles.cos(), angles.sin()], dim=1)
     net = DenseNetwork(2, 1, 4, width, "relu", 0.1)
-    return empirical_ntk(net, net.init(range(4), torch.float64), x[:1], x)[:, 0, :, 0, 0].numpy()
+    return empirical_ntk(net, net.init(range(seeds), torch.float64), x[:1], x)[:, 0, :, 0, 0].numpy()
 
 
 def test_jacot_1_is_the_kernel_on_the_circle(root: Path) -> None:
     found = _found(jacot_1.EXPERIMENT, root)
     rows = _rows(jacot_1.EXPERIMENT, found)
-    kernels = _circle_kernels(64)
     # float32 networks against float64 ones.
     for place, angle in ((0, "0"), (24, "π/2"), (48, "π")):
-        row = rows[f"K_0(x_0, x(γ)), γ = {angle}, width 64"]
-        assert row.ours == pytest.approx(kernels[:, place].mean(), rel=1e-5)
+        row = rows[f"K_0(x_0, x(γ)), γ = {angle}, width 256"]
+        assert row.ours == pytest.approx(_circle_kernels(256, 8)[:, place].mean(), rel=1e-5)
         # theory.md, section 4, to its digits
         assert row.theory == pytest.approx({0: 0.2825, 24: 0.0927, 48: 0.06435}[place], abs=6e-5)
-    spread = rows["relative spread of K_0(x_0, x_0), width 64"]
-    assert spread.ours == pytest.approx(kernels[:, 0].std(ddof=1) / kernels[:, 0].mean(), rel=1e-4)
+    spread, at_start = rows["relative spread of K_0(x_0, x_0), width 64"], _circle_kernels(64, 40)[:, 0]
+    assert spread.ours == pytest.approx(at_start.std(ddof=1) / at_start.mean(), rel=1e-4)
     assert spread.theory == pytest.approx((10 / 64) ** 0.5)
     ((_, figure, _),) = jacot_1.EXPERIMENT.figures(found)
     drawn = [line for line in figure.axes[1].lines if line.get_label() == "step 0"]
-    np.testing.assert_allclose(np.roll(drawn[0].get_ydata(), -47), kernels[0], rtol=1e-4)
+    np.testing.assert_allclose(np.roll(drawn[0].get_ydata(), -47), _circle_kernels(64, 4)[0], rtol=1e-4)
 
 
 def test_jacot_2_counts_what_lies_between_the_percentiles(root: Path) -> None:

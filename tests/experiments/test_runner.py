@@ -9,7 +9,7 @@ import pytest
 import sklearn.datasets
 from matplotlib.figure import Figure
 
-from experiments import framework, runner, summary
+from experiments import framework, runner
 from experiments.drawing import canvas, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.errors import UserError
@@ -193,14 +193,16 @@ def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(
     runner.check(expected[1:])
 
 
-def test_the_summary_is_made_of_what_is_stored(tmp_path: Path, configs: Path) -> None:
-    (document,), _ = runner.reproduce([_experiment()], "smoke", tmp_path, "cpu")
-    page = summary.summary([json.loads(json.dumps(document))])
-    rows = [line for line in page.splitlines() if line.startswith("| one |")]
-    assert rows[0].startswith("| one | frozen-kernel, exponent | tiny | inconclusive | ")
-    assert rows[1] == r"| one | runs \| all of them | 4 |  | 4 | [3.5, 4.5] | counted |"
+def test_the_summary_and_the_report_are_made_of_what_is_stored(tmp_path: Path, configs: Path) -> None:
+    runner.reproduce([_experiment()], "smoke", tmp_path, "cpu")
+    page = (tmp_path / "summary.md").read_text()
+    claim, row = [line for line in page.splitlines() if "| one | " in line]
+    assert claim.startswith("| ? | one | frozen-kernel, exponent |  | inconclusive | ")
+    assert row == r"| one | runs \| all of them | 4 |  | 4 | [3.5, 4.5] | counted |"
     assert "Preset smoke; 4 runs" in page
     assert "python " in page
     assert "commit " in page or "system " in page
     assert "![empty](experiments/one/empty.png)" in page
-    assert (tmp_path / "summary.md").exists()
+    html = (tmp_path / "report.html").read_text()
+    assert "runs | all of them" in html
+    assert html.count("<figure ") == 2

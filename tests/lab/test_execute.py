@@ -80,6 +80,9 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
             for inputs in ("", "test_")
             for what in ("gap", "loss")
         ),
+        "linear_rms_gap",
+        "test_linear_rms_gap",
+        "linear_weight_drift",
         "growth",
         "descent_residual",
         "test_descent_residual",

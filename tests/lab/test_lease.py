@@ -112,6 +112,8 @@ def test_who_was_taken_for_dead_publishes_nothing(tmp_path: Path) -> None:
                 late.commit(_frames("b"), {})
             with pytest.raises(StoreBusy):
                 late.commit_failed(_frames("b")["runs"], "why")
+            with pytest.raises(StoreBusy):
+                late.write_tables()
     assert late.finished() == {"a"}
     assert not list(tmp_path.rglob(".tmp-*"))
 

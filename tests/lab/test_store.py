@@ -17,7 +17,7 @@ from ntkrun.errors import StoreBusy, UserError
 from ntkrun.lab.lease import LEASE
 from ntkrun.lab.store import Store, read_results
 
-DESCRIPTION = {"config": {"name": "test"}}
+DESCRIPTION = {"config": {"name": "test"}, "made_by": {}}
 
 
 def _plan(*ids: str) -> list[dict[str, Any]]:
@@ -88,9 +88,9 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     ):
         pass
     assert caught.value.code == 4
-    assert not Store(tmp_path).busy()
+    assert not Store(tmp_path).writers()
     with Store(tmp_path).writing():
-        assert Store(tmp_path).busy()
+        assert Store(tmp_path).writers()
 
 
 def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ntkrun.lab.attempt import See, attempt
+from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.engines import Outcome
 from ntkrun.lab.plan import Stack
 
@@ -20,8 +21,10 @@ class Local:
     made_by: dict[str, Any]
     see: See
     timed: bool
+    checkpoints: Checkpoints
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
         while waiting:
             stack = waiting.popleft()
-            yield stack, attempt(stack, self.device, self.made_by, self.see, self.timed)
+            yield stack, attempt(stack, self.device, self.made_by, self.see, self.timed, self.checkpoints)
+            self.checkpoints.remove(stack)  # what came of it has been recorded

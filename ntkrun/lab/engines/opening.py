@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.attempt import See
+from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.devices import resolve_device
 from ntkrun.lab.engines import Engine
 from ntkrun.lab.engines.local import Local
+from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.provenance import provenance
+from ntkrun.lab.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -37,27 +40,34 @@ class Asked:
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine, the device that its stacks run on, how many at once, what makes them, and the GiB that each may take
-    unless it is told (None: what `budget.bytes_for` finds here)."""
+    """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take unless
+    it is told (None: what `budget.bytes_for` finds here), and the stacks that are under way on this machine."""
 
     engine: Engine
     device: torch.device
     workers: int
     made_by: dict[str, Any]
     memory: float | None
+    checkpoints: Checkpoints
 
 
 @contextmanager
-def opened(asked: Asked, device: str, see: See, timed: bool) -> Iterator[Opened]:
-    """The engine, for as long as the context lasts. Raises UserError for one, or a device, that is not there."""
+def opened(
+    asked: Asked, device: str, kept: Path, watch: Watch, interrupts: Interrupts, timed: bool
+) -> Iterator[Opened]:
+    """The engine, for as long as the context lasts; `kept` is the folder of checkpoints. Raises UserError for an engine
+    or a device that is not there."""
     if asked.engine == "local":
         where = resolve_device(device)
-        made_by = provenance(where)
-        yield Opened(Local(where, made_by, see, timed), where, 1, made_by, None)
+        made_by, checkpoints = provenance(where), Checkpoints(kept, where, watch.note, interrupts.asked)
+        engine = Local(where, made_by, watch.state, timed, checkpoints)
+        yield Opened(engine, where, 1, made_by, None, checkpoints)
         return
     from ntkrun.lab.engines.ray import Ray
     from ntkrun.lab.engines.ray_workers import connected
 
     with connected(asked.ray_address, asked.jobs, device) as workers:
         where = torch.device(workers.device)
-        yield Opened(Ray(workers, timed), where, workers.count, workers.made_by, workers.memory)
+        engine = Ray(workers, timed, interrupts.asked)
+        checkpoints = Checkpoints(kept, where, watch.note)
+        yield Opened(engine, where, workers.count, workers.made_by, workers.memory, checkpoints)

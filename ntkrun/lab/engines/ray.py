@@ -2,7 +2,7 @@
 whoever iterates decides. A task that is given up is cancelled and never asked, so that it can commit nothing late."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,13 +21,14 @@ from ntkrun.lab.tasks import task_of
 
 @dataclass(frozen=True)
 class Ray:
-    """Runs stacks on the workers that `connected` gives."""
+    """Runs stacks on the workers that `connected` gives; where `stopping` says so it ends by KeyboardInterrupt."""
 
     workers: Workers
     timed: bool
+    stopping: Callable[[], bool]
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
-        with closing(in_flight(waiting, self._started, self.workers.count)) as ended:
+        with closing(in_flight(waiting, self._started, self.workers.count, self.stopping)) as ended:
             for stack, reference in ended:
                 yield stack, self._outcome(reference)
 

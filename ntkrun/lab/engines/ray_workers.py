@@ -130,9 +130,12 @@ def task(function: Any, cpus: int, gpus: float, size: int) -> Any:
     return imported().remote(function).options(max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=size)
 
 
-def in_flight(waiting: deque[Work], start: Callable[[Work], Any], most: int) -> Generator[tuple[Work, Any], None, None]:
+def in_flight(
+    waiting: deque[Work], start: Callable[[Work], Any], most: int, stopping: Callable[[], bool] = lambda: False
+) -> Generator[tuple[Work, Any], None, None]:
     """Start what waits, at most so many at once, and yield each with its reference as it ends. `waiting` may change in
-    between; what still runs when the iterator is closed is cancelled."""
+    between. What still runs when the iterator is closed, or ends by KeyboardInterrupt where it is `stopping`, is
+    cancelled."""
     ray, running = imported(), dict[Any, Work]()
     try:
         while waiting or running:
@@ -141,6 +144,8 @@ def in_flight(waiting: deque[Work], start: Callable[[Work], Any], most: int) -> 
                 running[start(work)] = work
             for ended in ray.wait(list(running), timeout=POLL)[0]:
                 yield running.pop(ended), ended
+            if stopping():
+                raise KeyboardInterrupt
     finally:
         for abandoned in running:
             ray.cancel(abandoned, force=True)

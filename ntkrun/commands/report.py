@@ -1,0 +1,51 @@
+"""`ntkrun report`, which needs no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntkrun.errors import UserError
+
+
+def report(
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_DIR...", help="Sweeps, such as results/width, or results after `ntkrun reproduce`"),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write it: .html, .md or .json; report.html in the folder of them all if not given",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Say what moved since, as check does; results/baseline/smoke.json"),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A summary for pull requests on standard output, and nothing else")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")
+    ] = False,
+) -> None:
+    """One page of what came out: each claim with its verdict, the figures, the papers' numbers beside ours, how it was
+    made. From the stored tables alone, in one file that loads nothing from anywhere.
+
+    Example: ntkrun report results/width results/erf --out width-and-erf.html
+
+    Example: ntkrun report results/smoke/width --baseline results/baseline/smoke.json --markdown
+    """
+    from ntkrun import reporting
+
+    if markdown and json:
+        raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
+    page = reporting.gathered(run_dirs, baseline)
+    if markdown or json:
+        print(reporting.text_of(page, ".md" if markdown else ".json"), end="")
+    if out or not (markdown or json):
+        path = reporting.written(page, out or reporting.place_for(run_dirs))
+        if not (markdown or json):
+            print(path)

@@ -1,0 +1,176 @@
+"""Stacks in mid-run on disk, so that a kill costs minutes: what is due when, and which file may be trusted.
+
+A file is used if its checksum holds, and it is of the very runs, of the same kind of device and of the same versions.
+Any other is set aside and the stack starts anew: a checkpoint saves time, and is never needed for a right number.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import ntkrun
+from ntkrun.engine.checkpoint import Checkpoint
+from ntkrun.lab.files import replace_file
+from ntkrun.lab.parts import stack_name
+from ntkrun.lab.plan import Run, Stack, stacks
+
+INTERVAL = 300.0  # seconds between checkpoints of a stack: what a kill costs at most. Shorter stacks write none
+AT_ONCE = 2**30  # bytes that are written as a person waits who has pressed Ctrl-C: seconds
+SHARE = 0.01  # of a stack's time that checkpoints take at most: where one takes long they come less often
+FORMAT = 1  # raised when older files cannot be read
+KEY = "ntkrun"  # of the file's metadata
+ENDING, UNUSABLE = ".safetensors", ".unusable"  # of what is kept, and of a file that was set aside
+
+
+# What a file raises that another hand wrote, or wrote into.
+UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class Unfit(Exception):
+    """A checkpoint that cannot be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Those of a sweep's stacks on a device, in `folder`. `note` is told what becomes of them; `stopping` says whether
+    the sweep is to end."""
+
+    folder: Path
+    device: torch.device
+    note: Callable[[Stack, str], None] = lambda stack, text: None
+    stopping: Callable[[], bool] = lambda: False
+
+    def found(self, stack: Stack) -> Checkpoint | None:
+        """The one of this stack, if there is one that fits; one that does not is set aside."""
+        path = self._path(stack)
+        if not path.exists():
+            return None
+        try:
+            checkpoint = read(path, self._made_for(stack))
+        except Unfit as error:
+            aside = path.replace(path.with_suffix(UNUSABLE))
+            self.note(stack, f"its checkpoint {error}; it starts anew, and the file is set aside as {aside}")
+            return None
+        self.note(stack, f"goes on from step {checkpoint.step} of {stack.point.training.steps}")
+        return checkpoint
+
+    def keeper(self, stack: Stack) -> "Keeper":
+        """For an attempt at this stack that begins now."""
+        return Keeper(self, stack)
+
+    def keep(self, stack: Stack, checkpoint: Checkpoint) -> None:
+        """In place of the last one. Where the disk has no room for it the stack goes on without."""
+        path, made_for = self._path(stack), self._made_for(stack)
+        try:
+            replace_file(path, lambda temporary: write(temporary, checkpoint, made_for))
+        except (OSError, SafetensorError) as error:
+            self.note(stack, f"no checkpoint at step {checkpoint.step}: {path} cannot be written ({error})")
+
+    def begun(self, missing: Iterable[Run]) -> list[Stack]:
+        """The stacks of missing runs that are under way, cut as they were."""
+        by_id, found = {run.run_id: run for run in missing}, list[Stack]()
+        for path in sorted(self.folder.glob(f"*{ENDING}")):
+            ids = runs_of(path)
+            if by_id.keys() >= set(ids):
+                found += stacks([by_id.pop(run_id) for run_id in ids])
+        return found
+
+    def remove(self, stack: Stack) -> None:
+        """Whatever there is of this stack: its outcome is on record."""
+        for path in (self._path(stack), self._path(stack).with_suffix(UNUSABLE)):
+            path.unlink(missing_ok=True)
+
+    def remove_stale(self, finished: set[str]) -> None:
+        """Those of which a run has finished since, in another stack."""
+        for path in self.folder.glob("*"):
+            if finished.intersection(runs_of(path)):
+                path.unlink(missing_ok=True)
+
+    def _path(self, stack: Stack) -> Path:
+        return self.folder / (stack_name([run.run_id for run in stack.runs]) + ENDING)
+
+    def _made_for(self, stack: Stack) -> dict[str, Any]:
+        """All that must be the same for the numbers to be the same; what a run is, its precision and the version of its
+        identity are in its id."""
+        versions = {"ntkrun": ntkrun.__version__, "torch": torch.__version__, "numpy": np.__version__}
+        runs = [run.run_id for run in stack.runs]
+        return {"format": FORMAT, "device": self.device.type, "versions": versions, "runs": runs}
+
+
+@dataclass
+class Keeper:
+    """Keeps a stack's checkpoints as time goes by, and a last one where the sweep is to end, which it then does by
+    KeyboardInterrupt. Implements engine.checkpoint.Keeper."""
+
+    checkpoints: Checkpoints
+    stack: Stack
+
+    def __post_init__(self) -> None:
+        self.last, self.took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        return self.checkpoints.stopping() or time.monotonic() - self.last >= max(INTERVAL, self.took / SHARE)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        started, stopping = time.monotonic(), self.checkpoints.stopping()
+        if not stopping or checkpoint.bytes <= AT_ONCE:
+            self.checkpoints.keep(self.stack, checkpoint)
+        if stopping:
+            raise KeyboardInterrupt
+        self.last = time.monotonic()
+        self.took = self.last - started
+
+
+def write(path: Path, checkpoint: Checkpoint, made_for: dict[str, Any]) -> None:
+    """A safetensors file; its metadata say what it was made for, and hold the header and a checksum of all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    content = {"made_for": made_for, "header": checkpoint.header}
+    text = json.dumps({**content, "sha256": _checksum(content, tensors)})
+    save_file(tensors, path, {KEY: text})
+
+
+def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
+    """The checkpoint in a file that was made for just this. Raises Unfit."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = _content(file)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        if content.pop("sha256") != _checksum(content, tensors):
+            raise Unfit("is damaged")
+        found = content["made_for"]
+    except UNREADABLE as error:
+        raise Unfit(f"cannot be read ({error})") from error
+    if differing := [name for name in made_for if found.get(name) != made_for[name]]:
+        raise Unfit(f"was made with other {' and '.join(differing)}")
+    return Checkpoint(content["header"], tensors)
+
+
+def runs_of(path: Path) -> list[str]:
+    """The ids of the runs in a checkpoint's stack; none where the file does not say."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return [str(run_id) for run_id in _content(file)["made_for"]["runs"]]
+    except UNREADABLE:
+        return []
+
+
+def _content(file: Any) -> dict[str, Any]:
+    return dict(json.loads(file.metadata()[KEY]))
+
+
+def _checksum(content: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

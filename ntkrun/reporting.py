@@ -1,0 +1,172 @@
+"""`ntkrun report`: what sweeps and experiments left on disk, gathered into a page and written in one of three forms."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ntkrun import checking
+from ntkrun.closing import draw, json_text, judge
+from ntkrun.errors import UserError
+from ntkrun.evidence.check_figure import CAPTION
+from ntkrun.evidence.report.document import document
+from ntkrun.evidence.report.html import html
+from ntkrun.evidence.report.markdown import markdown
+from ntkrun.evidence.report.page import Change, Figure, Page, Section, Sweep
+from ntkrun.evidence.report.stored import Experiment, Judged, Swept
+from ntkrun.evidence.summary import groups
+from ntkrun.evidence.tables import exponents_cells, levels_cells
+from ntkrun.evidence.verdicts import run_counts
+from ntkrun.lab.files import write_text
+from ntkrun.lab.store import Results, Store
+from ntkrun.listing import experiments
+
+RESULT = "result.json"
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def gathered(run_dirs: Sequence[Path], baseline: Path | None = None) -> Page:
+    """The page of these directories: sweeps, experiments, or whole results directories. Raises UserError for one that
+    is neither, one in which nothing is finished, and where nothing there is of the baseline's config."""
+    unique = list({path.resolve(): path for path in run_dirs}.values())
+    sections = tuple(chain.from_iterable(map(_sections, unique)))
+    return Page(sections, _change(unique, baseline) if baseline else None)
+
+
+def written(page: Page, path: Path) -> Path:
+    """Write the page as its ending says. Raises UserError for another ending, and where it cannot be written."""
+    write_text(path, text_of(page, path.suffix, path.parent))
+    return path
+
+
+def text_of(page: Page, ending: str, beside: Path | None = None) -> str:
+    """The page as .html, .md or .json; `beside` is where a Markdown file will lie, None for one without figures."""
+    if ending == ".html":
+        return html(page)
+    if ending == ".md":
+        return markdown(page, beside)
+    if ending == ".json":
+        return json_text(document(page)) + "\n"
+    raise UserError(f"--out: the file must end in .html, .md or .json, not {ending or 'nothing'}")
+
+
+def place_for(run_dirs: Sequence[Path]) -> Path:
+    """Where a page goes that is given no place: report.html in the folder that holds them all."""
+    return Path(os.path.commonpath([path.resolve() for path in run_dirs])) / "report.html"
+
+
+def _sections(path: Path) -> Iterator[Section]:
+    if (path / "plan.parquet").exists():
+        yield _of_sweep(path)
+    elif (path / RESULT).exists():
+        yield _of_experiment(path)
+    elif found := _in_order(path / "experiments"):
+        yield from map(_of_experiment, found)
+    else:
+        raise UserError(
+            f"{path}: neither a sweep nor experiments here; name a directory such as results/width, or results itself "
+            "after `ntkrun reproduce`"
+        )
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The experiments that left a result, in the order in which they run."""
+    rank = {name: number for number, name in enumerate(experiments("table").EXPERIMENTS)}
+    found = [path.parent for path in folder.glob(f"*/{RESULT}")]
+    return sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name))
+
+
+def _of_experiment(folder: Path) -> Section:
+    path = folder / RESULT
+    stored = _checked(Experiment, _stored(path), path, "`ntkrun reproduce` writes it anew")
+    root = folder.parents[1]
+    sweeps = [Sweep(name, swept, _config_at(root / Path(swept.results).name)) for name, swept in stored.sweeps.items()]
+    several = len(sweeps) > 1
+    claims = [claim if several else claim.model_copy(update={"sweep": ""}) for claim in stored.claims]
+    return Section(
+        name=stored.name,
+        claims=tuple(claims),
+        figures=_figures(folder, stored.figures),
+        sweeps=tuple(sweeps),
+        statement=stored.statement,
+        references=stored.references,
+        departures=stored.departures,
+        preset=stored.preset,
+        rows=stored.rows,
+    )
+
+
+def _stored(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise UserError(f"{path}: cannot be read; `ntkrun reproduce` writes it anew") from None
+
+
+def _checked(kind: type[Model], found: Any, path: Path, cure: str) -> Model:
+    """What was found in a file as what it should be."""
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise UserError(f"{path}: cannot be read ({what}); {cure}") from None
+
+
+def _config_at(run_dir: Path) -> dict[str, Any]:
+    """The resolved config of a sweep; {} where it is not at hand: experiments can be carried away from their sweeps."""
+    return dict(Store(run_dir).description()["config"]) if (run_dir / "sweep.yaml").exists() else {}
+
+
+def _of_sweep(run_dir: Path) -> Section:
+    results = Store(run_dir).read()
+    if results.runs.empty:
+        raise UserError(f"{run_dir}: no run is finished yet; sweep its config again to go on")
+    if not results.figures_are_current():
+        draw(results)
+    _, judged, _ = judge(results)
+    found = groups(results.runs, results.steps, results.layers)
+    tables = [make(group) for group in found for make in (levels_cells, exponents_cells)]
+    return Section(
+        name=run_dir.resolve().name,
+        claims=Judged.model_validate(judged).claims,
+        figures=_figures(run_dir / "figures", results.captions()),
+        sweeps=(_sweep(results),),
+        levels=tuple(cells for cells in tables if cells.rows),
+    )
+
+
+def _sweep(results: Results) -> Sweep:
+    said = Store(results.path).description()
+    seconds = float(results.runs["seconds"].sum())
+    found = {"results": str(results.path), **run_counts(results), "seconds": seconds, "made_by": said["made_by"]}
+    swept = _checked(Swept, found, results.path / "sweep.yaml", "run the sweep again to write it anew")
+    return Sweep(results.path.resolve().name, swept, said["config"])
+
+
+def _figures(folder: Path, captions: dict[str, str]) -> tuple[Figure, ...]:
+    return tuple(_figure(folder / f"{Path(stem).name}.svg", caption) for stem, caption in captions.items())
+
+
+def _figure(path: Path, caption: str) -> Figure:
+    try:
+        return Figure(path, caption, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path}: cannot be read; draw it again with `ntkrun plot` or `ntkrun reproduce`") from None
+
+
+def _change(run_dirs: Sequence[Path], baseline: Path) -> Change:
+    """Of the first sweep of the baseline's config."""
+    problems = []
+    for run_dir in run_dirs:
+        try:
+            judged, known, png = checking.check(run_dir, baseline)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        return Change(run_dir.resolve().name, judged, known, _figure(png.with_suffix(".svg"), CAPTION))
+    raise UserError("\n".join(dict.fromkeys(problems)))
