@@ -22,8 +22,9 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget checkpoints config costs engines engines.local execute files forecast interrupts lease "
-    "limits loop plan points profile provenance sections store tables tasks watch yaml_reader"
+    "asked attempt budget checkpoints config costs devices engines engines.local engines.opening engines.ray "
+    "engines.ray_workers execute files forecast interrupts kernel_blocks lease limits loop parts plan points profile "
+    "provenance results sections shards slurm store tables tasks watch yaml_reader"
 )
 
 

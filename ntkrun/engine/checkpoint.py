@@ -16,6 +16,8 @@ from ntkrun.engine.network import Parameters
 from ntkrun.engine.recorder import TABLES, Recorded
 from ntkrun.engine.training import Departure, Standing
 
+FLOWS = ("coordinates", "velocity")  # of the linearised network: what moves
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -51,8 +53,9 @@ class Checkpoint:
 
     def flows(self, first: Flows) -> Flows:
         """Those of the step, from the `first` of the runs that still go on."""
-        device = first.start.device
-        return first.at(*(self.tensors[name].to(device) for name in ("linear.coordinates", "linear.velocity")))
+        where = first.linear.device
+        coordinates, velocity = (self.tensors[f"flows.{name}"].to(where) for name in FLOWS)
+        return first.at(coordinates, velocity)
 
     def recorded(self) -> Recorded:
         """What was recorded until then, to be added to."""
@@ -97,8 +100,7 @@ def checkpoint(now: Standing, flows: Flows, recorded: Recorded, seconds: float) 
         "columns": {table: list(columns) for table, columns in tables.items()},  # tensors by name have no order
         "seconds": seconds,
     }
-    tensors = {"linear.coordinates": flows.coordinates, "linear.velocity": flows.velocity}
-    tensors |= _named("params", now.params)
+    tensors = {f"flows.{name}": getattr(flows, name) for name in FLOWS} | _named("params", now.params)
     if now.velocity is not None:
         tensors |= _named("velocity", now.velocity)
     if now.distances is not None:

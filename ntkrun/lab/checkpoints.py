@@ -7,7 +7,7 @@ Any other is set aside and the stack starts anew: a checkpoint saves time, and i
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 import ntkrun
 from ntkrun.engine.checkpoint import Checkpoint
+from ntkrun.lab.budget import fits, stacks_within
 from ntkrun.lab.files import replace_file
 from ntkrun.lab.parts import stack_name
 from ntkrun.lab.plan import Run, Stack, stacks
@@ -30,8 +31,6 @@ SHARE = 0.01  # of a stack's time that checkpoints take at most: where one takes
 FORMAT = 1  # raised when older files cannot be read
 KEY = "ntkrun"  # of the file's metadata
 ENDING, UNUSABLE = ".safetensors", ".unusable"  # of what is kept, and of a file that was set aside
-
-
 # What a file raises that another hand wrote, or wrote into.
 UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -76,14 +75,18 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             self.note(stack, f"no checkpoint at step {checkpoint.step}: {path} cannot be written ({error})")
 
-    def begun(self, missing: Iterable[Run]) -> list[Stack]:
-        """The stacks of missing runs that are under way, cut as they were."""
-        by_id, found = {run.run_id: run for run in missing}, list[Stack]()
+    def stacked(self, missing: Sequence[Run], budget: int) -> list[Stack]:
+        """Missing runs as stacks: those under way, cut as they were, if `budget` bytes still hold them; then the others
+        as stacks_within does."""
+        left, begun = {run.run_id: run for run in missing}, list[Stack]()
         for path in sorted(self.folder.glob(f"*{ENDING}")):
             ids = runs_of(path)
-            if by_id.keys() >= set(ids):
-                found += stacks([by_id.pop(run_id) for run_id in ids])
-        return found
+            kept = stacks([left[run_id] for run_id in ids]) if left.keys() >= set(ids) else []
+            if all(fits(stack, budget) for stack in kept):
+                begun += kept
+                for run in (run for stack in kept for run in stack.runs):
+                    del left[run.run_id]
+        return begun + stacks_within(left.values(), budget, self.device)
 
     def remove(self, stack: Stack) -> None:
         """Whatever there is of this stack: its outcome is on record."""
@@ -147,19 +150,19 @@ def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if content.pop("sha256") != _checksum(content, tensors):
             raise Unfit("is damaged")
-        found = content["made_for"]
+        header, found = dict(content["header"]), dict(content["made_for"])
     except UNREADABLE as error:
         raise Unfit(f"cannot be read ({error})") from error
     if differing := [name for name in made_for if found.get(name) != made_for[name]]:
         raise Unfit(f"was made with other {' and '.join(differing)}")
-    return Checkpoint(content["header"], tensors)
+    return Checkpoint(header, tensors)
 
 
 def runs_of(path: Path) -> list[str]:
     """The ids of the runs in a checkpoint's stack; none where the file does not say."""
     try:
         with safe_open(path, framework="np") as file:
-            return [str(run_id) for run_id in _content(file)["made_for"]["runs"]]
+            return list(dict.fromkeys(map(str, _content(file)["made_for"]["runs"])))
     except UNREADABLE:
         return []
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntkrun.lab.budget import bytes_for, fits, stacks_within
+from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.devices import resolve_device
@@ -86,10 +86,8 @@ def run_shard(
 
         def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
             missing = list(_missing(mine, finished, () if retry_failed else failed))
-            begun = [stack for stack in on.checkpoints.begun(missing) if fits(stack, budget)]
-            elsewhere = {run for stack in begun for run in stack.runs}
-            anew = stacks_within((run for run in missing if run not in elsewhere), budget, on.device)
-            return begun + (finer(anew, on.workers) if on.workers > 1 else anew)
+            stacks = on.checkpoints.stacked(missing, budget)
+            return finer(stacks, on.workers) if on.workers > 1 else stacks
 
         stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
         with store.writing(shard):
@@ -98,8 +96,8 @@ def run_shard(
             finished, failed = store.finished(), store.failed()
             missing = stacked(finished, failed)
             store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
-            ended = (sum(run.run_id in of for run in mine) for of in (finished, failed))
-            watch.begins(missing, *ended, on.workers)
+            over, without_end = (sum(run.run_id in ended for run in mine) for ended in (finished, failed))
+            watch.begins(missing, over, without_end, on.workers)
             loop = Loop(store, watch, profile, on.made_by, budget, fail_fast, interrupts)
             with interrupts.heard():
                 try:

@@ -40,8 +40,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take unless
-    it is told (None: what `budget.bytes_for` finds here), and the stacks that are under way on this machine."""
+    """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take
+    unless it is told (None: what `budget.bytes_for` finds here), and the stacks that are under way already."""
 
     engine: Engine
     device: torch.device
@@ -60,8 +60,8 @@ def opened(
     if asked.engine == "local":
         where = resolve_device(device)
         made_by, checkpoints = provenance(where), Checkpoints(kept, where, watch.note, interrupts.asked)
-        engine = Local(where, made_by, watch.state, timed, checkpoints)
-        yield Opened(engine, where, 1, made_by, None, checkpoints)
+        local = Local(where, made_by, watch.state, timed, checkpoints)
+        yield Opened(local, where, 1, made_by, None, checkpoints)
         return
     from ntkrun.lab.engines.ray import Ray
     from ntkrun.lab.engines.ray_workers import connected
