@@ -10,9 +10,12 @@ class Strict(BaseModel):
 
     Strict: text is no number, a number is no text, True is no 1; an integer is accepted where a float belongs.
     Lists arrive as tuples (the YAML reader makes them so), hence every field that is a list is declared as a tuple.
+    The string below a field says what it means, in the schema, the reference and the configs of `ntkrun new`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def identity(self) -> dict[str, Any]:
         """What of this section a run's numbers depend on: the values that differ from the defaults.

@@ -22,12 +22,13 @@ from ntkrun.lab.points import network, step_size
 from ntkrun.lab.sections import Point
 from ntkrun.lab.watch import Nobody
 
-REFRESH = 0.25  # seconds between two looks at a running stack
+REFRESH = 1.0  # seconds between two looks at a running stack, and two drawings of the bar: some 200 bytes each
 TRUST = 20.0
 
 
 class SweepProgress:
-    """Follows a sweep: a live bar on a terminal, a plain line a stack elsewhere. Implements watch.Watch."""
+    """Follows a sweep: a live bar on a terminal that can move its cursor, a plain line a stack elsewhere. Implements
+    watch.Watch."""
 
     def __init__(self, console: Console, device: torch.device):
         self.console, self.device = console, device
@@ -57,7 +58,7 @@ class SweepProgress:
         if not missing:
             all_ended = f"all {self.runs} runs are finished" if not failed else f"{finished} runs are finished"
             self._say(f"nothing to run: {all_ended}")
-        elif self.console.is_terminal:
+        elif self.console.is_terminal and not self.console.is_dumb_terminal:
             self.bar = _bar(self.console)
             self.bar.start()
             self.task = self.bar.add_task("", total=self.total_work, numbers=count, counts="")
@@ -173,7 +174,9 @@ class _Bar(Progress):
 
 def _bar(console: Console) -> Progress:
     counts = TextColumn("{task.fields[counts]}", markup=False)
-    return _Bar(BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=4, transient=True)
+    return _Bar(
+        BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=1 / REFRESH, transient=True
+    )
 
 
 def _labels(missing: Sequence[Stack]) -> dict[Point, str]:

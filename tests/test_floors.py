@@ -24,7 +24,7 @@ ENGINE = (
 LAB = (
     "asked attempt budget checkpoints config costs devices engines engines.local engines.opening engines.ray "
     "engines.ray_workers execute files forecast interrupts kernel_blocks lease limits loop parts plan points profile "
-    "provenance results sections shards slurm store tables tasks watch yaml_reader"
+    "provenance results sections shards slurm store tables tasks template watch yaml_reader"
 )
 
 
@@ -46,10 +46,11 @@ def _imports(floor: str, names: str) -> str:
             "import ntkrun.cli",
             ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table", "jinja2"),
         ),
+        ("import ntkrun.exporting, ntkrun.commands.tables", ("torch", "matplotlib", "tensorboard", "ntkrun.engine")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
         ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
     ],
-    ids=["evidence", "theory", "engine", "lab", "cli", "results", "experiments"],
+    ids=["evidence", "theory", "engine", "lab", "cli", "exporting", "results", "experiments"],
 )
 def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> None:
     found = _modules_after(code)

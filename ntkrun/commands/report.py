@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ntkrun.commands.arguments import Json
 from ntkrun.errors import UserError
 
 
@@ -27,9 +28,7 @@ def report(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="A summary for pull requests on standard output, and nothing else")
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """One page of what came out: each claim with its verdict, the figures, the papers' numbers beside ours, how it was
     made. From the stored tables alone, in one file that loads nothing from anywhere.

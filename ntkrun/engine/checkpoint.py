@@ -5,7 +5,7 @@ K_0 and what frozen kernels predict, and the batches, which are drawn again up t
 """
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from ntkrun.engine.network import Parameters
 from ntkrun.engine.recorder import TABLES, Recorded
 from ntkrun.engine.training import Departure, Standing
 
-FLOWS = ("coordinates", "velocity")  # of the linearised network: what moves
+FLOWS = ("coordinates", "velocity", "linear")  # of the linearised network: what moves
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Checkpoint:
     def flows(self, first: Flows) -> Flows:
         """Those of the step, from the `first` of the runs that still go on."""
         where = first.linear.device
-        coordinates, velocity = (self.tensors[f"flows.{name}"].to(where) for name in FLOWS)
-        return first.at(coordinates, velocity)
+        coordinates, velocity, linear = (self.tensors[f"flows.{name}"].to(where) for name in FLOWS)
+        return replace(first, coordinates=coordinates, velocity=velocity, linear=linear)
 
     def recorded(self) -> Recorded:
         """What was recorded until then, to be added to."""

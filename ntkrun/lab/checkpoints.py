@@ -26,7 +26,7 @@ from ntkrun.lab.parts import stack_name
 from ntkrun.lab.plan import Run, Stack, stacks
 
 INTERVAL = 300.0  # seconds between checkpoints of a stack: what a kill costs at most. Shorter stacks write none
-AT_ONCE = 2**30  # bytes that are written as a person waits who has pressed Ctrl-C: seconds
+AT_ONCE = 2**29  # bytes that are written while someone waits who has pressed Ctrl-C: about three seconds
 SHARE = 0.01  # of a stack's time that checkpoints take at most: where one takes long they come less often
 FORMAT = 1  # raised when older files cannot be read
 KEY = "ntkrun"  # of the file's metadata
@@ -79,7 +79,7 @@ class Checkpoints:
         """Missing runs as stacks: those under way, cut as they were, if `budget` bytes still hold them; then the others
         as stacks_within does."""
         left, begun = {run.run_id: run for run in missing}, list[Stack]()
-        for path in sorted(self.folder.glob(f"*{ENDING}")):
+        for path in sorted(self.folder.glob(f"[!.]*{ENDING}")):
             ids = runs_of(path)
             kept = stacks([left[run_id] for run_id in ids]) if left.keys() >= set(ids) else []
             if all(fits(stack, budget) for stack in kept):
@@ -95,7 +95,7 @@ class Checkpoints:
 
     def remove_stale(self, finished: set[str]) -> None:
         """Those of which a run has finished since, in another stack."""
-        for path in self.folder.glob("*"):
+        for path in self.folder.glob("[!.]*"):
             if finished.intersection(runs_of(path)):
                 path.unlink(missing_ok=True)
 

@@ -38,6 +38,25 @@ def write_file(path: Path, save: Callable[[Path], object]) -> None:
         replace_file(path, save)
 
 
+def write_folder(path: Path, save: Callable[[Path], object]) -> None:
+    """Make a folder by `save`, which is given an empty one to fill, whole or not at all. Raises UserError where there
+    is one that is not empty, or where it cannot be written."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path}: is there already; remove it, or name another folder")
+    with sentence_for(path, comfort=""):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+        temporary.mkdir()
+        try:
+            save(temporary)
+            for file in temporary.rglob("*"):
+                flush(file)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        flush(path.parent)
+
+
 @contextmanager
 def sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iterator[None]:
     """A full disk, a missing permission: one sentence."""

@@ -34,13 +34,21 @@ class Network(Strict):
     """The dense network: L = depth weight layers, hidden widths n, σ, β, σ_w, and where these scales stand."""
 
     depth: Size = 4
+    """L, the number of weight layers: L-1 of them hidden."""
     width: Annotated[
         Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_kind)
     ] = 256
+    """Hidden width n, or a list of L-1 widths."""
     activation: str = "relu"
+    """σ: `ntkrun list activations`, or one that your Python has registered with `ntkrun.register_activation`."""
     beta: float = Field(0.1, ge=0, le=LARGEST)
+    """β, the scale of the biases; at least 0."""
     weight_scale: float = Field(1.0, gt=0, le=LARGEST)
+    """σ_w, the scale of the weights."""
     parametrization: Parametrization = "ntk"
+    """Where the scales stand. `ntk`: weights start as N(0, 1), σ_w/√n and β stand in the forward pass. `standard`:
+    weights start as N(0, σ_w²/n), biases as N(0, β²), no factors: the same function at the start, a kernel that grows
+    like n. `mean_field`: the ntk network's output over √n of the last hidden layer: a kernel that never freezes."""
 
     @field_validator("width")
     @classmethod
@@ -82,20 +90,35 @@ class Training(Strict):
     """Gradient descent, on all inputs or on batches, with heavy-ball momentum or without."""
 
     loss: str = Field("squared", json_schema_extra={"enum": list(LOSSES)})
+    """ℓ, whose mean over the inputs is descended: `ntkrun list losses`. logistic takes targets of ±1 (`signed`),
+    cross_entropy distributions over two outputs or more (`one_hot`)."""
     step_size: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
         Discriminator(_kind),
     ] = Relative(relative=1.0)
+    """η itself, or `{relative: r}`: η = r/λ_max(K/N), K the kernel that theory expects at the start. Under `ntk` that
+    is the infinite-width kernel, so η is the same at every width; under `mean_field` it is K_inf/n, under `standard`
+    the layerwise limits with their factors. Where the kernel stays, training is stable for r < 2."""
     steps: int = Field(500, ge=0)
+    """Steps of gradient descent; with 0 the networks are measured as they start."""
     batch: Annotated[
         Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
     ] = "full"
+    """`full`: the whole training set a step; or a number, at most `data.samples`: that many inputs a step, drawn i.i.d.
+    with replacement from a generator of each run's own. Kernel and loss are measured on all inputs all the same."""
     momentum: float = Field(0.0, ge=0, lt=1)
+    """μ of heavy-ball momentum, 0 ≤ μ < 1: v ← μ v - η∇loss, W ← W + v. Linear dynamics are then stable for
+    η λ_max < 2(1+μ), and about 1/(1-μ) times as fast; time stays η·step."""
     output_scale: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Centred, Tag("<mapping>")],
         Discriminator(_kind),
     ] = 1.0
+    """α: f = αF is trained on loss(f)/α². `{centred: α}`: f = α(F - F_0), which starts from zero on every input. f
+    moves by the kernel of F itself, so step sizes keep their meaning; W moves 1/α as far, and a large α makes a network
+    of any width lazy, when centred."""
     dtype: Literal["float32", "float64"] = "float32"
+    """`float32` or `float64`: how networks are trained and measured. A small λ_min, or α of 100 and more, needs
+    float64."""
 
     @field_validator("loss")
     @classmethod
@@ -130,26 +153,35 @@ class Probes(Strict):
     every: Annotated[
         Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(_kind)
     ] = 1
+    """Measure at every so many steps, or `{log_spaced: k}`: at about k steps evenly spaced in log(step). Steps 0 and
+    the last are always measured."""
     detail: Annotated[
         Annotated[Literal["none"], Tag("<text>")]
         | Annotated[Size, Tag("<number>")]
         | Annotated[LogSpaced, Tag("<mapping>")],
         Discriminator(_form_of_spacing),
     ] = LogSpaced(log_spaced=16)
+    """The steps at which the dearer probes are measured too, which become probed steps: every so many,
+    `{log_spaced: k}`, or `none`; else steps 0 and the last always."""
     kernels: tuple[Kept, ...] = ("first", "last")
+    """Steps whose whole kernel is kept: `first`, `last` or a number; `[]` for none."""
     outputs: tuple[Kept, ...] = ("first", "last")
+    """Steps whose outputs are kept, likewise. `last` is the last step of the training: a run that diverges has none."""
 
 
 class SweepBlock(Strict):
     """Grid points (every combination of `grid`, with the aligned lists of `zip`), each with these seeds."""
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Lists of values by dotted key, as in `{network.width: [64, 128]}`; every combination is a grid point."""
     zip: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Lists of equal length by dotted key, advanced together and combined with the grid."""
     seeds: Annotated[
         Annotated[Size, Tag("<number>")]
         | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("<list>")],
         Discriminator(_kind),
     ] = 10
+    """That many seeds, from 0; or a list of seeds."""
 
 
 class Point(Strict):
@@ -168,12 +200,16 @@ class Config(Point):
     """A whole config file. Claims and what is expected of them change no number of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Results go to `results/<name>`. Letters, digits, `.`, `_` and `-`, at most 100, a letter or digit first."""
     sweep: Annotated[
         Annotated[SweepBlock, Tag("<mapping>")] | Annotated[tuple[SweepBlock, ...], Field(min_length=1), Tag("<list>")],
         Discriminator(_kind),
     ] = SweepBlock()
     claims: Claims = ()
+    """What to judge when the runs are done: names (`ntkrun list claims`), or `{name: ..., expect: refuted}` and margins
+    of your own. No part of a run's identity."""
     expect: Literal["diverged"] | None = None
+    """`diverged`: some run has to diverge, and then it counts as a failure if none does."""
 
     @field_validator("claims")
     @classmethod

@@ -225,3 +225,16 @@ def test_short_stacks_write_none_and_dear_ones_come_less_often(tmp_path: Path, m
     assert not keeper.due()
     now += 2.0
     assert keeper.due()
+
+
+@pytest.mark.parametrize(("most", "kept"), [(2**29, True), (-1, False)])
+def test_a_sweep_that_is_to_end_keeps_what_is_written_in_seconds(
+    most: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "AT_ONCE", most)
+    (stack,) = stacks(plan(_sweep()))
+    keeper = Checkpoints(tmp_path, CPU, stopping=lambda: True).keeper(stack)
+    assert keeper.due()
+    with pytest.raises(KeyboardInterrupt):
+        keeper.keep(Checkpoint({"step": 3}, {"linear": torch.zeros(2)}))
+    assert len(list(tmp_path.iterdir())) == kept

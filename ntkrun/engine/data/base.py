@@ -47,7 +47,9 @@ class Component(Strict):
     limit: (1/N) Σ_i f^(k)(x_i)² = 1 (theory/components.py)."""
 
     component: int = Field(ge=1)
+    """k: 1 is the component of the largest eigenvalue."""
     size: float = Field(1.0, gt=0)
+    """What the component is multiplied by."""
 
 
 class DataSet(Strict):
@@ -57,10 +59,16 @@ class DataSet(Strict):
     remote: ClassVar[bool] = False  # whether loading may fetch from the network, which nothing but a run should do
 
     samples: int = Field(64, ge=1)
+    """N, the number of training inputs."""
     test_samples: int = Field(64, ge=0)
+    """M, the number of test inputs."""
     seed: int = Field(0, ge=0)
+    """Which samples, or which random inputs and targets."""
     between: tuple[int, ...] | None = None
+    """`[i, j]`: the test inputs are `test_samples` points α x_i + (1-α) x_j, α evenly from 0 to 1, between the training
+    inputs i and j (from 0). They have no targets: test losses are nan, gaps are measured."""
     target_scale: float = Field(1.0, gt=0, le=1e15)
+    """Multiplies all targets; some losses refuse what comes of it, and say so."""
 
     @field_validator("between")
     @classmethod

@@ -24,8 +24,11 @@ class Idx(Labelled):
 
     statement: ClassVar[str] = "MNIST's own file format, gzip or not: images, labels (paths)"
     name: Literal["idx"]
+    """Which data: `ntkrun list data`."""
     images: str = Field(min_length=1)
+    """Path of the images, gzipped or not."""
     labels: str = Field(min_length=1)
+    """Path of their labels, gzipped or not."""
 
     def identity(self) -> dict[str, Any]:
         """The contents of the files in place of their paths."""

@@ -27,8 +27,14 @@ class Labelled(DataSet):
         Annotated[Literal["signed", "one_hot"], Tag("<text>")] | Annotated[Component, Tag("<mapping>")],
         Discriminator(_form),
     ] = "signed"
+    """`signed`: one output of ±1, by the parity of the class (+1 for odd) or, with two `classes` selected, -1 for the
+    first and +1 for the second. `one_hot`: an output a class. `{component: k, size: s}`: a kernel principal
+    component."""
     conflicts: int = Field(0, ge=0)
+    """So many training inputs, the last ones, become copies of the first ones with the opposite sign, so that the loss
+    cannot reach zero. For `signed` targets."""
     classes: tuple[int, ...] | None = Field(None, min_length=1)
+    """Which classes to take, as in `[3, 8]`; all if not given."""
 
     def examples(self) -> tuple[Array, Array]:
         """All inputs, (count, n_0), and labels, (count,) whole numbers."""
@@ -81,6 +87,7 @@ class Digits(Labelled):
 
     statement: ClassVar[str] = "1797 real hand-written digits of 8 x 8 pixels, on disk with scikit-learn"
     name: Literal["digits"]
+    """Which data: `ntkrun list data`."""
 
     def examples(self) -> tuple[Array, Array]:
         return _digits()

@@ -25,8 +25,11 @@ class OpenML(Labelled):
     )
     remote: ClassVar[bool] = True
     name: Literal["openml"]
+    """Which data: `ntkrun list data`."""
     dataset: str = Field("mnist_784", min_length=1)
+    """Its name on openml.org: mnist_784, Fashion-MNIST, ..."""
     version: int = Field(1, ge=1)
+    """Its version there."""
 
     def problems(self) -> list[FieldError]:
         """Nothing can be told of what is not fetched."""

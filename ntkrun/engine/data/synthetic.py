@@ -36,7 +36,12 @@ class Synthetic(DataSet):
         | Annotated[Component, Tag("<mapping>")],
         Discriminator(_form),
     ] = "random_signs"
+    """`random_signs` (±1, independent of the inputs), `product` (x_1·x_2), `teacher` (a fixed tanh network of 64 hidden
+    units), a list of numbers, first those of the training inputs and then of the test inputs, or `{component: k,
+    size: s}`: a kernel principal component."""
     conflicts: int = Field(0, ge=0)
+    """So many training inputs, the last ones, become copies of the first ones with targets negated, so that the loss
+    cannot reach zero. For targets that a rule gives."""
 
     def points(self) -> tuple[Array, Array]:
         """Training and test inputs."""
@@ -83,8 +88,11 @@ class Circle(Synthetic):
 
     statement: ClassVar[str] = "evenly spaced points of a circle in the plane (radius 1 by default)"
     name: Literal["circle"]
+    """Which data: `ntkrun list data`."""
     dimension: Literal[2] = 2
+    """n_0: 2, in the plane."""
     radius: float = Field(1.0, gt=0)
+    """Radius of the circle."""
 
     def points(self) -> tuple[Array, Array]:
         return around(self.samples, self.radius), around(self.test_samples, self.radius, 0.5)
@@ -102,8 +110,11 @@ class Gaussian(Synthetic):
 
     statement: ClassVar[str] = "inputs with independent N(0, 1) coordinates"
     name: Literal["gaussian"]
+    """Which data: `ntkrun list data`."""
     dimension: int = Field(10, ge=1)
+    """n_0, the dimension of the inputs."""
     test_circle: float | None = Field(None, gt=0)
+    """A radius: the test inputs lie evenly on a circle in the plane of the first two coordinates, from angle 0."""
 
     def points(self) -> tuple[Array, Array]:
         x = self._normal(self.samples, TRAINING)
@@ -123,7 +134,9 @@ class Sphere(Gaussian):
 
     statement: ClassVar[str] = "inputs uniform on a sphere, of norm sqrt(n_0) by default"
     name: Literal["sphere"]  # type: ignore[assignment]
+    """Which data: `ntkrun list data`."""
     radius: float | None = Field(None, gt=0)
+    """Radius of the sphere; √n_0 if not given."""
 
     def _normal(self, count: int, which: int) -> Array:
         x = super()._normal(count, which)

@@ -28,13 +28,20 @@ class TableFile(DataSet):
 
     statement: ClassVar[str] = "your own table: path (csv, npz, parquet), inputs and targets (column or array names)"
     name: Literal["file"]
+    """Which data: `ntkrun list data`."""
     path: str = Field(min_length=1)
+    """A .csv, .npz or .parquet file; relative to the directory that the command runs in."""
     inputs: tuple[str, ...] = Field(min_length=1)
+    """Names of the columns or arrays that are the inputs."""
     targets: Annotated[
         Annotated[tuple[str, ...], Field(min_length=1), Tag("<list>")] | Annotated[Component, Tag("<mapping>")],
         Discriminator(_form),
     ]
+    """Names of the columns or arrays that are the targets; or `{component: k, size: s}`: a kernel principal
+    component."""
     scale: bool = False
+    """Whether to centre the inputs by the training inputs' mean, and then scale each to norm √n_0; else they are taken
+    as they stand."""
 
     def identity(self) -> dict[str, Any]:
         """The contents of the file in place of its path."""

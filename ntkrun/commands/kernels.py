@@ -1,0 +1,54 @@
+"""`ntkrun kernel`: the kernel matrices of a config's network on its data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntkrun.commands.arguments import ConfigFile, Device, Overrides
+from ntkrun.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ntkrun.lab.config import Sweep
+    from ntkrun.lab.kernels import Arrays
+
+    MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
+
+kernel_app = typer.Typer(no_args_is_help=True, help="Write kernel matrices of a config's network on its data.")
+
+Out = Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="The file to write, replaced if it is there")]
+
+
+@kernel_app.command("limit")
+def kernel_limit(config: ConfigFile, out: Out, overrides: Overrides = None, device: Device = "auto") -> None:
+    """The kernels of infinite width on the training inputs: ntk and nngp, (N, N) float64, and the inputs x.
+
+    Example: ntkrun kernel limit configs/width.yaml network.activation=tanh --out limit.npz
+    """
+    from ntkrun.lab.kernels import limit_arrays
+
+    _write_kernel(config, overrides, out, device, limit_arrays)
+
+
+@kernel_app.command("empirical")
+def kernel_empirical(config: ConfigFile, out: Out, overrides: Overrides = None, device: Device = "auto") -> None:
+    """The kernels of the initial networks on the training inputs: ntk, (seeds, N, N, O, O), and the inputs x.
+
+    Example: ntkrun kernel empirical configs/width.yaml 'sweep={grid: {network.width: [256]}, seeds: 3}' --out k.npz
+    """
+    from ntkrun.lab.kernels import empirical_arrays
+
+    _write_kernel(config, overrides, out, device, empirical_arrays)
+
+
+def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: str, make: "MakeArrays") -> None:
+    from ntkrun.lab.config import load_config
+    from ntkrun.lab.files import write_arrays
+
+    if out.suffix != ".npz":
+        raise UserError(f"--out {out}: the file must end in .npz")
+    arrays, how = make(load_config(config, overrides or []), device)
+    write_arrays(out, arrays)
+    print(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
