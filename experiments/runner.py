@@ -10,7 +10,8 @@ from ntkrun.closing import draw, judge
 from ntkrun.errors import UserError
 from ntkrun.evidence.verdicts import UNDECIDED, Verdict, exit_code
 from ntkrun.lab.config import Sweep
-from ntkrun.lab.execute import outlook, resolve_device, run_sweep
+from ntkrun.lab.devices import resolve_device
+from ntkrun.lab.execute import outlook, run_sweep
 from ntkrun.lab.forecast import Forecast, forecast, together
 from ntkrun.lab.store import Results
 from ntkrun.lab.watch import Watch

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import ntkrun
-from ntkrun.closing import closed, draw
-from ntkrun.commands import configs, kernels, tables
+from ntkrun.closing import closed, draw, shard_closed
+from ntkrun.commands import cluster, configs, kernels, tables
 from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
+from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
 from ntkrun.commands.doctor import doctor
 from ntkrun.commands.report import report
 from ntkrun.errors import UserError
@@ -94,6 +95,10 @@ def sweep(
     retry_failed: RetryFailed = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first run that fails")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
+    engine: Engine = "local",
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+    shard: ShardNumber = "1/1",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -107,18 +112,22 @@ def sweep(
     from rich.console import Console
 
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.execute import outlook, resolve_device, run_sweep
+    from ntkrun.lab.devices import resolve_device
+    from ntkrun.lab.engines.opening import Asked
+    from ntkrun.lab.execute import outlook, run_shard
     from ntkrun.lab.plan import plan
     from ntkrun.lab.profile import Profile
+    from ntkrun.lab.shards import WHOLE_SWEEP, shard_named
+    from ntkrun.lab.store import Store
     from ntkrun.lab.tasks import notes_on
     from ntkrun.terminal import Failures, SweepProgress, plan_lines
 
-    the_sweep = load_config(config, overrides or [])
+    the_sweep, part, on = load_config(config, overrides or []), shard_named(shard), Asked(engine, jobs, ray_address)
     if dry_run:
-        ahead = outlook(the_sweep, results, device, memory, retry_failed)
+        ahead = outlook(the_sweep, results, device, memory, retry_failed, part)
         print_json(ahead.as_json()) if json else say("\n".join(plan_lines(ahead)))
         return
-    where, profiled = resolve_device(device), Profile() if profile else None
+    where, profiled = resolve_device("auto" if ray_address else device), Profile() if profile else None
     console = Console(stderr=True, highlight=False)
     progress = Failures(console) if quiet else SweepProgress(console, where)
     if not quiet:
@@ -126,17 +135,23 @@ def sweep(
             say(f"note: {note}", error=True)
     with _interruptible(results / the_sweep.name):
         try:
-            found = run_sweep(the_sweep, results, device, progress, memory, profiled, retry_failed, fail_fast)
+            how = (progress, memory, profiled, retry_failed, fail_fast, on)
+            to_come = run_shard(part, the_sweep, results, device, *how)
         finally:
             progress.close()
-        if not no_plots and not found.figures_are_current():
-            draw(found)
-        document, shown, as_expected = closed(found, profiled)
+        store = Store(results / the_sweep.name)
+        if to_come and part != WHOLE_SWEEP:
+            document, shown, as_expected = shard_closed(store, the_sweep, part, to_come)
+        else:
+            found = store.read()
+            if not no_plots and not found.figures_are_current():
+                draw(found)
+            document, shown, as_expected = closed(found, profiled)
     if json:
         print_json(document)
     elif not quiet:
         print_table(*shown)
-        say(f"results in {found.path}")
+        say(f"results in {store.root}")
     if not as_expected:
         raise typer.Exit(UNFINISHED)
 
@@ -171,7 +186,7 @@ def reproduce(
     """
     from rich.console import Console
 
-    from ntkrun.lab.execute import resolve_device
+    from ntkrun.lab.devices import resolve_device
 
     chosen, presets = experiments("table").chosen(names or []), experiments("framework").PRESETS
     if preset not in presets:
@@ -206,7 +221,7 @@ def reproduce(
 _COMMANDS: "tuple[Callable[..., None], ...]" = (
     *(sweep, configs.new, configs.validate, reproduce),
     *(tables.status, tables.claims, tables.plot, tables.check, report, tables.export),
-    *(doctor, configs.schema),
+    *(cluster.slurm, doctor, configs.schema),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntkrun.evidence.verdicts import Verdict
+    from ntkrun.lab.config import Sweep
     from ntkrun.lab.profile import Profile
-    from ntkrun.lab.store import Results
+    from ntkrun.lab.shards import Shard
+    from ntkrun.lab.store import Results, Store
 
 
 def draw(results: "Results") -> list[Path]:
@@ -52,6 +54,23 @@ def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any
         tables += profile.lines()
     ended = set(results.runs["status"]) - {"done", expect}
     return document, tables, not ended
+
+
+def shard_closed(
+    store: "Store", sweep: "Sweep", shard: "Shard", to_come: int
+) -> tuple[dict[str, Any], list[str], bool]:
+    """What a shard says when it has run while other shards have not: how its own runs ended, how many of the sweep's
+    are to come; and whether its own ended as the config expects."""
+    from ntkrun.lab.plan import plan
+    from ntkrun.lab.shards import runs_of
+
+    runs = store.runs()
+    own = runs[runs["run_id"].isin([run.run_id for run in runs_of(shard, plan(sweep))])]
+    ended = {str(status): int(count) for status, count in own["status"].value_counts().items()}
+    document = {"results": str(store.root), "shard": list(shard), **ended, "to_come": to_come}
+    said = ", ".join(f"{count} runs {status}" for status, count in ended.items()) or "no runs"
+    line = f"shard {shard}: {said}; {to_come} runs of other shards are to come"
+    return document, [line], not set(ended) - {"done", sweep.resolved.get("expect")}
 
 
 def json_text(document: Any) -> str:

@@ -41,10 +41,11 @@ class SweepProgress:
         self.numbers = ""
         self.labels: dict[Point, str] = {}
 
-    def begins(self, missing: Sequence[Stack], finished: int, failed: int) -> None:
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         to_do = sum(len(stack.runs) for stack in missing)
         self.finished, self.runs = finished + failed, finished + failed + to_do
-        self.seconds, measured = seconds_of(missing, self.device)
+        alone, measured = seconds_of(missing, self.device)
+        self.seconds = lambda stack: alone(stack) / workers
         self.trust = TRUST if measured else 0.0
         self.total_work = sum(map(self.seconds, missing))
         self.labels = _labels(missing)
@@ -127,7 +128,7 @@ class Failures(Nobody):
         self.console = console
         self.labels: dict[Point, str] = {}
 
-    def begins(self, missing: Sequence[Stack], finished: int, failed: int) -> None:
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         self.labels = _labels(missing)
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:

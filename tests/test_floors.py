@@ -22,9 +22,10 @@ ENGINE = (
     "parametrization probes rates readout recorder stack tiles training"
 )
 LAB = (
-    "asked attempt budget checkpoints config costs doctor.machine doctor.repair engines engines.local execute files "
-    "forecast interrupts lease limits loop plan points profile provenance sections store stored tables tasks template "
-    "watch yaml_reader"
+    "asked attempt budget checkpoints config costs devices doctor.machine doctor.repair engines engines.local "
+    "engines.opening engines.ray engines.ray_workers execute files forecast interrupts kernel_blocks lease limits loop "
+    "parts plan points profile provenance results sections shards slurm store stored tables tasks template watch "
+    "yaml_reader"
 )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntkrun.commands.arguments import ConfigFile, Device, Overrides
+from ntkrun.commands.cluster import Engine, Jobs, RayAddress
 from ntkrun.errors import UserError
 from ntkrun.saying import say
 
@@ -34,14 +35,31 @@ def kernel_limit(config: ConfigFile, out: Out, overrides: Overrides = None, devi
 
 
 @kernel_app.command("empirical")
-def kernel_empirical(config: ConfigFile, out: Out, overrides: Overrides = None, device: Device = "auto") -> None:
+def kernel_empirical(
+    config: ConfigFile,
+    out: Out,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    engine: Engine = "local",
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+) -> None:
     """The kernels of the initial networks on the training inputs: ntk, (seeds, N, N, O, O), and the inputs x.
+
+    With --engine ray in blocks, as many at once as there are cores or GPUs, put together on disk: for tens of thousands
+    of inputs.
 
     Example: ntkrun kernel empirical configs/width.yaml 'sweep={grid: {network.width: [256]}, seeds: 3}' --out k.npz
     """
-    from ntkrun.lab.kernels import empirical_arrays
+    from ntkrun.lab.engines.opening import Asked
+    from ntkrun.lab.kernels import empirical_arrays, empirical_in_blocks
 
-    _write_kernel(config, overrides, out, device, empirical_arrays)
+    asked = Asked(engine, jobs, ray_address)
+
+    def in_blocks(sweep: "Sweep", device: str) -> "tuple[Arrays, str]":
+        return empirical_in_blocks(sweep, device, asked, out.parent)
+
+    _write_kernel(config, overrides, out, device, empirical_arrays if asked.engine == "local" else in_blocks)
 
 
 def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: str, make: "MakeArrays") -> None:

@@ -19,7 +19,7 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
     from ntkrun.lab.store import Store
 
     store = Store(run_dir)
-    document = status_document(store.plan(), store.read().runs, store.writers(), store.failed())
+    document = status_document(store.plan(), store.runs(), store.writers(), store.failed())
     print_json(document) if json else print_table(status_table(document), *failure_lines(document))
 
 

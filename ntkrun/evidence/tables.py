@@ -76,7 +76,27 @@ def status_document(
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
     widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
     now = {"running": bool(writers), "writers": list(map(str, writers))}
-    return {**_counts(merged), **now, "widths": widths, "failures": _failures(runs, logs)}
+    ahead = {"seconds_to_come": seconds_to_come(widths), "runs_an_hour": _pace(merged)}
+    return {**_counts(merged), **now, **ahead, "widths": widths, "failures": _failures(runs, logs)}
+
+
+def seconds_to_come(widths: Sequence[dict[str, Any]]) -> float | None:
+    """What the missing runs will take of one worker, by what those that ended took: those of their width, or else of
+    the nearest one that has any, times the square of the ratio. None where nothing has ended, or widths are lists."""
+    took = {row["width"]: row["seconds"] / ended for row in widths if (ended := row["done"] + row["diverged"])}
+    missing = {row["width"]: row["missing"] for row in widths if row["missing"]}
+    if not missing:
+        return 0.0
+    if not took or not all(isinstance(width, int) for width in (*took, *missing)):
+        return None
+    nearest = {width: min(took, key=lambda known: abs(math.log(known / width))) for width in missing}
+    return float(sum(count * took[nearest[width]] * (width / nearest[width]) ** 2 for width, count in missing.items()))
+
+
+def _pace(merged: pd.DataFrame) -> float | None:
+    """Runs an hour of one worker."""
+    seconds = float(merged["seconds"].sum())
+    return 3600 * int(merged["seconds"].notna().sum()) / seconds if seconds else None
 
 
 def _failures(runs: pd.DataFrame, logs: Mapping[str, object]) -> list[dict[str, Any]]:
@@ -103,6 +123,10 @@ def status_table(document: dict[str, Any]) -> Table:
     table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
         table.add_column(name, justify="right")
+    if document["missing"] and document["seconds_to_come"] is not None:
+        pace, left = document["runs_an_hour"], document["seconds_to_come"] / 3600
+        table.caption = f"one worker: {pace:.3g} runs an hour, {left:.2g} h to come by the seconds of those that ended"
+        table.caption_justify, table.caption_style = "left", ""
     for row in [*document["widths"], {"width": "all", **document}]:
         counts = (str(row[name]) for name in ("planned", "done", "diverged", "failed", "missing"))
         table.add_row(str(row["width"]), *counts, f"{row['seconds']:.1f}")

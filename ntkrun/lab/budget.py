@@ -9,6 +9,7 @@ from ntkrun.engine.memory import GIB, free_bytes
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import UserError
 from ntkrun.lab.plan import Run, Stack, stacks
+from ntkrun.lab.points import network
 from ntkrun.lab.sections import Point
 from ntkrun.lab.tasks import task_of
 
@@ -54,13 +55,15 @@ def recut(stack: Stack, later: Sequence[Stack]) -> list[Stack]:
 def largest(point: Point, budget: int, device: torch.device) -> int:
     """Runs of a grid point in a stack, at most. Raises UserError where not one fits."""
     footprint = Footprint(task_of(point))
-    pays = MOST_RUNS
-    if device.type == "cpu":
-        pays = min(pays, max(1, CPU_PARAMETERS // footprint.task.network.parameter_count))
-    fitting = footprint.most(budget, pays)
+    fitting = footprint.most(budget, pays(point) if device.type == "cpu" else MOST_RUNS)
     if not fitting:
         raise UserError(too_large(point, footprint.bytes(1), budget))
     return fitting
+
+
+def pays(point: Point) -> int:
+    """Runs of a grid point in a stack on a CPU, at most, whatever its memory."""
+    return min(MOST_RUNS, max(1, CPU_PARAMETERS // network(point).parameter_count))
 
 
 def too_large(point: Point, needed: int, budget: int) -> str:
@@ -68,7 +71,7 @@ def too_large(point: Point, needed: int, budget: int) -> str:
     widths = point.network.width
     said = widths if isinstance(widths, int) else list(widths)
     return (
-        f"network.width {said}: one network of {task_of(point).network.parameter_count} parameters takes "
+        f"network.width {said}: one network of {network(point).parameter_count} parameters takes "
         f"{needed / GIB:.3g} GiB with what is measured of it, and a stack may take {budget / GIB:.3g} GiB; "
         "raise --memory, or take a smaller width, fewer data.samples, or probes.detail: none"
     )

@@ -22,8 +22,8 @@ import ntkrun
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.lab.budget import fits, stacks_within
 from ntkrun.lab.files import replace_file
+from ntkrun.lab.parts import stack_name
 from ntkrun.lab.plan import Run, Stack, stacks
-from ntkrun.lab.store import stack_name
 
 INTERVAL = 300.0  # seconds between checkpoints of a stack: what a kill costs at most. Shorter stacks write none
 AT_ONCE = 2**29  # bytes that are written while someone waits who has pressed Ctrl-C: about three seconds

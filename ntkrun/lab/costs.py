@@ -10,7 +10,7 @@ from ntkrun.engine.costs import Cost
 from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.memory import GIB
 from ntkrun.engine.rates import Rates, measure
-from ntkrun.lab.plan import Run, Stack, stacks
+from ntkrun.lab.plan import Run, Stack, probed_steps, stacks
 from ntkrun.lab.points import data_of, network
 from ntkrun.lab.sections import Point
 from ntkrun.lab.tasks import task_of
@@ -76,12 +76,20 @@ def measured_seconds(device: torch.device) -> Callable[[Stack], float]:
 
 
 def rough_seconds(stack: Stack) -> float:
-    """Seconds of a stack, roughly, at a rate that no machine is far from.
+    """Seconds of a stack, roughly, at a rate that no machine is far from."""
+    return operations(stack) / ROUGH_RATE
+
+
+def operations(stack: Stack) -> int:
+    """What a stack takes in multiplications or their worth: whole numbers from its sizes alone, the same everywhere.
 
     A step of one run passes its P parameters forward and back (6N), over the test inputs (2M) and through memory (about
-    60 multiplications' worth each); eigenvalues take about 150(NO)³; whatever the stack, a step costs some 2e8.
+    60 multiplications' worth each); where it is probed eigenvalues take about 150(NO)³. Whatever the stack, a step
+    costs some 6e7 and a probe 1.4e8.
     """
-    net, data, steps = network(stack.point), data_of(stack.point), stack.point.training.steps
-    outputs = len(data.x) * data.outputs
-    a_run = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60) + 150 * outputs**3
-    return (steps + 1) * (len(stack.runs) * a_run + 2e8) / ROUGH_RATE
+    net, data, training = network(stack.point), data_of(stack.point), stack.point.training
+    probed = len(probed_steps(stack.point.probes, training.steps))
+    a_step = net.parameter_count * (6 * len(data.x) + 2 * len(data.x_test) + 60)
+    a_probe = 150 * (len(data.x) * data.outputs) ** 3
+    trained = (training.steps + 1) * (len(stack.runs) * a_step + 6 * 10**7)
+    return trained + probed * (len(stack.runs) * a_probe + 14 * 10**7)

@@ -1,23 +1,20 @@
 """Plan minus store -> engine -> store."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ntkrun.errors import UserError
 from ntkrun.lab.budget import bytes_for, stacks_within
-from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
-from ntkrun.lab.engines.local import Local
+from ntkrun.lab.devices import resolve_device
+from ntkrun.lab.engines.opening import Asked, opened
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
 from ntkrun.lab.profile import Profile
-from ntkrun.lab.provenance import provenance
+from ntkrun.lab.shards import WHOLE_SWEEP, Shard, finer, runs_of
 from ntkrun.lab.store import Results, Store
 from ntkrun.lab.tasks import notes_on
 from ntkrun.lab.watch import Nobody, Watch
@@ -53,41 +50,66 @@ def run_sweep(
     profile: Profile | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
+    asked: Asked | None = None,
 ) -> Results:
     """Run what is missing of a sweep into `results`/<name>, and return its tables.
 
     Runs that are finished there are never run again. An interrupt keeps every finished stack. Runs are stacked within
     `memory` GiB (None: three quarters of what is free); a stack that does not fit after all, or fails, is halved. A run
     that fails by itself is recorded as failed and left alone from then on, unless `retry_failed`; `fail_fast` ends the
-    sweep there. `profile` is told where the time went. Raises UserError for a device that is not there, a directory
-    that cannot be written or is in use, data that cannot be had, and a network that is known not to fit.
+    sweep there. `profile` is told where the time went. `asked`: on which engine. Raises UserError for a device or an
+    engine that is not there, a directory that cannot be written or is in use, data that cannot be had, and a network
+    that is known not to fit.
     """
-    watch = watch or Nobody()
-    where = resolve_device(device)
-    budget = bytes_for(memory, where)
-    store = Store(Path(results) / sweep.name)
-    runs = plan(sweep)
-    checkpoints = Checkpoints(store.root / "checkpoints", where, watch.note)
+    run_shard(WHOLE_SWEEP, sweep, results, device, watch, memory, profile, retry_failed, fail_fast, asked)
+    return Store(Path(results) / sweep.name).read()
 
-    def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-        missing = _missing(runs, finished, () if retry_failed else failed)
-        return checkpoints.stacked(list(missing), budget)
 
-    stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
-    with store.writing():
-        if retry_failed:
-            store.forget_failed({run.run_id for run in runs})
-        finished, failed = store.finished(), store.failed()
-        missing = stacked(finished, failed)
-        made_by = provenance(where)
-        store.begin(_description(sweep, runs, made_by), [columns(run) for run in runs])
-        watch.begins(missing, *(sum(run.run_id in ended for run in runs) for ended in (finished, failed)))
-        interrupts = Interrupts()
-        checkpoints = replace(checkpoints, stopping=interrupts.asked)
-        engine = Local(where, made_by, watch.state, profile is not None, checkpoints)
-        Loop(store, watch, profile, made_by, budget, fail_fast, interrupts).to_the_tables(engine, missing)
-        checkpoints.remove_stale(store.finished())
-    return store.read()
+def run_shard(
+    shard: Shard,
+    sweep: Sweep,
+    results: str | Path = "results",
+    device: str = "auto",
+    watch: Watch | None = None,
+    memory: float | None = None,
+    profile: Profile | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    asked: Asked | None = None,
+) -> int:
+    """The same for a shard of the sweep, while others may be at other shards. Returns how many runs of the sweep are
+    still to come; the tables are written once none is."""
+    watch, store, runs = watch or Nobody(), Store(Path(results) / sweep.name), plan(sweep)
+    mine, interrupts = runs_of(shard, runs), Interrupts()
+    with opened(asked or Asked(), device, store.root / "checkpoints", watch, interrupts, profile is not None) as on:
+        budget = bytes_for(on.memory if memory is None else memory, on.device)
+
+        def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
+            missing = list(_missing(mine, finished, () if retry_failed else failed))
+            stacks = on.checkpoints.stacked(missing, budget)
+            return finer(stacks, on.workers) if on.workers > 1 else stacks
+
+        stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
+        with store.writing(shard):
+            if retry_failed:
+                store.forget_failed({run.run_id for run in mine})
+            finished, failed = store.finished(), store.failed()
+            missing = stacked(finished, failed)
+            store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
+            over, without_end = (sum(run.run_id in ended for run in mine) for ended in (finished, failed))
+            watch.begins(missing, over, without_end, on.workers)
+            loop = Loop(store, watch, profile, on.made_by, budget, fail_fast, interrupts)
+            to_come = loop.to_the_tables(on.engine, missing, lambda: _write_tables(store, shard, runs))
+            on.checkpoints.remove_stale(store.finished())
+    return to_come
+
+
+def _write_tables(store: Store, shard: Shard, runs: Sequence[Run]) -> int:
+    """The tables, but of a shard only once no run is to come; how many are."""
+    to_come = len(list(_missing(runs, store.finished(), store.failed())))
+    if shard == WHOLE_SWEEP or not to_come:
+        store.write_tables()
+    return to_come
 
 
 def _missing(runs: Iterable[Run], finished: Collection[str], failed: Collection[str]) -> Iterator[Run]:
@@ -100,28 +122,16 @@ def outlook(
     device: str = "auto",
     memory: float | None = None,
     retry_failed: bool = False,
+    shard: Shard = WHOLE_SWEEP,
 ) -> Outlook:
-    """What `run_sweep` would do, without doing it."""
+    """What `run_shard` would do, without doing it."""
     where = resolve_device(device)
-    runs = plan(sweep)
+    runs = runs_of(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)
     missing = tuple(_missing(runs, store.finished(), () if retry_failed else store.failed()))
     ahead = estimates(stacks_within(missing, bytes_for(memory, where), where), where)
     return Outlook(runs, missing, tuple(ahead), notes_on(runs), path)
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` takes CUDA when there is one. float32 matrix products keep full precision (no tf32) on every device."""
-    torch.set_float32_matmul_precision("highest")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
-        raise UserError(f"--device {name}: choose auto, cpu, cuda or cuda:K")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: no such CUDA device here; choose auto or cpu")
-    return torch.device(name)
 
 
 def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> dict[str, Any]:

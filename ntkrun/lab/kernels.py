@@ -1,6 +1,8 @@
 """Kernel matrices of a config's network on its data: what `ntkrun kernel` writes."""
 
+import tempfile
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.config import Sweep
-from ntkrun.lab.execute import resolve_device
+from ntkrun.lab.devices import resolve_device
+from ntkrun.lab.engines.opening import Asked
+from ntkrun.lab.files import sentence_for
 from ntkrun.lab.plan import flat
 from ntkrun.lab.points import data_of, network
 from ntkrun.lab.sections import Point
@@ -42,13 +46,37 @@ def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     """`ntk` (S, N, N, O, O) of the initial networks of the sweep's S seeds, in the config's dtype, with their `seeds`
     and the inputs `x`; and how they were had, in words. Raises UserError where the sweep holds more than one network or
     data set."""
-    point, where = _single(sweep, lambda p: p), resolve_device(device)
-    net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
-    seeds = dict.fromkeys(seed for _, of_point in sweep.points for seed in of_point)
+    point, seeds = _networks(sweep)
+    where, net, data, dtype = resolve_device(device), network(point), data_of(point), DTYPES[point.training.dtype]
     x = torch.tensor(data.x, dtype=dtype, device=where)
     # One network at a time: all together need not fit.
     kernels = [empirical_ntk(net, net.init([seed], dtype, where), x).cpu() for seed in seeds]
-    arrays = {"ntk": torch.cat(kernels).numpy(), "x": data.x, "seeds": np.array(list(seeds))}
+    return _empirical(point, seeds, torch.cat(kernels).numpy())
+
+
+def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -> tuple[Arrays, str]:
+    """The same with Ray, a block a task, for kernels of any size: they are put together in a file without a name in
+    `folder`, which is gone with the array."""
+    from ntkrun.lab.engines.ray_workers import connected
+    from ntkrun.lab.kernel_blocks import fill
+
+    point, seeds = _networks(sweep)
+    net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
+    shape = (len(seeds), len(data.x), len(data.x), net.outputs, net.outputs)
+    with sentence_for(folder, comfort=""), connected(asked.ray_address, asked.jobs, device) as workers:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the array keeps it
+        ntk = np.memmap(file, point.training.dtype, "w+", shape=shape)
+        fill(ntk, net, seeds, data.x, dtype, workers)
+    return _empirical(point, seeds, ntk)
+
+
+def _networks(sweep: Sweep) -> tuple[Point, list[int]]:
+    point = _single(sweep, lambda p: p)
+    return point, list(dict.fromkeys(seed for _, of_point in sweep.points for seed in of_point))
+
+
+def _empirical(point: Point, seeds: list[int], ntk: np.ndarray) -> tuple[Arrays, str]:
+    arrays = {"ntk": ntk, "x": data_of(point).x, "seeds": np.array(seeds)}
     return arrays, f"width {point.network.width}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {point.training.dtype}"
 
 

@@ -125,6 +125,21 @@ def moment(root: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def first_to_come(path: Path) -> Iterator[bool]:
+    """Whether nobody else is within at this moment; nobody waits."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def _entered(folder: Path, writer: Writer) -> tuple[Path, IO[bytes]]:
     """The writer's file and the open file that holds its lock, which it has before anybody sees it."""
     make_folder(folder)

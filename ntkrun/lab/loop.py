@@ -1,15 +1,15 @@
 """What becomes of the outcomes of stacks: committed, tried again in smaller ones, or recorded as failed."""
 
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ntkrun.engine.footprint import Footprint
 from ntkrun.lab.budget import recut, too_large
-from ntkrun.lab.engines import Done, Engine, Failed, OutOfMemory
+from ntkrun.lab.engines import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.profile import Profile
@@ -30,25 +30,29 @@ class Loop:
     budget: int
     fail_fast: bool
     interrupts: Interrupts
+    lost: Counter[Stack] = field(default_factory=Counter)
 
-    def to_the_tables(self, engine: Engine, missing: Sequence[Stack]) -> None:
-        """Run all that is missing and write the tables, which are written of what there is however this ends."""
+    def to_the_tables(self, engine: Engine, missing: Sequence[Stack], write: Callable[[], int]) -> int:
+        """Run all that is missing and `write` the tables, which are written of what there is however this ends."""
         with self.interrupts.heard():
             try:
                 self.through(engine, missing)
             except BaseException:
                 self.interrupts.be_patient()
-                self.store.write_tables()  # a second interrupt stops this at once
+                write()  # a second interrupt stops this at once
                 raise
             with self.interrupts.finished_first():
-                self.store.write_tables()
+                return write()
 
     def through(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
         with closing(engine.run(waiting)) as ended:
             for stack, outcome in ended:
+                outcome = self.found(stack, outcome)
                 if isinstance(outcome, Done):
                     self.done(stack, outcome)
+                elif isinstance(outcome, Lost):
+                    waiting.append(stack)
                 elif len(stack.runs) > 1 and not (isinstance(outcome, Failed) and outcome.every_run):
                     again = self.smaller(stack, outcome, waiting)
                     waiting.clear()
@@ -58,6 +62,16 @@ class Loop:
                     if self.fail_fast:
                         return
                 self.interrupts.stop_if_asked()
+
+    def found(self, stack: Stack, outcome: Outcome) -> Outcome:
+        """The outcome; Lost so often that the stack itself is to blame has Failed."""
+        if not isinstance(outcome, Lost):
+            return outcome
+        self.lost[stack] += 1
+        if self.lost[stack] == ATTEMPTS:
+            return Failed(f"{outcome.reason}, {ATTEMPTS} times", 0, outcome.log)
+        self.watch.note(stack, f"{outcome.reason}; it runs again")
+        return outcome
 
     def done(self, stack: Stack, outcome: Done) -> None:
         started = time.perf_counter()

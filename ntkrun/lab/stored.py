@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +89,18 @@ def read_noted(path: Path, kind: str, columns: list[str] | None = None) -> tuple
         raise UserError(f"{path}: cannot be read as a table ({printable(str(error))}); {CURE}") from None
 
 
-def read_stack(folder: Path) -> dict[str, pd.DataFrame]:
-    """A finished stack's part of each table, of those that the version which wrote it knew. Raises UserError where one
-    is torn or missing, or a finished run has no steps."""
-    paths = {table: inside(folder, f"{table}.parquet") for table in TABLES}
+def read_stack(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, pd.DataFrame]:
+    """A finished stack's part of each of these tables (`runs` among them), of those that the version which wrote it
+    knew. Raises UserError where one is torn or missing, or a finished run has no steps."""
+    paths = {table: inside(folder, f"{table}.parquet") for table in tables}
     parts = {
         table: read_table(path, "stack" if table == "runs" else table) for table, path in paths.items() if path.exists()
     }
     runs = parts.get("runs", pd.DataFrame({"run_id": [], "status": []}))
     done = runs[runs["status"] == "done"]["run_id"]
     for table in ("runs", "steps", "layers"):
+        if table not in tables:
+            continue
         if table not in parts and (len(done) or table == "runs"):
             raise UserError(f"{folder}: {table}.parquet is missing; {CURE}")
         if len(done) and not done.isin(parts[table]["run_id"]).all():

@@ -15,7 +15,8 @@ from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.training import batches, train
 from ntkrun.errors import UserError
 from ntkrun.lab.config import Sweep, parse_config
-from ntkrun.lab.execute import outlook, resolve_device, run_sweep
+from ntkrun.lab.devices import resolve_device
+from ntkrun.lab.execute import outlook, run_sweep
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.store import Results
 from ntkrun.lab.watch import Nobody

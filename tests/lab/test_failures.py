@@ -47,7 +47,7 @@ class _Watching(Nobody):
         self.lost: list[tuple[list[int], str, int]] = []
         self.before: tuple[int, int] | None = None
 
-    def begins(self, missing: object, finished: int, failed: int) -> None:
+    def begins(self, missing: object, finished: int, failed: int, workers: int) -> None:
         self.before = finished, failed
 
     def committed(self, stack: Stack, done: object) -> None:

@@ -13,12 +13,21 @@ from ntkrun.lab.doctor.findings import Finding, torn
 from ntkrun.lab.doctor.runs import runs_and_kernels, stacks_of
 from ntkrun.lab.files import TEMPORARY, inside
 from ntkrun.lab.lease import dead
-from ntkrun.lab.store import FOLDERS, LARGEST_TEXT, Store
+from ntkrun.lab.results import LARGEST_TEXT
+from ntkrun.lab.store import FOLDERS, Store
 from ntkrun.lab.tables import TABLES
 from ntkrun.reading import Unreadable, read_json
 
 ASIDE = "set-aside"
-FILES = ("sweep.yaml", "plan.parquet", "claims.json", "report.html", ".lock", *(f"{table}.parquet" for table in TABLES))
+FILES = (
+    "sweep.yaml",
+    "plan.parquet",
+    "claims.json",
+    "report.html",
+    ".lock",
+    ".packing",
+    *(f"{table}.parquet" for table in TABLES),
+)
 FRESH = 60.0  # seconds: no single file takes longer to write
 AGAIN = "run the sweep again to write it anew"
 

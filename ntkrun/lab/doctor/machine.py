@@ -16,7 +16,7 @@ from ntkrun.lab.budget import SHARE
 from ntkrun.lab.doctor.findings import Finding
 from ntkrun.lab.provenance import provenance
 
-DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "filelock", "rich", "typer")
+DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "filelock", "jinja2", "rich", "safetensors", "typer")
 FOR_DEVELOPERS = ("test", "lint", "dev")  # extras that no sweep needs
 NETWORK = ("nfs", "cifs", "smb", "afs", "fuse.sshfs", "9p")
 LITTLE = 2**30  # bytes of free disk

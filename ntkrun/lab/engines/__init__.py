@@ -11,6 +11,8 @@ import pandas as pd
 
 from ntkrun.lab.plan import Stack
 
+ATTEMPTS = 3  # at what is lost with its worker
+
 
 @dataclass(frozen=True)
 class Done:
@@ -42,7 +44,15 @@ class Failed:
     every_run: bool = False
 
 
-Outcome = Done | OutOfMemory | Failed
+@dataclass(frozen=True)
+class Lost:
+    """Whoever ran it is gone, killed or with its machine: why, as far as is known, and what there is of a log."""
+
+    reason: str
+    log: str
+
+
+Outcome = Done | OutOfMemory | Failed | Lost
 
 
 class Engine(Protocol):

@@ -1,0 +1,73 @@
+"""The engine that was asked for, opened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ntkrun.errors import UserError
+from ntkrun.lab.checkpoints import Checkpoints
+from ntkrun.lab.devices import resolve_device
+from ntkrun.lab.engines import Engine
+from ntkrun.lab.engines.local import Local
+from ntkrun.lab.interrupts import Interrupts
+from ntkrun.lab.provenance import provenance
+from ntkrun.lab.watch import Watch
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where stacks are to run: `local`, in this process, or `ray`: `jobs` at once (None: as many as there is room for)
+    on this machine, or on the cluster at `ray_address`. Raises UserError for what does not go together."""
+
+    engine: str = "local"
+    jobs: int | None = None
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise UserError(f"--engine {self.engine}: choose local or ray")
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"--jobs {self.jobs}: give 1 or more")
+        if self.engine == "local" and (self.jobs or 1) > 1:
+            raise UserError(f"--jobs {self.jobs}: more than one at once needs --engine ray")
+        if self.engine == "local" and self.ray_address is not None:
+            raise UserError(f"--ray-address {self.ray_address}: needs --engine ray")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take
+    unless it is told (None: what `budget.bytes_for` finds here), and the stacks that are under way already."""
+
+    engine: Engine
+    device: torch.device
+    workers: int
+    made_by: dict[str, Any]
+    memory: float | None
+    checkpoints: Checkpoints
+
+
+@contextmanager
+def opened(
+    asked: Asked, device: str, kept: Path, watch: Watch, interrupts: Interrupts, timed: bool
+) -> Iterator[Opened]:
+    """The engine, for as long as the context lasts; `kept` is the folder of checkpoints. Raises UserError for an engine
+    or a device that is not there."""
+    if asked.engine == "local":
+        where = resolve_device(device)
+        made_by, checkpoints = provenance(where), Checkpoints(kept, where, watch.note, interrupts.asked)
+        local = Local(where, made_by, watch.state, timed, checkpoints)
+        yield Opened(local, where, 1, made_by, None, checkpoints)
+        return
+    from ntkrun.lab.engines.ray import Ray
+    from ntkrun.lab.engines.ray_workers import connected
+
+    with connected(asked.ray_address, asked.jobs, device) as workers:
+        where = torch.device(workers.device)
+        engine = Ray(workers, timed, interrupts.asked)
+        checkpoints = Checkpoints(kept, where, watch.note)
+        yield Opened(engine, where, workers.count, workers.made_by, workers.memory, checkpoints)

@@ -1,0 +1,90 @@
+"""A sweep's tables as they were read, and what is made of them and stored beside."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ntkrun.errors import UserError
+from ntkrun.lab.files import inside, replace_file, sentence_for
+from ntkrun.lab.stored import check_id, read_description, read_kernels
+from ntkrun.reading import Unreadable, holds, read_json
+
+LARGEST_TEXT = 2**26  # bytes of claims.json and the captions
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a sweep's present plan (docs/tables.md) and where they lie."""
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    layers: pd.DataFrame
+    plan: pd.DataFrame
+    modes: pd.DataFrame
+    outputs: pd.DataFrame
+    path: Path
+    made_from: str  # changes whenever the plan or the finished runs do
+
+    def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
+        """Whole kernels kept of a run: `steps` (K,) and `ntk` (K, N, N, O, O); None if none were."""
+        return kept_kernels(self.path, run_id)
+
+    def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
+        """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
+        path = inside(self.path, "figures", f"{stem}.{ending}")
+        with sentence_for(path):
+            replace_file(path, save)
+        return path
+
+    def write_captions(self, captions: dict[str, str]) -> None:
+        """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
+        text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
+        file = inside(self.path, "figures", "captions.json")
+        with sentence_for(file):
+            replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config that the sweep was last run with."""
+        return dict(description_of(self.path)["config"])
+
+    def write_claims(self, text: str) -> None:
+        """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
+        a directory which may only be read can be judged."""
+        path = inside(self.path, "claims.json")
+        with sentence_for(path):
+            if holds(path, text.encode()):
+                return
+            replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def captions(self) -> dict[str, str]:
+        """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
+        try:
+            drawn = read_json(inside(self.path, "figures", "captions.json"), LARGEST_TEXT)
+        except (Unreadable, UserError):
+            return {}
+        current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
+        return dict(drawn["captions"]) if current else {}
+
+    def figures_are_current(self) -> bool:
+        """Whether every figure was drawn from these very tables."""
+        return bool(self.captions())
+
+
+def kernel_file(root: Path, run_id: str) -> Path:
+    """Raises UserError for what is no run's id."""
+    return inside(root, "kernels", f"{check_id(run_id)}.npz")
+
+
+def kept_kernels(root: Path, run_id: str) -> dict[str, np.ndarray] | None:
+    path = kernel_file(root, run_id)
+    return read_kernels(path) if path.exists() else None
+
+
+def description_of(root: Path) -> dict[str, Any]:
+    """What sweep.yaml says: of `config`, `made_by` and more. Raises UserError where it cannot be read."""
+    return read_description(inside(root, "sweep.yaml"))

@@ -1,0 +1,188 @@
+"""Stacks as tasks of a local Ray: the numbers of the local engine, losses that are told, no socket for other machines,
+and nothing left behind. One Ray serves all tests of this module."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+pytest.importorskip("ray", reason="needs ntkrun[ray]")
+
+from ntkrun.engine.kernel import empirical_ntk
+from ntkrun.errors import UserError
+from ntkrun.lab.attempt import attempt
+from ntkrun.lab.config import parse_config
+from ntkrun.lab.engines import Done, Failed, Lost
+from ntkrun.lab.engines.opening import Asked
+from ntkrun.lab.engines.ray import Ray
+from ntkrun.lab.engines.ray_workers import Workers, connected, imported, in_flight, task
+from ntkrun.lab.kernel_blocks import blocks, fill
+from ntkrun.lab.plan import Stack, plan, stacks
+from ntkrun.lab.points import data_of, network
+from ntkrun.lab.provenance import provenance
+
+pytestmark = pytest.mark.xdist_group("ray")
+CPU = torch.device("cpu")
+TEXT = """\
+name: rays
+data: {name: sphere, dimension: 3, samples: 5, test_samples: 2}
+training: {steps: 4}
+probes: {kernels: [last]}
+sweep: {grid: {network.width: [8, 9, 10]}, seeds: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with connected(None, 2, "cpu") as found:
+        yield found
+
+
+def _stacks(*overrides: str) -> list[Stack]:
+    return stacks(plan(parse_config(TEXT, overrides=overrides)))
+
+
+def test_stacks_give_bitwise_what_they_give_here(workers: Workers) -> None:
+    made_by = provenance(CPU)
+    ended = dict(Ray(workers, timed=False, stopping=lambda: False).run(deque(_stacks())))
+    assert len(ended) == 3
+    for stack, there in ended.items():
+        here = attempt(stack, CPU, made_by)
+        assert isinstance(there, Done)
+        assert isinstance(here, Done)
+        for table, frame in here.frames.items():
+            timeless = [name for name in frame if name != "seconds"]
+            pd.testing.assert_frame_equal(there.frames[table][timeless], frame[timeless], check_exact=True)
+        for run_id, of_run in here.kernels.items():
+            for step, kernel in of_run.items():
+                np.testing.assert_array_equal(there.kernels[run_id][step], kernel)
+
+
+def test_a_stack_that_fails_there_fails_as_it_does_here(workers: Workers) -> None:
+    (stack,) = _stacks("sweep={grid: {network.width: [8]}, seeds: 1}", "training.step_size=1.0")
+    broken = stack.point.model_copy(update={"data": stack.point.data.model_copy(update={"samples": -1})})
+    ((_, outcome),) = Ray(workers, False, lambda: False).run(deque([Stack(broken, stack.runs)]))
+    assert isinstance(outcome, Failed)
+    assert "Traceback" in outcome.log
+
+
+def _exit() -> None:
+    os._exit(9)
+
+
+def test_a_worker_that_dies_is_told_with_where_the_logs_are(workers: Workers) -> None:
+    outcome = Ray(workers, False, lambda: False)._outcome(task(_exit, 1, 0, 0).remote())
+    assert isinstance(outcome, Lost)
+    assert "its worker is gone" in outcome.reason
+    assert str(workers.logs) in outcome.log
+    assert workers.logs.is_dir()
+
+
+def _wait(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+def test_an_interrupt_leaves_nothing_running(workers: Workers) -> None:
+    waiting = deque([60.0, 60.0, 60.0])
+    with (
+        pytest.raises(KeyboardInterrupt),
+        closing(in_flight(waiting, task(_wait, 1, 0, 0).remote, 2, lambda: True)) as e,
+    ):
+        next(e)
+    assert len(waiting) == 1  # never started
+    ray = imported()
+    ray.get(task(_wait, 1, 0, 0).remote(0.0), timeout=30)  # the workers are free, or made anew
+
+
+def test_no_socket_listens_beyond_this_machine(workers: Workers) -> None:
+    ours = _descendants(os.getpid())
+    assert len(ours) >= 4  # the head of a local Ray, its scheduler and two workers
+    listening = [place for pid in ours for place in _listening(pid)]
+    assert listening
+    assert {place for place in listening if not place.startswith(LOOPBACK)} == set()
+
+
+def _descendants(root: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+# 127.0.0.1, ::1 and ::ffff:127.0.0.1 as the kernel of Linux writes them.
+LOOPBACK = ("0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:")
+
+
+def _listening(pid: int) -> list[str]:
+    """Addresses on which a process waits for connections."""
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    sockets = {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = []
+    for family in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{family}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.append(fields[1])
+    return found
+
+
+def test_a_kernel_in_blocks_is_the_kernel(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ntkrun.lab import kernel_blocks
+
+    monkeypatch.setattr(kernel_blocks, "SIDE", 4)
+    monkeypatch.setattr(kernel_blocks, "CPU_TILE", 4)
+    point = _stacks("data.samples=11")[0].point
+    net, x = network(point), data_of(point).x
+    result = np.empty((2, 11, 11, 1, 1))
+    fill(result, net, [3, 4], x, torch.float64, workers)
+    whole = empirical_ntk(net, net.init([3, 4], torch.float64), torch.tensor(x)).numpy()
+    np.testing.assert_allclose(result, whole, rtol=1e-12)  # other tiles round differently, in float64
+    np.testing.assert_array_equal(result, result.transpose(0, 2, 1, 4, 3))
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "count"), [(20000, 1, 4), (100, 1, 4), (5000, 10, 100)])
+def test_blocks_cover_the_upper_half_once(inputs: int, outputs: int, count: int) -> None:
+    parts = blocks([0, 1], inputs, outputs, count)
+    covered = sum(
+        (b.rows.stop - b.rows.start) * (b.columns.stop - b.columns.start) * (1 if b.rows == b.columns else 2)
+        for b in parts
+    )
+    assert covered == 2 * inputs**2
+    assert len(parts) >= count or inputs == 100
+
+
+@pytest.mark.parametrize(
+    ("engine", "jobs", "address", "what"),
+    [
+        ("local", 2, None, "--jobs 2: more than one at once needs --engine ray"),
+        ("local", None, "auto", "--ray-address auto: needs --engine ray"),
+        ("dask", None, None, "--engine dask: choose local or ray"),
+        ("ray", 0, None, "--jobs 0: give 1 or more"),
+    ],
+)
+def test_what_does_not_go_together_is_a_sentence(engine: str, jobs: int | None, address: str | None, what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        Asked(engine, jobs, address)
+
+
+def test_an_address_of_another_kind_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="give auto or HOST:PORT"), connected("ray://head:10001", None, "cpu"):
+        pass
