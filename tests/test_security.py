@@ -256,6 +256,22 @@ def test_a_store_reads_and_writes_through_no_link_out_of_it(tmp_path: Path, name
     assert [path.name for path in outside.iterdir()] == [".tmp-precious"]
 
 
+def test_a_stack_or_a_table_that_is_a_link_out_is_not_read(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", ["a"], ["a"])
+    (stack,) = store.stack_folders()
+    (tmp_path / "outside").mkdir()
+    moved = stack.rename(tmp_path / "outside" / "stack")
+    stack.symlink_to(moved)
+    with pytest.raises(UserError, match="a link out of"):
+        store.finished()
+    stack.unlink()
+    moved.rename(stack)
+    table = (stack / "runs.parquet").rename(tmp_path / "outside" / "runs.parquet")
+    (stack / "runs.parquet").symlink_to(table)
+    with pytest.raises(UserError, match="a link out of"):
+        store.finished()
+
+
 def test_links_within_and_to_the_directory_are_fine(tmp_path: Path) -> None:
     filled(tmp_path / "run", ["a"], ["a"])
     (tmp_path / "link").symlink_to(tmp_path / "run")

@@ -276,7 +276,8 @@ class Store:
         stacks = inside(self.root, "stacks")
         if not stacks.is_dir():
             return []
-        return sorted(folder for folder in stacks.iterdir() if not folder.name.startswith("."))
+        names = sorted(folder.name for folder in stacks.iterdir() if not folder.name.startswith("."))
+        return [inside(stacks, name) for name in names]
 
     def _made_from(self, folders: Sequence[Path]) -> str:
         """What the tables depend on: the plan and which stacks there are."""

@@ -21,8 +21,8 @@ from ntkrun.parquet import LARGEST_FILE
 from ntkrun.printable import printable
 from ntkrun.reading import Unreadable, read_bytes, read_text
 
-ID, WHOLE, NUMBER, FLAG, TEXT, ANY = "an id", "a whole number", "a number", "true or false", "text", "a value"
-_TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), FLAG: pa.bool_(), TEXT: pa.large_string()}
+ID, WHOLE, NUMBER, TEXT, ANY = "an id", "a whole number", "a number", "text", "a value"
+_TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), TEXT: pa.large_string()}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # part of a file's name: no separator, no parent directory
 STATUSES = ("done", "diverged", "failed")
 MOST_LAYERS = 1000  # as sections.Depth, which imports torch
@@ -151,12 +151,9 @@ def _frame(table: pa.Table, wanted: Mapping[str, str], others: str) -> pd.DataFr
 
 
 def _column(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
-    if kind == ANY:
-        kind = TEXT if _is_text(values.type) else ANY
-    if kind in _TYPES and (kind in (ID, TEXT)) != _is_text(values.type) and values.null_count < len(values):
-        raise _Wrong(f"column {name} must be {kind}, not {values.type}")
+    kind = TEXT if kind == ANY and _is_text(values.type) else kind
     try:
-        values = values.cast(_TYPES[kind]) if kind in _TYPES else values
+        values = _cast(values, kind)
     except pa.ArrowException:
         raise _Wrong(f"column {name} must be {kind}, not {values.type}") from None
     if kind in (ID, WHOLE) and values.null_count:
@@ -164,6 +161,17 @@ def _column(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
     if kind == WHOLE and len(values) and pc.min(values).as_py() < 0:
         raise _Wrong(f"column {name} has negative numbers")
     return _shown(values, name, kind) if kind in (ID, TEXT) else values
+
+
+def _cast(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+    """The column in the type of its kind; numbers that are whole stay so. Raises ArrowException where it has none."""
+    found = values.type
+    if kind == ANY or (kind == NUMBER and pa.types.is_integer(found)):
+        return values
+    kindred = {ID: _is_text, TEXT: _is_text, WHOLE: pa.types.is_integer, NUMBER: pa.types.is_floating}[kind]
+    if not kindred(found) and values.null_count < len(values):
+        raise pa.ArrowTypeError
+    return values.cast(_TYPES[kind])
 
 
 def _shown(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
@@ -189,6 +197,8 @@ def _check_values(frame: pd.DataFrame, kind: str) -> None:
         raise _Wrong(f"a status that is not one of {', '.join(STATUSES)}")
     if "network.depth" in frame and not frame["network.depth"].between(1, MOST_LAYERS).all():
         raise _Wrong(f"network.depth must be 1 to {MOST_LAYERS}")
+    if "layer" in frame and len(frame) and frame["layer"].max() >= MOST_LAYERS:
+        raise _Wrong(f"layer must be less than {MOST_LAYERS}")
     if "training.dtype" in frame and not frame["training.dtype"].isin(["float32", "float64"]).all():
         raise _Wrong("training.dtype must be float32 or float64")
     for value in frame["training.output_scale"].unique() if "training.output_scale" in frame else ():
