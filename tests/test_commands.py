@@ -233,7 +233,7 @@ def test_the_bar_is_for_terminals_that_move_their_cursor(terminal: str, moves: b
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, _environ={"TERM": terminal})
     progress = SweepProgress(console, torch.device("cpu"))
-    progress.begins(stacks(plan(parse_config(CONFIG))), 0)
+    progress.begins(stacks(plan(parse_config(CONFIG))), 0, 0)
     progress.close()
     assert ("\x1b" in screen.getvalue()) == moves
     assert "4 runs to do" in screen.getvalue()
