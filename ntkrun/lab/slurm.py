@@ -41,13 +41,15 @@ class Array:
 
 def sbatch_script(sweep: Sweep, array: Array) -> str:
     """The script, for `sbatch`. Raises UserError for numbers that are none, and networks that do not fit."""
-    for option, value in (("--tasks", array.tasks or 1), ("--cpus", array.cpus)):
-        if value < 1:
+    for option, value in (("--tasks", array.tasks), ("--cpus", array.cpus)):
+        if value is not None and value < 1:
             raise UserError(f"{option} {value}: give 1 or more")
-    device = torch.device("cuda" if array.device.startswith("cuda") else "cpu")
-    runs = plan(sweep)
+    if array.device not in ("cpu", "cuda"):
+        raise UserError(f"--device {array.device}: choose cpu or cuda")
+    runs, device = plan(sweep), torch.device(array.device)
     stacks = stacks_within(runs, bytes_for(array.memory, device), device)
-    tasks = array.tasks or min(MOST_TASKS, len(runs), math.ceil(sum(map(rough_seconds, stacks)) / HOUR))
+    hours = math.ceil(sum(map(rough_seconds, stacks)) / HOUR)
+    tasks = min(MOST_TASKS, len(runs), hours) if array.tasks is None else array.tasks
     longest = max(sum(map(rough_seconds, shard)) for shard in dealt(runs, tasks))
     return _text(sweep.name, len(runs), array, tasks, _gib(stacks), START + MARGIN * longest)
 
@@ -65,7 +67,7 @@ def _time(seconds: float) -> str:
 def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: float) -> str:
     words = ["ntkrun", "sweep", array.config, *array.overrides, "--results", array.results, "--device", array.device]
     command = shlex.join([*words, "--memory", f"{array.memory:g}", "--no-plots"])
-    gpu = "#SBATCH --gres=gpu:1\n" if array.device.startswith("cuda") else ""
+    gpu = "#SBATCH --gres=gpu:1\n" if array.device == "cuda" else ""
     return f"""\
 #!/bin/bash
 # The sweep {name}, {runs} runs in {tasks} tasks. Submit it from a folder that all nodes share, with what your

@@ -57,7 +57,7 @@ def test_time_memory_and_tasks_follow_the_cost_model() -> None:
     assert asked("network.depth=6", "training.steps=100")[2] > short[2]
 
 
-@pytest.mark.parametrize(("changed", "named"), [({"tasks": -1}, "--tasks -1"), ({"cpus": 0}, "--cpus 0")])
+@pytest.mark.parametrize(("changed", "named"), [({"tasks": 0}, "--tasks 0"), ({"cpus": 0}, "--cpus 0")])
 def test_numbers_that_are_none_are_a_sentence(changed: dict[str, int], named: str) -> None:
     with pytest.raises(UserError, match=f"{named}: give 1 or more"):
         _script(**changed)

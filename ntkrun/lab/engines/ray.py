@@ -34,8 +34,8 @@ class Ray:
 
     def _started(self, stack: Stack) -> Any:
         workers = self.workers
-        size = Footprint(task_of(stack.point)).bytes(len(stack.runs)) + BESIDE
-        asked = task(_attempted, workers.cpus, workers.gpus, min(size, workers.node_bytes))
+        held = Footprint(task_of(stack.point)).bytes(len(stack.runs)) if workers.device == "cpu" else 0
+        asked = task(_attempted, workers.cpus, workers.gpus, min(held + BESIDE, workers.node_bytes))
         return asked.remote(stack, workers.device, workers.cpus, self.timed)
 
     def _outcome(self, ended: Any) -> Outcome:

@@ -1,0 +1,140 @@
+"""Many workers: equal tables whoever computed them, what a stack costs beside its numbers, and 100,000 runs on disk.
+
+python benchmarks/bench_workers.py equal | nodes | overhead | large
+"""
+
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ntkrun.evidence.tables import status_document
+from ntkrun.lab.config import Sweep, parse_config
+from ntkrun.lab.engines.opening import Asked
+from ntkrun.lab.execute import run_shard, run_sweep
+from ntkrun.lab.plan import columns, plan, stacks
+from ntkrun.lab.shards import Shard
+from ntkrun.lab.store import Results, Store, read_results
+
+TEXT = """\
+name: workers
+network: {depth: 3}
+data: {name: sphere, dimension: 3, samples: 16, test_samples: 4}
+training: {steps: 200}
+sweep: {grid: {network.width: [32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76]}, seeds: 4}
+"""
+TINY = """\
+name: large
+data: {name: sphere, dimension: 3, samples: 4, test_samples: 0}
+training: {steps: 2}
+sweep: {grid: {network.width: [4, 8], network.depth: [2, 3, 4, 5, 6]}, seeds: 10000}
+"""
+T = TypeVar("T")
+STACK = 10  # runs of a stack of the large sweep, so that there are 10,000 of them
+
+
+def main(what: str) -> None:
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="ntkrun-bench-"))
+    try:
+        {"equal": equal, "nodes": nodes, "overhead": overhead, "large": large}[what](folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def equal(folder: Path) -> None:
+    """Local, four jobs, four shards: the same bits."""
+    sweep = parse_config(TEXT)
+    here = _timed("local", lambda: run_sweep(sweep, folder / "local", "cpu"))
+    there = _timed("--jobs 4", lambda: run_sweep(sweep, folder / "ray", "cpu", asked=Asked("ray", 4)))
+    _timed("--shard 1..4/4", lambda: [run_shard(Shard(k, 4), sweep, folder / "shards", "cpu") for k in range(1, 5)])
+    for name, other in (("--jobs 4", there), ("shards", read_results(folder / "shards" / sweep.name))):
+        print(f"{name}: {'equal' if _same(here, other) else 'DIFFERENT'}")
+
+
+def nodes(folder: Path) -> None:
+    """Two nodes of Ray on this machine, one of them killed in mid-sweep."""
+    from ray.cluster_utils import Cluster
+
+    sweep = parse_config(TEXT, overrides=["training.steps=1000"])
+    here = _timed("local", lambda: run_sweep(sweep, folder / "local", "cpu"))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    doomed = cluster.add_node(num_cpus=1)
+    try:
+        timer = threading.Timer(20.0, lambda: cluster.remove_node(doomed, allow_graceful=False))
+        timer.start()
+        asked = Asked("ray", None, cluster.address)
+        there = _timed("two nodes, one killed", lambda: run_sweep(sweep, folder / "ray", "cpu", asked=asked))
+        timer.cancel()
+    finally:
+        cluster.shutdown()
+    committed = there.runs["run_id"].value_counts()
+    print(f"{len(there.runs)} of {len(here.runs)} runs, each {committed.max()} times; equal: {_same(here, there)}")
+
+
+def overhead(folder: Path) -> None:
+    """Milliseconds a stack beside its training, by engine: stacks that train nothing."""
+    sweep = parse_config(TEXT, overrides=["training.steps=0", "sweep.seeds=1"])
+    for name, asked in (("local", Asked()), ("ray", Asked("ray", 1))):
+        started = time.perf_counter()
+        results = run_sweep(sweep, folder / name, "cpu", asked=asked)
+        taken = time.perf_counter() - started - results.runs["seconds"].sum()
+        print(f"{name}: {1000 * taken / len(results.runs):.0f} ms a stack, starting included")
+
+
+def large(folder: Path) -> None:
+    """100,000 runs planned, committed, and read, without training any."""
+    sweep = parse_config(TINY)
+    runs = _timed("plan", lambda: plan(sweep))
+    store = Store(folder / sweep.name)
+    rows = [columns(run) for run in runs]
+    with store.writing():
+        description = {"config": dict(sweep.resolved), "made_by": {}}
+        _timed("write the plan", lambda: store.begin(description, rows))
+        _timed("commit", lambda: _commit_all(store, sweep))
+    _timed("finished", store.finished)
+    document = _timed("status", lambda: status_document(store.plan(), store.runs(), store.writers(), store.failed()))
+    print(f"{document['done']} done; {sum(1 for _ in folder.rglob('*'))} files and folders; {_gib():.2f} GiB at most")
+    _timed("read all tables", store.read)
+    print(f"{_gib():.2f} GiB at most")
+
+
+def _commit_all(store: Store, sweep: Sweep) -> None:
+    for stack in stacks(plan(sweep)):
+        for start in range(0, len(stack.runs), STACK):
+            store.commit(_frames([run.run_id for run in stack.runs[start : start + STACK]]), {})
+
+
+def _frames(ids: list[str]) -> dict[str, pd.DataFrame]:
+    runs = pd.DataFrame({"run_id": ids, "status": "done", "reason": "", "last_step": 2, "seconds": 0.1})
+    steps = pd.DataFrame({"run_id": np.repeat(ids, 3), "step": [0, 1, 2] * len(ids), "loss": 0.5})
+    layers = steps.drop(columns="loss").assign(layer=0, weight_drift=0.1)
+    return {"runs": runs, "steps": steps, "layers": layers}
+
+
+def _same(one: Results, other: Results) -> bool:
+    return all(getattr(one, table).equals(getattr(other, table)) for table in ("steps", "layers", "modes", "outputs"))
+
+
+def _timed(what: str, call: Callable[[], T]) -> T:
+    started = time.perf_counter()
+    result = call()
+    print(f"{what}: {time.perf_counter() - started:.1f} s", flush=True)
+    return result
+
+
+def _gib() -> float:
+    return getrusage(RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
