@@ -3,6 +3,9 @@
 python benchmarks/bench_workers.py equal | nodes | overhead | large
 """
 
+# Ray ships no annotations for its test clusters:
+# mypy: disable-error-code="no-untyped-call"
+
 import shutil
 import sys
 import tempfile

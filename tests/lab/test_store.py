@@ -98,7 +98,7 @@ def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("ntkrun.lab.store.pq.write_table", full)
+    monkeypatch.setattr("ntkrun.lab.parts.pq.write_table", full)
     sentence = r"cannot be written \(No space left on device\); finished runs are kept"
     with pytest.raises(UserError, match=sentence), store.writing():
         store.commit(frames_of("b"), {})
@@ -149,8 +149,8 @@ def test_a_run_that_was_put_there_twice_counts_once_and_rather_finished(tmp_path
     store = filled(tmp_path, ["a", "b"], ["b"])
     with store.writing():
         store.commit(frames_of("a", "b"), {})
-        store.commit_failed(pd.DataFrame({"run_id": ["a"], "status": "failed"}), "why")
-        store.commit_failed(pd.DataFrame({"run_id": ["c"], "status": "failed"}), "why")
+        store.commit_failed(frames_of("a")["runs"].assign(status="failed"), "why")
+        store.commit_failed(frames_of("c")["runs"].assign(status="failed"), "why")
     results = read_results(tmp_path)
     assert results.runs["status"].tolist() == ["done", "done"]
     assert results.steps["run_id"].tolist() == ["a", "a", "b", "b"]
