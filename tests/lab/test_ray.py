@@ -30,6 +30,7 @@ from ntkrun.lab.provenance import provenance
 
 # Found and not imported: what tames Ray has to be there before it is.
 pytestmark = [
+    pytest.mark.slow,  # Ray has time limits of its own, which a busy machine does not keep
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(find_spec("ray") is None, reason="needs ntkrun[ray]"),
 ]
