@@ -1,12 +1,13 @@
 """Many workers: equal tables whoever computed them, what a stack costs beside its numbers, and 100,000 runs on disk.
 
-python benchmarks/bench_workers.py equal | nodes | overhead | large
+python benchmarks/bench_workers.py equal | nodes | driver | overhead | large
 """
 
 # Ray ships no annotations for its test clusters:
 # mypy: disable-error-code="no-untyped-call"
 
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,9 +25,10 @@ from ntkrun.evidence.tables import status_document
 from ntkrun.lab.config import Sweep, parse_config
 from ntkrun.lab.engines.opening import Asked
 from ntkrun.lab.execute import run_shard, run_sweep
-from ntkrun.lab.plan import columns, plan, stacks
+from ntkrun.lab.plan import Stack, columns, plan, stacks
 from ntkrun.lab.shards import Shard
 from ntkrun.lab.store import Results, Store, read_results
+from ntkrun.lab.watch import Nobody
 
 TEXT = """\
 name: workers
@@ -35,6 +37,7 @@ data: {name: sphere, dimension: 3, samples: 16, test_samples: 4}
 training: {steps: 200}
 sweep: {grid: {network.width: [32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76]}, seeds: 4}
 """
+RAY = ["--engine", "ray", "--jobs", "2", "--no-plots", "-q"]
 TINY = """\
 name: large
 data: {name: sphere, dimension: 3, samples: 4, test_samples: 0}
@@ -49,7 +52,7 @@ def main(what: str) -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ntkrun-bench-"))
     try:
-        {"equal": equal, "nodes": nodes, "overhead": overhead, "large": large}[what](folder)
+        {"equal": equal, "nodes": nodes, "driver": driver, "overhead": overhead, "large": large}[what](folder)
     finally:
         shutil.rmtree(folder)
 
@@ -76,7 +79,7 @@ def nodes(folder: Path) -> None:
         timer = threading.Timer(20.0, lambda: cluster.remove_node(doomed, allow_graceful=False))
         timer.start()
         asked = Asked("ray", None, cluster.address)
-        there = _timed("two nodes, one killed", lambda: run_sweep(sweep, folder / "ray", "cpu", asked=asked))
+        there = _timed("two nodes, one killed", lambda: run_sweep(sweep, folder / "ray", "cpu", Says(), asked=asked))
         timer.cancel()
     finally:
         cluster.shutdown()
@@ -84,14 +87,45 @@ def nodes(folder: Path) -> None:
     print(f"{len(there.runs)} of {len(here.runs)} runs, each {committed.max()} times; equal: {_same(here, there)}")
 
 
+def driver(folder: Path) -> None:
+    """`ntkrun sweep --engine ray` killed when some stacks are committed, and the same command again."""
+    text = TEXT.replace("steps: 200", "steps: 1000")
+    (folder / "workers.yaml").write_text(text)
+    here = run_sweep(parse_config(text), folder / "local", "cpu")
+    code = f"from ntkrun.cli import main; import sys; sys.argv[1:] = {['sweep', 'workers.yaml', *RAY]}; main()"
+    command = [sys.executable, "-c", code]
+    killed = subprocess.Popen(command, cwd=folder)
+    while len(Store(folder / "results" / "workers").finished()) < 12:
+        time.sleep(0.5)
+    killed.kill()
+    killed.wait()
+    before = len(Store(folder / "results" / "workers").finished())
+    _timed(f"killed with {before} runs committed; again", lambda: subprocess.run(command, cwd=folder, check=True))
+    there = read_results(folder / "results" / "workers")
+    print(f"{len(there.runs)} of {len(here.runs)} runs; equal: {_same(here, there)}")
+
+
 def overhead(folder: Path) -> None:
-    """Milliseconds a stack beside its training, by engine: stacks that train nothing."""
-    sweep = parse_config(TEXT, overrides=["training.steps=0", "sweep.seeds=1"])
+    """Milliseconds a stack beside its training, by engine: 48 stacks that train nothing, less 12 such stacks."""
     for name, asked in (("local", Asked()), ("ray", Asked("ray", 1))):
-        started = time.perf_counter()
-        results = run_sweep(sweep, folder / name, "cpu", asked=asked)
-        taken = time.perf_counter() - started - results.runs["seconds"].sum()
-        print(f"{name}: {1000 * taken / len(results.runs):.0f} ms a stack, starting included")
+        few, many = (_beside(folder / name / str(seeds), seeds, asked) for seeds in (1, 4))
+        print(f"{name}: {1000 * (many - few) / 36:.0f} ms a stack, {few - (many - few) / 3:.1f} s to start and end")
+
+
+def _beside(folder: Path, kinds: int, asked: Asked) -> float:
+    """Seconds of 12 times so many stacks, without their training and probes."""
+    depths = list(range(2, 2 + kinds))
+    overrides = ["training.steps=0", "sweep.seeds=1", f"sweep.grid.network.depth={depths}"]
+    started = time.perf_counter()
+    results = run_sweep(parse_config(TEXT, overrides=overrides), folder, "cpu", asked=asked)
+    return float(time.perf_counter() - started - results.runs["seconds"].sum())
+
+
+class Says(Nobody):
+    """Prints what is noted of a stack, such as that it was lost."""
+
+    def note(self, stack: Stack, text: str) -> None:
+        print(f"width {stack.point.network.width}: {text[:100]}")
 
 
 def large(folder: Path) -> None:
