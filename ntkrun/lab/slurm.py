@@ -85,10 +85,6 @@ def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: flo
 # Make `ntkrun` available here: module load ..., source .venv/bin/activate.
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-{array.cpus}}}"
 
-{command} \\
-    --shard "$((SLURM_ARRAY_TASK_ID + 1))/{tasks}" &
-sweep=$!
-
 # ntkrun keeps what is finished when it is asked to stop; the task, queued again, goes on from there.
 stop() {{
     kill -TERM "$sweep"
@@ -97,5 +93,8 @@ stop() {{
 trap 'stop; scontrol requeue "$SLURM_JOB_ID"; exit 0' USR1 # time is nearly up
 trap 'stop; exit 130' TERM                                 # preempted, or cancelled
 
+{command} \\
+    --shard "$((SLURM_ARRAY_TASK_ID + 1))/{tasks}" &
+sweep=$!
 wait "$sweep"
 """

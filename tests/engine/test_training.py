@@ -94,6 +94,7 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
             "off_diagonal": (kernel * (1 - torch.eye(outputs))).norm() / kernel.norm() if outputs > 1 else np.nan,
         }
         flows = {f"{test}{flow}_{what}" for test in ("", "test_") for flow in FLOWS for what in ("gap", "loss")}
+        flows |= {"linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"}
         dear = {"growth", "descent_residual", "test_descent_residual"}  # test_detail.py has those
         assert set(expected) | {"position"} | flows | dear == set(rows)  # test_flows.py has the flows
         for name, value in expected.items():

@@ -7,7 +7,7 @@ import pytest
 
 from ntkrun.lab import store as stores
 from ntkrun.lab.store import Results, Store, read_results
-from tests.lab.test_store import DESCRIPTION, _frames, _plan
+from tests.lab.store_of import DESCRIPTION, frames_of, plan_of
 
 IDS = [f"run{k}" for k in range(10)]
 
@@ -20,14 +20,14 @@ def _four_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 def _begun(root: Path) -> Store:
     store = Store(root)
     with store.writing():
-        store.begin(DESCRIPTION, _plan(*IDS))
+        store.begin(DESCRIPTION, plan_of(*IDS))
     return store
 
 
 def _commit(store: Store, *ids: str) -> None:
     with store.writing():
         for run_id in ids:
-            store.commit(_frames(run_id), {})
+            store.commit(frames_of(run_id), {})
 
 
 def _names(root: Path) -> list[str]:

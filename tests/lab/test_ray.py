@@ -2,17 +2,18 @@
 and nothing left behind. One Ray serves all tests of this module."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-pytest.importorskip("ray", reason="needs ntkrun[ray]")
 
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.errors import UserError
@@ -27,7 +28,12 @@ from ntkrun.lab.plan import Stack, plan, stacks
 from ntkrun.lab.points import data_of, network
 from ntkrun.lab.provenance import provenance
 
-pytestmark = pytest.mark.xdist_group("ray")
+# Found and not imported: what tames Ray has to be there before it is.
+pytestmark = [
+    pytest.mark.slow,  # Ray has time limits of its own, which a busy machine does not keep
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs ntkrun[ray]"),
+]
 CPU = torch.device("cpu")
 TEXT = """\
 name: rays
@@ -65,41 +71,45 @@ def test_stacks_give_bitwise_what_they_give_here(workers: Workers) -> None:
 
 
 def test_a_stack_that_fails_there_fails_as_it_does_here(workers: Workers) -> None:
-    (stack,) = _stacks("sweep={grid: {network.width: [8]}, seeds: 1}", "training.step_size=1.0")
-    broken = stack.point.model_copy(update={"data": stack.point.data.model_copy(update={"samples": -1})})
-    ((_, outcome),) = Ray(workers, False, lambda: False).run(deque([Stack(broken, stack.runs)]))
-    assert isinstance(outcome, Failed)
-    assert "Traceback" in outcome.log
-
-
-def _exit() -> None:
-    os._exit(9)
+    (stack,) = _stacks("sweep={grid: {network.width: [8]}, seeds: 1}")
+    broken = Stack(stack.point, (replace(stack.runs[0], seed=-1),))
+    ((_, there),) = Ray(workers, False, lambda: False).run(deque([broken]))
+    here = attempt(broken, CPU, provenance(CPU))
+    assert isinstance(there, Failed)
+    assert isinstance(here, Failed)
+    assert (there.reason, there.last_step) == (here.reason, here.last_step)
+    assert "Traceback" in there.log
 
 
 def test_a_worker_that_dies_is_told_with_where_the_logs_are(workers: Workers) -> None:
-    outcome = Ray(workers, False, lambda: False)._outcome(task(_exit, 1, 0, 0).remote())
+    outcome = Ray(workers, False, lambda: False)._outcome(task(lambda: os._exit(9), 1, 0, 0).remote())
     assert isinstance(outcome, Lost)
     assert "its worker is gone" in outcome.reason
     assert str(workers.logs) in outcome.log
     assert workers.logs.is_dir()
 
 
-def _wait(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
-
-
 def test_an_interrupt_leaves_nothing_running(workers: Workers) -> None:
+    def wait(seconds: float) -> None:
+        import time
+
+        time.sleep(seconds)
+
     waiting = deque([60.0, 60.0, 60.0])
     with (
         pytest.raises(KeyboardInterrupt),
-        closing(in_flight(waiting, task(_wait, 1, 0, 0).remote, 2, lambda: True)) as e,
+        closing(in_flight(waiting, lambda s: task(wait, 1, 0, 0).remote(s), 2, lambda: True)) as ended,
     ):
-        next(e)
+        next(ended)
     assert len(waiting) == 1  # never started
-    ray = imported()
-    ray.get(task(_wait, 1, 0, 0).remote(0.0), timeout=30)  # the workers are free, or made anew
+    imported().get(task(wait, 1, 0, 0).remote(0.0), timeout=50)  # the workers are free, or made anew
+
+
+def test_ray_that_was_imported_untamed_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", sys)  # whatever it is, it was there before
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    with pytest.raises(UserError, match="Ray was imported before"), connected(None, 1, "cpu"):
+        pass
 
 
 def test_no_socket_listens_beyond_this_machine(workers: Workers) -> None:

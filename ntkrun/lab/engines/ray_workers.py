@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -65,6 +66,9 @@ def connected(address: str | None, jobs: int | None, device: str) -> Iterator[Wo
 
 @contextlib.contextmanager
 def _machine(jobs: int | None, device: str) -> Iterator[None]:
+    if "ray" in sys.modules and not LOCAL_ONLY.items() <= os.environ.items():
+        said = " ".join(f"{name}={value}" for name, value in LOCAL_ONLY.items())
+        raise UserError(f"Ray was imported before ntkrun could keep its sockets to this machine; set {said} first")
     os.environ.update(LOCAL_ONLY)
     cpus, gpus = max(jobs or 1, torch.get_num_threads()), 0 if device == "cpu" else torch.cuda.device_count()
     folder = tempfile.mkdtemp(prefix="ntkrun-", dir=SOCKETS)
