@@ -46,7 +46,7 @@ def changed(tree: Any, draw: random.Random) -> Any:
 
 def _other(value: Any, draw: random.Random) -> Any:
     if isinstance(value, int | float) and draw.random() < 0.3:
-        return draw.choice([-value, value * 10, value / 3, value + 1, str(value), [value]])
+        return draw.choice([-value, value * 10, value // 3, value + 1, str(value), [value]])
     return draw.choice(ODD)
 
 
