@@ -77,10 +77,10 @@ def of_stores(room: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
     def example(draw: random.Random) -> None:
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(room / "small", root)
-        for _ in range(draw.choice([1, 1, 2])):
-            stores.accident(root, draw, room / "outside")
+        for number in range(draw.choice([1, 1, 2])):
+            stores.accident(root, draw, room / "outside", again=number > 0)
         with jailed(root):
-            for name in ("status", "claims"):
+            for name in ("status", draw.choice(["claims", "status"])):
                 command(name, str(root))
             command("doctor", str(root), *(["--fix"] if draw.random() < 0.5 else []))
             if draw.random() < 0.05:

@@ -57,7 +57,7 @@ from ntkrun.lab.parts import (
 from ntkrun.lab.results import Results as Results
 from ntkrun.lab.results import description_of, kept_kernels, kernel_file
 from ntkrun.lab.stored import read_noted, read_table
-from ntkrun.lab.tables import TABLES, in_order, plan_frame
+from ntkrun.lab.tables import TABLES, equal, in_order, plan_frame
 from ntkrun.lab.yaml_reader import dump
 from ntkrun.parquet import LARGEST_FILE
 from ntkrun.reading import Unreadable, read_bytes
@@ -261,7 +261,8 @@ class Store:
         if found is None:
             return "torn, or out of date with the stacks"
         made = self._assemble(folders, TABLES)
-        return "" if all(found[table].equals(made[table]) for table in TABLES) else "other numbers than the stacks hold"
+        same = all(equal(found[table], made[table]) for table in TABLES)
+        return "" if same else "other numbers than the stacks hold"
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         return kept_kernels(self.root, run_id)

@@ -21,8 +21,8 @@ from ntkrun.parquet import LARGEST_FILE
 from ntkrun.printable import printable
 from ntkrun.reading import Unreadable, read_bytes, read_text
 
-ID, WHOLE, NUMBER, TEXT, ANY = "an id", "a whole number", "a number", "text", "a value"
-_TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), TEXT: pa.large_string()}
+ID, WHOLE, NUMBER, FLAG, TEXT, ANY = "an id", "a whole number", "a number", "true or false", "text", "a value"
+_TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), FLAG: pa.bool_(), TEXT: pa.large_string()}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # part of a file's name: no separator, no parent directory
 STATUSES = ("done", "diverged", "failed")
 MOST_LAYERS = 1000  # as sections.Depth, which imports torch
@@ -53,8 +53,8 @@ _RUNS = {
     "seconds": NUMBER,
 }
 _STEP = {"run_id": ID, "step": WHOLE}
-# The columns that each kind of file must have, by kind; `stack` is a stack's part of the runs table. Other columns of a
-# table of numbers are numbers.
+# The columns that each kind of file must have, by kind; `stack` is a stack's part of the runs table. Other columns of
+# _OF_NUMBERS are numbers, so that the stacks' can be joined.
 COLUMNS: dict[str, dict[str, str]] = {
     "plan": {"run_id": ID, **_CONFIG},
     "stack": {"run_id": ID, **_RUNS},
@@ -64,7 +64,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "modes": {**_STEP, "mode": WHOLE},
     "outputs": {**_STEP, "part": TEXT, "input": WHOLE, "output": WHOLE},
 }
-_OF_NUMBERS = ("steps", "layers", "modes", "outputs")
+_LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit": TEXT}  # of stacks; some lack them
+_OF_NUMBERS = ("stack", "steps", "layers", "modes", "outputs")
 
 
 class _Wrong(Exception):
@@ -146,7 +147,8 @@ def _frame(table: pa.Table, wanted: Mapping[str, str], others: str) -> pd.DataFr
     for name in wanted:
         if name not in table.column_names:
             raise _Wrong(f"column {name} is missing, or of another kind than {wanted[name]}")
-    columns = {name: _column(table[name], name, wanted.get(name, others)) for name in table.column_names}
+    kinds = {**_LATER, **wanted}
+    columns = {name: _column(table[name], name, kinds.get(name, others)) for name in table.column_names}
     return pa.table(columns).to_pandas()
 
 
@@ -168,8 +170,9 @@ def _cast(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
     found = values.type
     if kind == ANY or (kind == NUMBER and pa.types.is_integer(found)):
         return values
-    kindred = {ID: _is_text, TEXT: _is_text, WHOLE: pa.types.is_integer, NUMBER: pa.types.is_floating}[kind]
-    if not kindred(found) and values.null_count < len(values):
+    whole, floating, truth = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean
+    kindred = {ID: _is_text, TEXT: _is_text, WHOLE: whole, NUMBER: floating, FLAG: truth}
+    if not kindred[kind](found) and values.null_count < len(values):
         raise pa.ArrowTypeError
     return values.cast(_TYPES[kind])
 

@@ -99,6 +99,15 @@ def concatenated(parts: Sequence[pd.DataFrame | None], table: str) -> pd.DataFra
     return completed(pd.concat(filled or present, ignore_index=True), table)
 
 
+def equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two tables hold the same values, gaps at the same places among them; a file may hold them as other
+    types."""
+    if list(one) != list(other) or len(one) != len(other):
+        return False
+    pairs = [(one[name], other[name]) for name in one]
+    return all(bool(((a == b) | (a.isna() & b.isna())).all()) for a, b in pairs)
+
+
 def in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
     """The rows of planned runs, in the plan's order; within a run they are in order already."""
     rank = frame["run_id"].map(order)

@@ -9,13 +9,22 @@ from ntkrun.lab.doctor.findings import Finding
 from ntkrun.lab.files import flush, inside
 from ntkrun.lab.store import Store
 
+ROUNDS = 3  # what is put right may show what lay beneath: tables of torn stacks, kernels of stacks moved aside
+
 
 def repair(root: Path, found: Sequence[Finding]) -> list[Finding]:
     """Put right what can be, and return what is left. Raises StoreBusy while a process writes there; a directory with
     nothing to put right is not touched."""
-    ours = [finding for finding in found if finding.cure not in ("yours", "note")]
-    if not ours:
-        return list(found)
+    for _ in range(ROUNDS):
+        ours = [finding for finding in found if finding.cure not in ("yours", "note")]
+        if not ours:
+            break
+        _round(root, ours)
+        found = examine(root)
+    return list(found)
+
+
+def _round(root: Path, ours: Sequence[Finding]) -> None:
     store = Store(root)
     with store.writing():
         for finding in ours:
@@ -25,8 +34,6 @@ def repair(root: Path, found: Sequence[Finding]) -> list[Finding]:
                 _aside(root, finding.where)
         if any(finding.cure == "tables" for finding in ours):
             store.write_tables(anew=True)
-    left = examine(root)
-    return left if not any(finding.cure == "tables" for finding in left) else repair(root, left)
 
 
 def _remove(path: Path) -> None:
