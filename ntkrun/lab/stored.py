@@ -172,7 +172,9 @@ def _cast(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         return values
     whole, floating, truth = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean
     kindred = {ID: _is_text, TEXT: _is_text, WHOLE: whole, NUMBER: floating, FLAG: truth}
-    if not kindred[kind](found) and values.null_count < len(values):
+    if values.null_count == len(values):
+        kind = NUMBER if kind == FLAG else kind  # gaps alone are nan, as in the tables of stacks that lack a column
+    elif not kindred[kind](found):
         raise pa.ArrowTypeError
     return values.cast(_TYPES[kind])
 

@@ -14,7 +14,9 @@ from typing import Any
 from ntkrun.cli import main
 
 CODES = {0, 1, 2, 3, 4, 5}  # docs/interface: 130 is for interrupts
-CPU_SECONDS, REAL_SECONDS = 20, 300  # a hang; the second is for waiting on a pipe, on a machine that may be busy
+# A hang: six times what drawing every figure takes, the longest that a whole store asks for; the second is for waiting
+# on a pipe, on a machine that may be busy.
+CPU_SECONDS, REAL_SECONDS = 60, 600
 
 
 class Hang(BaseException):
