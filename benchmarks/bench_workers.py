@@ -24,11 +24,11 @@ import torch
 from ntkrun.evidence.tables import status_document
 from ntkrun.lab.config import Sweep, parse_config
 from ntkrun.lab.engines.opening import Asked
-from ntkrun.lab.execute import run_shard, run_sweep
+from ntkrun.lab.execute import How, run_shard, run_sweep
 from ntkrun.lab.plan import Stack, columns, plan, stacks
 from ntkrun.lab.shards import Shard
 from ntkrun.lab.store import Results, Store, read_results
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
 TEXT = """\
 name: workers
@@ -62,7 +62,8 @@ def equal(folder: Path) -> None:
     sweep = parse_config(TEXT)
     here = _timed("local", lambda: run_sweep(sweep, folder / "local", "cpu"))
     there = _timed("--jobs 4", lambda: run_sweep(sweep, folder / "ray", "cpu", asked=Asked("ray", 4)))
-    _timed("--shard 1..4/4", lambda: [run_shard(Shard(k, 4), sweep, folder / "shards", "cpu") for k in range(1, 5)])
+    shards = [Shard(number, 4) for number in range(1, 5)]
+    _timed("--shard 1..4/4", lambda: [run_shard(k, sweep, folder / "shards", How("cpu"), Watch()) for k in shards])
     for name, other in (("--jobs 4", there), ("shards", read_results(folder / "shards" / sweep.name))):
         print(f"{name}: {'equal' if _same(here, other) else 'DIFFERENT'}")
 
@@ -121,7 +122,7 @@ def _beside(folder: Path, kinds: int, asked: Asked) -> float:
     return float(time.perf_counter() - started - results.runs["seconds"].sum())
 
 
-class Says(Nobody):
+class Says(Watch):
     """Prints what is noted of a stack, such as that it was lost."""
 
     def note(self, stack: Stack, text: str) -> None:

@@ -20,15 +20,14 @@ from ntkrun.lab.execute import Outlook
 from ntkrun.lab.plan import Stack, columns
 from ntkrun.lab.points import network, step_size
 from ntkrun.lab.sections import Point
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
 REFRESH = 1.0  # seconds between two looks at a running stack, and two drawings of the bar: some 200 bytes each
 TRUST = 20.0
 
 
-class SweepProgress:
-    """Follows a sweep: a live bar on a terminal that can move its cursor, a plain line a stack elsewhere. Implements
-    watch.Watch."""
+class SweepProgress(Watch):
+    """Follows a sweep: a live bar on a terminal that can move its cursor, a plain line a stack elsewhere."""
 
     def __init__(self, console: Console, device: torch.device):
         self.console, self.device = console, device
@@ -121,7 +120,7 @@ class SweepProgress:
         return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
 
 
-class Failures(Nobody):
+class Failures(Watch):
     """Says nothing but what failed."""
 
     def __init__(self, console: Console):

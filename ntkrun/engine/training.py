@@ -121,9 +121,7 @@ def train(
         clock.lap("forward")
         deltas = output_gradients(seen.layers) if probe and runs.positions else None
         clock.lap("backward")
-        descent = runs.descent
-        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, runs.distances)
-        yield State(step, runs.positions, departed, checked, runs.params, descent.start, descent.velocity, *passes)
+        yield runs.state(step, departed, checked, seen, deltas)
         if not runs.positions:
             return
         if step < steps:
@@ -166,6 +164,13 @@ class _Runs:
         nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
         rows = torch.arange(stack, device=nowhere.device)
         return cls(list(range(stack)), rows, params, descent, readout, nowhere)
+
+    def state(
+        self, step: int, departed: list[Departure], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
+    ) -> State:
+        start, velocity = self.descent.start, self.descent.velocity
+        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, self.distances)
+        return State(step, self.positions, departed, checked, self.params, start, velocity, *passes)
 
     def departures(self, step: int) -> list[Departure]:
         """Which runs have diverged by `step`, since which step, and how: one transfer for all losses not looked at."""

@@ -9,7 +9,7 @@ from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.devices import resolve_device
-from ntkrun.lab.engines.opening import Asked, opened
+from ntkrun.lab.engines.opening import HERE, Asked, opened
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
@@ -17,7 +17,7 @@ from ntkrun.lab.profile import Profile
 from ntkrun.lab.shards import WHOLE_SWEEP, Shard, finer, runs_of
 from ntkrun.lab.store import Results, Store
 from ntkrun.lab.tasks import notes_on
-from ntkrun.lab.watch import Nobody, Watch
+from ntkrun.lab.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,20 @@ class Outlook:
         }
 
 
+@dataclass(frozen=True)
+class How:
+    """How missing runs are run: on which `device`, with `memory` GiB for a stack (None: three quarters of what is
+    free), `profile` told where the time went, those that failed before again or not, to the first that fails or to the
+    end, on the engine that was `asked` for."""
+
+    device: str = "auto"
+    memory: float | None = None
+    profile: Profile | None = None
+    retry_failed: bool = False
+    fail_fast: bool = False
+    asked: Asked = HERE
+
+
 def run_sweep(
     sweep: Sweep,
     results: str | Path = "results",
@@ -61,44 +75,34 @@ def run_sweep(
     engine that is not there, a directory that cannot be written or is in use, data that cannot be had, and a network
     that is known not to fit.
     """
-    run_shard(WHOLE_SWEEP, sweep, results, device, watch, memory, profile, retry_failed, fail_fast, asked)
+    how = How(device, memory, profile, retry_failed, fail_fast, asked or HERE)
+    run_shard(WHOLE_SWEEP, sweep, results, how, watch or Watch())
     return Store(Path(results) / sweep.name).read()
 
 
-def run_shard(
-    shard: Shard,
-    sweep: Sweep,
-    results: str | Path = "results",
-    device: str = "auto",
-    watch: Watch | None = None,
-    memory: float | None = None,
-    profile: Profile | None = None,
-    retry_failed: bool = False,
-    fail_fast: bool = False,
-    asked: Asked | None = None,
-) -> int:
+def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: How, watch: Watch) -> int:
     """The same for a shard of the sweep, while others may be at other shards. Returns how many runs of the sweep are
     still to come; the tables are written once none is."""
-    watch, store, runs = watch or Nobody(), Store(Path(results) / sweep.name), plan(sweep)
-    mine, interrupts = runs_of(shard, runs), Interrupts()
-    with opened(asked or Asked(), device, store.root / "checkpoints", watch, interrupts, profile is not None) as on:
-        budget = bytes_for(on.memory if memory is None else memory, on.device)
+    store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
+    mine, kept = runs_of(shard, runs), store.root / "checkpoints"
+    with opened(how.asked, how.device, kept, watch, interrupts, how.profile is not None) as on:
+        budget = bytes_for(on.memory if how.memory is None else how.memory, on.device)
 
         def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-            missing = list(_missing(mine, finished, () if retry_failed else failed))
+            missing = list(_missing(mine, finished, () if how.retry_failed else failed))
             stacks = on.checkpoints.stacked(missing, budget)
             return finer(stacks, on.workers) if on.workers > 1 else stacks
 
         stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
         with store.writing(shard):
-            if retry_failed:
+            if how.retry_failed:
                 store.forget_failed({run.run_id for run in mine})
             finished, failed = store.finished(), store.failed()
             missing = stacked(finished, failed)
             store.begin(_description(sweep, runs, on.made_by), [columns(run) for run in runs])
             over, without_end = (sum(run.run_id in ended for run in mine) for ended in (finished, failed))
             watch.begins(missing, over, without_end, on.workers)
-            loop = Loop(store, watch, profile, on.made_by, budget, fail_fast, interrupts)
+            loop = Loop(store, watch, how.profile, on.made_by, budget, how.fail_fast, interrupts)
             to_come = loop.to_the_tables(on.engine, missing, lambda: _write_tables(store, shard, runs))
             on.checkpoints.remove_stale(store.finished())
     return to_come

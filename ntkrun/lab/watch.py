@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.training import State
@@ -10,20 +9,8 @@ from ntkrun.lab.engines import Done
 from ntkrun.lab.plan import Stack
 
 
-class Watch(Protocol):
-    """Who follows a sweep as it goes: a progress bar, or nobody."""
-
-    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
-    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
-    def committed(self, stack: Stack, done: Done) -> None: ...
-    def note(self, stack: Stack, text: str) -> None: ...
-    def halved(self, stack: Stack, why: str) -> None: ...
-    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None: ...
-    def close(self) -> None: ...
-
-
-class Nobody:
-    """Watches nothing."""
+class Watch:
+    """Is told of each event and does nothing; a progress bar does what it shows."""
 
     def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...

@@ -5,17 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from tests.lab.store_of import SETTINGS
+
 STEPS = (0, 1, 10, 100)
-CONFIG = {
-    "network.depth": 2,
-    "network.activation": "relu",
-    "network.beta": 0.1,
-    "network.weight_scale": 1.0,
-    "data.name": "digits",
-    "data.samples": 4,
-    "training.steps": 100,
-    "training.dtype": "float32",
-}
+CONFIG = SETTINGS | {"training.steps": 100}
 
 
 def tables(

@@ -13,7 +13,7 @@ from experiments import framework, runner
 from experiments.drawing import canvas, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.errors import UserError
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
 CONFIG = """\
 name: tiny
@@ -60,7 +60,7 @@ def _write(folder: Path, claim: str = "frozen-kernel", step: str = "") -> None:
     (folder / "tiny.yaml").write_text(CONFIG.format(claim=claim, step=step))
 
 
-class _Counting(Nobody):
+class _Counting(Watch):
     def __init__(self) -> None:
         self.ran = 0
 
@@ -146,7 +146,7 @@ def test_the_worst_code_wins() -> None:
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path) -> None:
-    class Interrupting(Nobody):
+    class Interrupting(Watch):
         def committed(self, stack: object, result: object) -> None:
             raise KeyboardInterrupt
 

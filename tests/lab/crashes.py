@@ -38,7 +38,7 @@ from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.store import read_results
 from ntkrun.lab.tables import TABLES
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
 FORK = multiprocessing.get_context("fork")
 SWEEP = """\
@@ -54,7 +54,7 @@ HURRY = 0.5  # so that a sweep is killed several times before it is complete
 WAYS = ("ENOSPC", "EIO", "full", "before", "after")
 
 
-class _Telling(Nobody):
+class _Telling(Watch):
     """Says which stacks are committed."""
 
     def __init__(self, told: Connection):

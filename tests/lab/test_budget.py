@@ -20,7 +20,7 @@ from ntkrun.lab.plan import Stack, plan
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.store import Results
 from ntkrun.lab.tasks import task_of
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
 CPU = torch.device("cpu")
 TEXT = """\
@@ -42,7 +42,7 @@ def _gib(runs: int, *overrides: str) -> float:
     return Footprint(task_of(plan(_sweep(*overrides))[-1].point)).bytes(runs) / GIB
 
 
-class _Watching(Nobody):
+class _Watching(Watch):
     def __init__(self) -> None:
         self.ran: list[tuple[object, list[int]]] = []
         self.too_large: list[int] = []

@@ -22,7 +22,7 @@ from ntkrun.lab.plan import Stack, plan, stacks
 from ntkrun.lab.store import Results
 from ntkrun.lab.tables import TABLES
 from ntkrun.lab.tasks import task_of
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
 TEXT = """\
 name: tiny
@@ -39,7 +39,7 @@ def _sweep(*overrides: str) -> Sweep:
     return parse_config(TEXT, overrides=overrides)
 
 
-class _Watching(Nobody):
+class _Watching(Watch):
     """Remembers the states that passed and the notes; interrupts at the `last` step of networks of width 8."""
 
     def __init__(self, last: int | None = None) -> None:

@@ -31,9 +31,9 @@ import torch
 from ntkrun.lab import checkpoints
 from ntkrun.lab.config import load_config
 from ntkrun.lab.execute import run_sweep
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 
-class Told(Nobody):
+class Told(Watch):
     def note(self, stack, text):
         print(text, flush=True)
 

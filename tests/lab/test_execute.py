@@ -19,7 +19,7 @@ from ntkrun.lab.devices import resolve_device
 from ntkrun.lab.execute import outlook, run_sweep
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.store import Results
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 from ntkrun.theory.losses import LOSSES
 
 TEXT = """\
@@ -36,7 +36,7 @@ def _sweep(*overrides: str) -> Sweep:
     return parse_config(TEXT, overrides=overrides)
 
 
-class _Counting(Nobody):
+class _Counting(Watch):
     """Remembers which stacks were run, as (width, seeds)."""
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ def test_equal_sweeps_give_bitwise_equal_tables(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_keeps_finished_stacks(tmp_path: Path) -> None:
-    class Interrupting(Nobody):
+    class Interrupting(Watch):
         def state(self, stack: Stack, state: object, measurement: object) -> None:
             if stack.point.network.width == 8:
                 raise KeyboardInterrupt

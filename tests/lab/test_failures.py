@@ -21,7 +21,7 @@ from ntkrun.lab.config import Sweep, parse_config
 from ntkrun.lab.execute import outlook, run_sweep
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.store import Results, Store, read_results
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 from tests.command import CONFIG, ENVIRONMENT
 
 TEXT = """\
@@ -40,7 +40,7 @@ def _sweep() -> Sweep:
     return parse_config(TEXT)
 
 
-class _Watching(Nobody):
+class _Watching(Watch):
     def __init__(self) -> None:
         self.ran: list[tuple[object, list[int]]] = []
         self.attempted: list[int] = []

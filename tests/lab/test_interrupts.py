@@ -14,7 +14,7 @@ from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.store import Store, read_results
-from ntkrun.lab.watch import Nobody
+from ntkrun.lab.watch import Watch
 from tests.lab.test_execute import _sweep
 
 
@@ -96,7 +96,7 @@ def test_a_commit_that_is_under_way_is_completed(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-class _Interrupting(Nobody):
+class _Interrupting(Watch):
     """Once, as the second stack is at its second step; remembers what it saw."""
 
     def __init__(self) -> None:

@@ -38,6 +38,9 @@ class Asked:
             raise UserError(f"--ray-address {self.ray_address}: needs --engine ray")
 
 
+HERE = Asked()
+
+
 @dataclass(frozen=True)
 class Opened:
     """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take

@@ -1,0 +1,209 @@
+"""The commands that train networks: `ntkrun sweep` and `ntkrun reproduce`."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntkrun.closing import closed, draw, shard_closed
+from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
+from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
+from ntkrun.errors import UserError
+from ntkrun.listing import experiments
+from ntkrun.saying import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ntkrun.lab.config import Sweep
+    from ntkrun.lab.execute import How
+    from ntkrun.lab.shards import Shard
+    from ntkrun.lab.watch import Watch
+
+UNFINISHED = 1  # exit code when some runs failed or diverged
+
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB",
+        help="What a stack of networks may take; three quarters of what is free if not given",
+        show_default=False,
+    ),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before")]
+Experiments = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="`ntkrun list experiments`; none: all of them")
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="smoke|laptop|paper",
+        help="How large, and how long",
+        autocompletion=one_of("smoke", "laptop", "paper"),
+    ),
+]
+
+
+def sweep(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    results: Annotated[Path, typer.Option(help="Where results go, in a folder of the sweep's name")] = Path("results"),
+    device: Device = "auto",
+    memory: Memory = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went")] = False,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first run that fails")] = False,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
+    engine: Engine = "local",
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+    shard: ShardNumber = "1/1",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run what is missing of a sweep, store it, draw it, and print what came out.
+
+    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished. A run that fails is
+    recorded with why, and the others go on; exit code 1.
+
+    Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
+    """
+    from ntkrun.lab.config import load_config
+    from ntkrun.lab.engines.opening import Asked
+    from ntkrun.lab.execute import How
+    from ntkrun.lab.profile import Profile
+    from ntkrun.lab.shards import shard_named
+
+    the_sweep, part, asked = load_config(config, overrides or []), shard_named(shard), Asked(engine, jobs, ray_address)
+    how = How(device, memory, Profile() if profile else None, retry_failed, fail_fast, asked)
+    if dry_run:
+        _say_what_would_run(the_sweep, part, results, how, json)
+        return
+    watch = _watch(the_sweep, "auto" if ray_address else device, quiet)
+    with _interruptible(results / the_sweep.name):
+        document, tables, as_expected = _swept(the_sweep, part, results, how, watch, not no_plots)
+    if json:
+        print_json(document)
+    elif not quiet:
+        print_table(*tables)
+        say(f"results in {results / the_sweep.name}")
+    if not as_expected:
+        raise typer.Exit(UNFINISHED)
+
+
+def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool) -> None:
+    from ntkrun.lab.execute import outlook
+    from ntkrun.terminal import plan_lines
+
+    ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part)
+    print_json(ahead.as_json()) if json else say("\n".join(plan_lines(ahead)))
+
+
+def _watch(the_sweep: "Sweep", device: str, quiet: bool) -> "Watch":
+    """Who tells of the sweep as it goes: of failures alone, or of all; then what the data have to say comes first."""
+    from rich.console import Console
+
+    from ntkrun.lab.devices import resolve_device
+    from ntkrun.lab.plan import plan
+    from ntkrun.lab.tasks import notes_on
+    from ntkrun.terminal import Failures, SweepProgress
+
+    where, console = resolve_device(device), Console(stderr=True, highlight=False)
+    if quiet:
+        return Failures(console)
+    for note in notes_on(plan(the_sweep)):
+        say(f"note: {note}", error=True)
+    return SweepProgress(console, where)
+
+
+def _swept(
+    the_sweep: "Sweep", part: "Shard", results: Path, how: "How", watch: "Watch", draws: bool
+) -> tuple[dict[str, Any], list[Any], bool]:
+    """The sweep, or the part of it, run, drawn and judged: what there is to say of it, for machines and for people, and
+    whether its runs ended as its config expects."""
+    from ntkrun.lab.execute import run_shard
+    from ntkrun.lab.shards import WHOLE_SWEEP
+    from ntkrun.lab.store import Store
+
+    try:
+        to_come = run_shard(part, the_sweep, results, how, watch)
+    finally:
+        watch.close()
+    store = Store(results / the_sweep.name)
+    if to_come and part != WHOLE_SWEEP:
+        return shard_closed(store, the_sweep, part, to_come)
+    found = store.read()
+    if draws and not found.figures_are_current():
+        draw(found)
+    return closed(found, how.profile)
+
+
+def reproduce(
+    names: Experiments = None,
+    preset: Preset = "laptop",
+    results: Annotated[Path, typer.Option(help="Where results go; smoke and paper into folders within")] = Path(
+        "results"
+    ),
+    device: Device = "auto",
+    retry_failed: RetryFailed = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the experiments: each claim with its verdict, the papers' figures with their numbers beside ours.
+
+    Running it again resumes; sweeps that experiments share run once. Exits by the verdicts, as claims does; in the
+    smoke preset, which is too small to settle every claim, inconclusive is reported and exits 0.
+
+    Example: ntkrun reproduce jacot-1 --preset smoke
+    """
+    from rich.console import Console
+
+    chosen, presets = experiments("table").chosen(names or []), experiments("framework").PRESETS
+    if preset not in presets:
+        raise UserError(f"--preset {preset}: choose {', '.join(presets)}")
+    runner = experiments("runner")
+    root = runner.root_of(results, preset)
+    console = Console(stderr=True, highlight=False, quiet=quiet)
+    tell = partial(console.print, soft_wrap=True, markup=False)
+    expected = runner.ahead(chosen, preset, root, device, retry_failed)
+    tell("\n".join(runner.lines(expected)))
+    if dry_run:
+        if json:
+            print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
+        return
+    runner.check(expected)
+    with _interruptible(root):
+        documents, code = runner.reproduce(chosen, preset, root, device, _bars(console, device), tell, retry_failed)
+    if json:
+        print_json({"preset": preset, "experiments": documents})
+    raise typer.Exit(code)
+
+
+def _bars(console: "Console", device: str) -> Callable[[], "Watch"]:
+    """Makes a progress bar for each sweep."""
+    from ntkrun.lab.devices import resolve_device
+    from ntkrun.terminal import SweepProgress
+
+    return partial(SweepProgress, console, resolve_device(device))
+
+
+@contextmanager
+def _interruptible(kept: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what runs within, with a sentence that says where the finished runs are."""
+
+    def stop(*_: object) -> None:
+        # Not by way of SIGINT, which a shell's background jobs ignore.
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; finished runs are kept in {kept}. The same command goes on.", error=True)
+        raise
