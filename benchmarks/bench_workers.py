@@ -1,12 +1,16 @@
 """Many workers: equal tables whoever computed them, what a stack costs beside its numbers, and 100,000 runs on disk.
 
-python benchmarks/bench_workers.py equal | nodes | driver | overhead | large
+python benchmarks/bench_workers.py equal | nodes | driver | workers | overhead | large
 """
 
 # Ray ships no annotations for its test clusters:
 # mypy: disable-error-code="no-untyped-call"
 
+import contextlib
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,6 +49,7 @@ training: {steps: 2}
 sweep: {grid: {network.width: [4, 8], network.depth: [2, 3, 4, 5, 6]}, seeds: 10000}
 """
 T = TypeVar("T")
+KILLS = 40
 STACK = 10  # runs of a stack of the large sweep, so that there are 10,000 of them
 
 
@@ -52,7 +57,7 @@ def main(what: str) -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ntkrun-bench-"))
     try:
-        {"equal": equal, "nodes": nodes, "driver": driver, "overhead": overhead, "large": large}[what](folder)
+        {f.__name__: f for f in (equal, nodes, driver, workers, overhead, large)}[what](folder)
     finally:
         shutil.rmtree(folder)
 
@@ -106,6 +111,46 @@ def driver(folder: Path) -> None:
     print(f"{len(there.runs)} of {len(here.runs)} runs; equal: {_same(here, there)}")
 
 
+def workers(folder: Path) -> None:
+    """Workers of `--jobs 2` killed at random moments, KILLS of them, in as many sweeps as that takes."""
+    sweep, draw, told = parse_config(TEXT, overrides=["training.steps=1000"]), random.Random(0), Says()
+    here, killed, sweeps, over = run_sweep(sweep, folder / "local", "cpu"), 0, 0, threading.Event()
+
+    def kill() -> None:
+        nonlocal killed
+        while killed < KILLS and not over.wait(draw.uniform(0.5, 3.0)):
+            busy = _busy_workers()
+            if busy:
+                os.kill(draw.choice(busy), signal.SIGKILL)
+                killed += 1
+
+    reaper = threading.Thread(target=kill)
+    reaper.start()
+    try:
+        while killed < KILLS:
+            place, failed = folder / str(sweeps), True
+            while failed:  # a stack that was killed three times has failed
+                there = run_sweep(sweep, place, "cpu", told, retry_failed=True, asked=Asked("ray", 2))
+                failed = (there.runs["status"] == "failed").any()
+            assert there.runs["run_id"].is_unique
+            assert _same(here, there)
+            sweeps += 1
+    finally:
+        over.set()
+        reaper.join()
+    print(f"{killed} workers killed, {told.lost} stacks lost and run again; {sweeps} sweeps complete, each equal")
+
+
+def _busy_workers() -> list[int]:
+    """Ray's workers on this machine that are at a stack: they say so in the place of their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::_attempted"):
+                found.append(int(entry.name))
+    return found
+
+
 def overhead(folder: Path) -> None:
     """Milliseconds a stack beside its training, by engine: 48 stacks that train nothing, less 12 such stacks."""
     for name, asked in (("local", Asked()), ("ray", Asked("ray", 1))):
@@ -123,9 +168,12 @@ def _beside(folder: Path, kinds: int, asked: Asked) -> float:
 
 
 class Says(Watch):
-    """Prints what is noted of a stack, such as that it was lost."""
+    """Prints and counts what is noted of a stack: that it was lost."""
+
+    lost = 0
 
     def note(self, stack: Stack, text: str) -> None:
+        self.lost += 1
         print(f"width {stack.point.network.width}: {text[:100]}")
 
 
