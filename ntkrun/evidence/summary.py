@@ -65,7 +65,8 @@ def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFram
 
 
 def _exponents(runs: pd.DataFrame, statistics: pd.DataFrame) -> dict[str, Exponent]:
-    if not pd.api.types.is_numeric_dtype(runs[WIDTH]):
+    moved = (statistics["weight_drift"] > 0).any()  # networks that were not trained have changes of rounding alone
+    if not moved or not pd.api.types.is_numeric_dtype(runs[WIDTH]):
         return {}
     depth = int(runs["network.depth"].iloc[0])
     names = ("kernel_drift", "linear_gap")

@@ -40,7 +40,7 @@ def closing_tables(groups: Sequence[Group]) -> list[Table | str]:
     shown: list[Table | str] = []
     for group in groups:
         shown.append(rich_table(levels_cells(group)))
-        if group.has_widths:
+        if group.exponents:
             shown.append(rich_table(exponents_cells(group), before="\n"))
     return shown
 

@@ -57,6 +57,13 @@ def test_widths_a_layer_have_levels_and_no_exponent() -> None:
     assert "[8, 16]" in _printed(*closing_tables([group]))
 
 
+def test_networks_that_were_not_trained_have_no_exponents() -> None:
+    runs, steps, layers = tables({64: 3, 128: 3})
+    (group,) = groups(runs, *(frame[frame["step"] == 0] for frame in (steps, layers)))
+    assert group.exponents == {}
+    assert "exponents" not in _printed(*closing_tables([group]))
+
+
 def test_nothing_finished() -> None:
     runs, steps, layers = tables({64: 1})
     assert closing_tables(groups(runs.iloc[:0], steps.iloc[:0], layers.iloc[:0])) == ["no finished runs"]
