@@ -138,15 +138,15 @@ TABLES: dict[str, tuple[Columns, ...]] = {
             "the variance of F_i(x) over the last layer's weights and biases, the hidden layers given: "
             "σ_w²/n ‖a^(L-1)(x)‖² + β². Of the initial distribution, so at step 0; nan later",
         ),
-        Columns("covariance", "the same between x and training input 0"),
+        Columns("covariance", "the same between x and the first input of its part"),
         Columns("kernel", "K_ii(x, x) of this step"),
         Columns("kernel_row", "K_ii(x, x') of this step, x' the first test input; nan without test inputs"),
         Columns("limit_kernel limit_kernel_row", "K_inf(x, x); K_inf(x, x')"),
         Columns(
             "limit_mean limit_variance limit_covariance",
-            "mean and variance of F_i(x), and covariance with F_i of training input 0, over infinitely wide networks "
-            "trained by the same steps (η, momentum). At step 0 for any training; later for squared loss on all "
-            "inputs, else nan",
+            "mean and variance of F_i(x), and covariance with F_i of the first input of its part, over infinitely wide "
+            "networks trained by the same steps (η, momentum). At step 0 for any training; later for squared loss on "
+            "all inputs, else nan",
         ),
     ),
 }

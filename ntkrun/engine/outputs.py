@@ -18,7 +18,7 @@ def output_columns(
     variance      Var f_i(x) over the last layer, the hidden layers given: α²(s²|a^(L-1)(x)|² + b²), s and b the factors
                   of weights and biases times their initial deviations; 0 where F_0 is subtracted. At the start alone;
                   nan later
-    covariance    the same between x and training input 0
+    covariance    the same between x and the first input of its part, training or test
     kernel        K_ii(x, x)
     kernel_row    K_ii(x, x'), x' the first test input; nan without test inputs
     """
@@ -30,9 +30,11 @@ def output_columns(
         row = torch.cat([aligned_kernel(net, passes, both[1].part(slice(1))) for passes in both], dim=1)
     variance = covariance = torch.full_like(outputs, torch.nan)
     if state.step == 0:
-        last = torch.cat([passes.activations[-1] for passes in both], dim=1)  # (S, A, n)
-        variance = scale.variance(_of_last_layer(net, last.square().sum(dim=2), outputs))
-        covariance = scale.variance(_of_last_layer(net, (last * last[:, :1]).sum(dim=2), outputs))
+        parts = [passes.activations[-1] for passes in both]  # (S, N, n) and (S, M, n)
+        squares = torch.cat([last.square().sum(dim=2) for last in parts], dim=1)
+        products = torch.cat([(last * last[:, :1]).sum(dim=2) for last in parts], dim=1)
+        variance = scale.variance(_of_last_layer(net, squares, outputs))
+        covariance = scale.variance(_of_last_layer(net, products, outputs))
     return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel, "kernel_row": row}
 
 

@@ -222,6 +222,7 @@ _TABLE = (
         "[J] section 5; [L] equation 8",
         (
             Height("speed", (0.8, 1.2), rates.speed, needs=FOLLOWED),
+            Height("falling", (0.9, 1.0), rates.falling, needs=FOLLOWED),
             Height("modes", (0.85, 1.15), rates.across_modes, needs=FOLLOWED),
             Extremes("bound", "bound_excess", (-OPEN, 0.05)),
         ),
@@ -242,7 +243,9 @@ _TABLE = (
         "[L] equations 13 to 16; [J] figure 2",
         (
             Height("mean", (0.85, 1.15), ensembles.learned_part, needs=f"{NO_ENSEMBLE}, or its mean is 0"),
+            Height("bias", (-0.05, 0.05), ensembles.bias, needs=NO_ENSEMBLE),
             Height("spread", (0.75, 1.25), ensembles.spread, needs=NO_ENSEMBLE),
+            Height("covariance", (0.6, 1.4), ensembles.covariance, needs=f"{NO_ENSEMBLE}, or only one input"),
         ),
         (*GENTLY, only_if.squared),
     ),

@@ -63,7 +63,8 @@ def square_correlation(sample: pd.DataFrame) -> float:
 
 def covariance_bias(case: Case, at: float, column: str = "") -> pd.Series:
     """Of each run, n/L times the relative error of the covariances that its hidden layers give its outputs: Σ_x (C - Σ)
-    Σ / Σ_x Σ² over the entries (x, x) and (x, x_0), C the conditional covariance and Σ that of infinite width.
+    Σ / Σ_x Σ² over the entries (x, x) and (x, x_0), x_0 the first input of x's part, C the conditional covariance and Σ
+    that of infinite width.
 
     Its mean over seeds is n/L times the bias of the covariance, a number of order 1 where the bias is of order L/n.
     """
@@ -95,6 +96,33 @@ def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
     table = table.assign(dot=table["value"] * mean, size=mean**2, spread=variance)
     by_run = table.groupby("seed")[["dot", "size", "spread"]].sum(min_count=1)
     return (by_run["dot"] / by_run["size"]).where(by_run["size"] > 1e-6 * by_run["spread"])
+
+
+def bias(case: Case, at: float, column: str = "") -> pd.Series:
+    """The bias of the ensemble on test inputs at the end, of any shape: Σ_x (E F(x) - m(x))² / Σ_x s²(x), 0 where the
+    mean is m. Of each run its jackknife pseudo-value, so that their mean is the estimate without the scatter's own
+    share, d_i·(mean of the other d_j) with d = F - m, and their t interval covers it."""
+    table = _at_end(case, at)
+    table = table.assign(off=table["value"] - table["limit_mean"])
+    off = table.pivot(index="seed", columns=["input", "output"], values="off")
+    size = table.groupby(["input", "output"])["limit_variance"].first().sum() or np.nan  # unknown
+    others = (off.sum() - off) / max(len(off) - 1, 1)
+    with_others = (off * others).sum(axis=1, min_count=1) / size
+    return 2 * with_others - with_others.mean()
+
+
+def covariance(case: Case, at: float, column: str = "") -> pd.Series:
+    """Of each run, Σ_x d(x) d(x_0) C(x, x_0) / Σ_x C(x, x_0)² over the test inputs x but the first, x_0, at the end:
+    d = F - m, with m and C the mean and the covariance that infinite width predicts. 1 in the mean where both are
+    right, 0 were the values at different inputs independent."""
+    table = _at_end(case, at)
+    table = table.assign(off=table["value"] - table["limit_mean"])
+    first = table[table["input"] == 0][["seed", "output", "off"]].rename(columns={"off": "off_first"})
+    table = table[table["input"] != 0].merge(first, on=["seed", "output"])
+    limit = table["limit_covariance"]
+    sums = pd.DataFrame({"seen": table["off"] * table["off_first"] * limit, "size": limit**2, "seed": table["seed"]})
+    by_run = sums.groupby("seed").sum(min_count=1)
+    return (by_run["seen"] / by_run["size"]).where(by_run["size"] > 0)
 
 
 def spread(case: Case, at: float, column: str = "") -> pd.Series:

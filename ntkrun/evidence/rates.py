@@ -13,15 +13,22 @@ FAINTEST = 0.3  # of the residual's root mean square over modes: what starts sma
 
 
 def speed(case: Case, at: float, column: str = "") -> pd.Series:
-    """Of each run, the typical ratio of a mode's measured slope to |log|1 - ηλ_i(K̂_0)||, the geometric mean over
-    modes."""
-    return slopes(case, at).groupby("run_id")["ratio"].apply(lambda ratios: math.exp(np.log(ratios).mean()))
+    """Of each run, the mean over modes of the ratio of a mode's measured slope to |log|1 - ηλ_i(K̂_0)||; negative of
+    one that rises."""
+    return slopes(case, at).groupby("run_id")["ratio"].mean()
+
+
+def falling(case: Case, at: float, column: str = "") -> pd.Series:
+    """Of each run, the share of the modes that fall at all."""
+    modes = slopes(case, at)
+    return (modes["ratio"] > 0).groupby(modes["run_id"]).mean()
 
 
 def across_modes(case: Case, at: float, column: str = "") -> pd.Series:
-    """Of each run, the exponent b of slope ~ predicted^b over its modes: 1 where each mode falls at a rate of its own,
-    in proportion to its eigenvalue; 0 where all fall alike. Needs modes whose rates span a factor 3."""
-    return slopes(case, at).groupby("run_id").apply(_exponent, include_groups=False).dropna()
+    """Of each run, the exponent b of slope ~ predicted^b over its modes that fall: 1 where each falls at a rate of its
+    own, in proportion to its eigenvalue; 0 where all fall alike. Needs modes whose rates span a factor 3."""
+    modes = slopes(case, at)
+    return modes[modes["ratio"] > 0].groupby("run_id").apply(_exponent, include_groups=False).dropna()
 
 
 def _exponent(modes: pd.DataFrame) -> float:
@@ -33,7 +40,7 @@ def _exponent(modes: pd.DataFrame) -> float:
 
 def slopes(case: Case, at: float) -> pd.DataFrame:
     """run_id, mode, `predicted` (log|1 - ηλ_i|, a step) and `ratio`, the measured slope of log |residual| over it, of
-    every mode and run whose residual can be followed and falls."""
+    every mode and run whose residual can be followed."""
     modes = case.modes[case.modes[AT] == at].merge(case.statistics[["run_id", "step_size"]], on="run_id")
     factor = (1 - modes["step_size"] * modes["eigenvalue"]).abs()
     modes = modes.assign(predicted=np.log(factor.clip(lower=1e-300)))
@@ -49,6 +56,5 @@ def slopes(case: Case, at: float) -> pd.DataFrame:
         if start[(run_id, mode)] < FAINTEST * typical[run_id]:
             continue
         ratio = np.polyfit(seen["step"], np.log(seen["residual"].abs()), 1)[0] / predicted
-        if ratio > 0:
-            rows.append({"run_id": run_id, "mode": mode, "predicted": predicted, "ratio": ratio})
+        rows.append({"run_id": run_id, "mode": mode, "predicted": predicted, "ratio": ratio})
     return pd.DataFrame(rows, columns=["run_id", "mode", "predicted", "ratio"])

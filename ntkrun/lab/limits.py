@@ -20,7 +20,8 @@ COLUMNS = ("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "
 def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
     """On all A inputs, training first, at T steps, (T, A, O): K_inf(x, x), K_inf(x, x') with the first test input
     (nan without test inputs), and the mean of f_t(x) over initialisations,
-    its variance, and its covariance with f_t of training input 0, under the steps of the grid point's own training.
+    its variance, and its covariance with f_t of the first input of x's part, under the steps of the grid point's own
+    training.
 
     nan where there is no formula: at steps beyond 0 under another loss than squared or with batches, where the limit
     cannot be had, and in parametrisations that have none.
@@ -47,7 +48,8 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
         law = ensemble(start, ntk, torch.from_numpy(data.y.copy()), times, rule, max(EPSILON, error))
         found["limit_mean"][known] = law.mean.numpy()
         found["limit_variance"][known] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
-        found["limit_covariance"][known] = law.covariance[:, :, :1].numpy()
+        for part in (slice(None, len(data.x)), slice(len(data.x), None)):
+            found["limit_covariance"][known, part] = law.covariance[:, part, part][:, :, :1].numpy()
     return found
 
 

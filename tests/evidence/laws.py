@@ -68,6 +68,9 @@ class Laws:
     bias: float = 1.0  # n/L times the relative error of the covariance
     learned: float = 1.0
     spread: float = 1.0
+    aside: float = 0.0  # how far the mean is off at right angles to that of infinite width, in its deviations
+    shared: float = 0.5  # of the ensemble's deviations on two inputs, over the predicted variance
+    rising: int = 0  # of the slowest modes, which grow
     edge: float = 2.0
     missing: int = 0  # planned runs that are not there
     diverged: int = 0
@@ -152,7 +155,9 @@ def _layers(laws: Laws, run: dict[str, Any], draw: np.random.Generator) -> pd.Da
 def _modes(laws: Laws, run: dict[str, Any]) -> pd.DataFrame:
     found = []
     for mode, eigenvalue in enumerate(EIGENVALUES):
-        factor = abs(1 - run["step_size"] * eigenvalue) ** laws.mode_speed
+        factor = abs(1 - run["step_size"] * eigenvalue) ** (
+            -0.2 if mode >= len(EIGENVALUES) - laws.rising else laws.mode_speed
+        )
         residual = factor ** np.array(STEPS)
         found.append(
             pd.DataFrame(
@@ -168,6 +173,7 @@ def _outputs(laws: Laws, runs: pd.DataFrame, draw: np.random.Generator) -> pd.Da
     ids, found = runs["run_id"].to_numpy(), []
     at = runs["network.width"].to_numpy(float)
     for part in ("train", "test"):
+        together = np.sqrt(laws.shared) * draw.standard_normal((laws.outputs, len(ids)))
         for point in range(2):
             v = 1 + laws.bias * DEPTH / at + np.sqrt(at**laws.kurtosis) * draw.standard_normal(len(ids))
             kernel = 3 + np.sqrt(at**laws.variance) * draw.standard_normal(len(ids))
@@ -177,11 +183,18 @@ def _outputs(laws: Laws, runs: pd.DataFrame, draw: np.random.Generator) -> pd.Da
             common = np.sqrt(np.log(ratio)) * draw.standard_normal(len(ids))
             for output in range(laws.outputs):
                 start = draw.standard_normal(len(ids)) * np.sqrt(np.exp(common))
-                end = laws.learned + np.sqrt(laws.spread * 0.1) * draw.standard_normal(len(ids))
+                off = together[output] + np.sqrt(1 - laws.shared) * draw.standard_normal(len(ids))
+                aside = laws.aside * (1 - 2 * point)
+                end = laws.learned + np.sqrt(laws.spread * 0.1) * (off + aside)
                 same = {"part": part, "input": point, "output": output, "variance": v, "kernel": kernel}
                 limit = {"limit_kernel": 3.0, "limit_variance": 1.0, "limit_covariance": 1.0, "limit_mean": 0.0}
                 first = {"run_id": ids, "step": 0, "value": start, "covariance": v, **same, **limit}
-                after = {**limit, "limit_variance": 0.1, "limit_mean": 1.0}
+                after = {
+                    **limit,
+                    "limit_variance": 0.1,
+                    "limit_mean": 1.0,
+                    "limit_covariance": 0.05 + 0.05 * (not point),
+                }
                 last = {"run_id": ids, "step": STEPS[-1], "value": end, "covariance": np.nan, **same, **after}
                 found += [pd.DataFrame(first), pd.DataFrame(last)]
     return pd.concat(found)
