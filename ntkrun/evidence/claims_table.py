@@ -30,7 +30,7 @@ def _by_label(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
 
 
 def _table(verdicts: Sequence[Verdict], label: str) -> Table:
-    title = "\nclaims (95 % intervals)" + (f"; {label}" if label else "")
+    title = "\nclaims (95 % intervals, where nothing else is said)" + (f"; {label}" if label else "")
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("claim", "measured", "expected", "verdict"):
         table.add_column(name, no_wrap=True)
@@ -49,12 +49,12 @@ def _name(verdict: Verdict) -> str:
 
 
 def measured(estimate: Estimate) -> str:
-    """'-0.85 [-0.90, -0.80]', or '-' where there is none."""
+    """'-0.85 [-0.90, -0.80]', with what kind of interval it is where it is not one of confidence; or '-'."""
     if math.isnan(estimate.value):
         return "-"
     if math.isnan(estimate.interval[0]):
         return f"{estimate.value:.3g}"
-    return f"{_number(estimate.value)} {span(estimate.interval)}"
+    return f"{_number(estimate.value)} {span(estimate.interval)} {estimate.kind}".rstrip()
 
 
 def span(interval: Interval) -> str:

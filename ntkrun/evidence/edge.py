@@ -7,7 +7,7 @@ import pandas as pd
 
 from ntkrun.evidence.cases import Case
 from ntkrun.evidence.estimates import Interval
-from ntkrun.evidence.judging import Estimate
+from ntkrun.evidence.judging import BRACKET, Estimate
 from ntkrun.evidence.parts import Measure
 
 
@@ -39,7 +39,17 @@ def edge(trained: pd.DataFrame) -> Estimate:
         return Estimate(trouble=f"{what} (ηλ_max from {edges.min():.3g} to {edges.max():.3g}): try {side} step sizes")
     low, high = sorted((float(calm.max()), float(restless.min())))
     span = (float(edges.min()), float(edges.max()))
-    return Estimate(math.sqrt(low * high), (low, high), span, len(trained), remark=_fates(trained, rose))
+    seeds = int(trained["seed"].nunique())
+    return Estimate(
+        math.sqrt(low * high),
+        (low, high),
+        span,
+        seeds,
+        trouble=f"{seeds} seeds; it takes at least 3" if seeds < 3 else "",
+        remark=_fates(trained, rose),
+        kind=BRACKET,
+        cure="step sizes in between would tell",
+    )
 
 
 def _fates(trained: pd.DataFrame, rose: pd.Series) -> str:

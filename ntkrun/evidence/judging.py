@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ntkrun.evidence.estimates import Exponent, Interval, Level
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
-VERDICTS = (SUPPORTED, REFUTED, INCONCLUSIVE)
+ALL_RUNS, BRACKET = "all runs", "bracket"  # kinds of intervals that are no confidence intervals
 HOPELESS = 400  # times as many seeds: the estimate sits on the edge, and other runs would tell more
 
 
@@ -15,7 +15,8 @@ class Estimate:
     """A number with its interval. `fit_range` on the axis (nan where nothing is fitted); `seeds` at the value of the
     axis that most of the variance comes from, which `doubt` says, else the fewest anywhere; `curved`: no one exponent
     describes the range, and what would (wider networks, say), or ""; `trouble` says why it cannot be judged, or "";
-    `remark` is what a reader should know beside the number."""
+    `remark` is what a reader should know beside the number; `kind`: "" for a confidence interval, ALL_RUNS from the
+    smallest to the largest run, BRACKET between two that were tried; `cure` is what settles one of those."""
 
     value: float = math.nan
     interval: Interval = (math.nan, math.nan)
@@ -25,6 +26,8 @@ class Estimate:
     curved: str = ""
     trouble: str = ""
     remark: str = ""
+    kind: str = ""
+    cure: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,10 @@ def _verdict(estimate: Estimate, expected: Interval, conditions: str) -> tuple[s
 
 
 def _cure(estimate: Estimate, expected: Interval) -> str:
-    """What would settle a straddling interval: its half width has to shrink to the distance from the nearest edge."""
+    """What would settle a straddling interval: its half width has to shrink to the distance from the nearest edge, as
+    one of confidence does with seeds."""
+    if estimate.cure:
+        return estimate.cure
     if estimate.curved:
         return f"the exponent still changes over the range (not yet asymptotic): {estimate.curved} would tell"
     half = (estimate.interval[1] - estimate.interval[0]) / 2
@@ -94,9 +100,13 @@ TWO = "a power law takes at least three values of the axis to be seen, and there
 def of_level(found: Level, at: float) -> Estimate:
     """A mean at one value of the axis as an estimate."""
     if found.count < 3:
-        what = f"{found.count} finished runs; it takes at least 3"
-        return Estimate(found.mean, found.interval, seeds=found.count, trouble=what)
+        return Estimate(found.mean, found.interval, seeds=found.count, trouble=few_runs(found.count))
     return Estimate(found.mean, found.interval, (at, at), found.count, f"at {at:g}")
+
+
+def few_runs(count: int) -> str:
+    """What is missing where fewer than three runs speak; "" where enough do."""
+    return f"{count} finished runs; it takes at least 3" if count < 3 else ""
 
 
 def _span(interval: Interval) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ntkrun.evidence.cases import AT, Case
 from ntkrun.evidence.estimates import Interval, fit_exponent, fit_power_law, jackknife_logs, level, monotonicity
-from ntkrun.evidence.judging import Estimate, of_exponent, of_level
+from ntkrun.evidence.judging import ALL_RUNS, Estimate, few_runs, of_exponent, of_level
 
 Measure = Callable[[float], Estimate]  # an estimate with an interval of this confidence
 
@@ -149,7 +149,15 @@ class Extremes:
         if values.empty:
             return Estimate(trouble=f"no finished run of at least {case.smallest:g} has {self.column}")
         seeds = int(table.groupby(AT).size().min())
-        return Estimate(float(values.median()), (float(values.min()), float(values.max())), _range(table[AT]), seeds)
+        return Estimate(
+            float(values.median()),
+            _range(values),
+            _range(table[AT]),
+            seeds,
+            trouble=few_runs(seeds),
+            kind=ALL_RUNS,
+            cure="some runs lie within and some do not, which more seeds cannot change: more steps may",
+        )
 
 
 def column_of(case: Case, at: float, column: str) -> pd.Series:

@@ -9,7 +9,6 @@ from ntkrun.evidence.cases import label, split
 from ntkrun.evidence.estimates import WIDTH, WIDTHS_PER_LAYER, Exponent, Level, fit_exponent, level
 from ntkrun.evidence.per_run import done, per_run
 
-NOT_CONFIG = ("run_id", "seed")
 LEVELS = ("loss", "loss_ratio", "kernel_drift", "weight_drift")
 
 

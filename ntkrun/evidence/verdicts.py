@@ -126,6 +126,7 @@ def _finding_entry(found: Finding) -> dict[str, Any]:
         "verdict": found.verdict,
         "estimate": found.estimate.value,
         "interval": list(found.estimate.interval),
+        "kind": found.estimate.kind or "95 %",
         "expected": list(found.expected),
         "fit_range": list(found.estimate.fit_range),
         "seeds": int(found.estimate.seeds),

@@ -112,6 +112,23 @@ def test_a_straddling_interval_says_how_many_seeds_would_settle_it(value: float,
     assert seeds in found.why
 
 
+@pytest.mark.parametrize(
+    ("name", "laws", "changes", "cure"),
+    [
+        ("global-minimum", BY_WIDTH, {"last_loss": 1e-3, "plateau": True}, "more seeds cannot change"),
+        ("stability-edge", EDGE, {"edge": 1.9}, "step sizes in between would tell"),
+    ],
+)
+def test_what_more_seeds_would_not_narrow_says_so(name: str, laws: Laws, changes: dict[str, object], cure: str) -> None:
+    tables = _ending_together(laws.but(**changes))
+    if name == "global-minimum":
+        tables.steps["loss"] *= 1 + 10 * ((tables.steps["run_id"] == "64-0") & (tables.steps["step"] > 20))
+    (found,) = judge(tables, [Asked(name)])
+    assert found.verdict == "inconclusive"
+    assert cure in found.deciding.why
+    assert found.deciding.estimate.kind != ""
+
+
 def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
     tables = sweep(BY_WIDTH.but(scatter=1e-3))
     width = tables.steps["run_id"].str.split("-").str[0].astype(float)
@@ -135,6 +152,8 @@ def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
         ("frozen-kernel", BY_WIDTH.but(step_size=2.5), "beyond the edge of stability"),
         ("frozen-kernel", BY_WIDTH.but(config={"training.steps": 0}), "nothing was trained"),
         ("global-minimum", BY_WIDTH.but(last_loss=0.01), "still falling"),
+        ("global-minimum", BY_WIDTH.but(seeds=2), "2 finished runs; it takes at least 3"),
+        ("stability-edge", EDGE.but(seeds=2), "2 seeds; it takes at least 3"),
         ("training-direction", BY_WIDTH, "this claim is about others"),
         ("exponential-convergence", BY_WIDTH.but(config={"training.momentum": 0.5}), "momentum is not 0"),
         ("exponential-convergence", BY_WIDTH.but(plateau=True), "zero to rounding in float64"),

@@ -9,6 +9,10 @@ from ntkrun.evidence.check_tables import check_cells, check_lines
 from ntkrun.evidence.report.page import Change, Figure, Page, Section
 from ntkrun.evidence.report.stored import Claim, Row
 
+INTERVALS = (
+    "95 % intervals, but for “all runs”: from the smallest to the largest run, and “bracket”: between the step sizes "
+    "that were tried. Of each claim the part that decides its verdict."
+)
 MARKS = {"supported": "✓", "control": "✓", "inconclusive": "?", "otherwise": "✗"}
 
 
@@ -23,7 +27,7 @@ def markdown(page: Page, beside: Path | None = None) -> str:
         "\n".join([f"{_text(page.effort)}.", *(f"- {_text(made)}" for made in page.made)]),
         _change(page.change) if page.change else "",
         "## Claims" * bool(claims),
-        "95 % intervals; the part of a claim that decides its verdict." * bool(claims),
+        INTERVALS * bool(claims),
         _table(("", "section", "claim", "of", "verdict", "measured", "expected", "why"), claims),
         "## The papers' and the theory's numbers beside ours" * bool(rows),
         _table(("section", "what", "paper", "theory", "ours", "95 %", "note"), rows),

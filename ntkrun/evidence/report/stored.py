@@ -13,6 +13,7 @@ from ntkrun.evidence.estimates import Interval
 from ntkrun.evidence.judging import INCONCLUSIVE, SUPPORTED, Estimate
 from ntkrun.evidence.tables import Cells
 
+CONFIDENT = "95 %"  # the kind of most intervals
 MADE_BY = ("system", "cpu", "gpu", "cores", "threads", "commit")
 
 
@@ -47,10 +48,11 @@ class Part(_Stored):
     fit_range: Span
     seeds: int
     why: str
+    kind: str = CONFIDENT
 
     @property
     def measured(self) -> str:
-        return measured(Estimate(self.estimate, self.interval))
+        return measured(Estimate(self.estimate, self.interval, kind="" if self.kind == CONFIDENT else self.kind))
 
     @property
     def margin(self) -> str:
