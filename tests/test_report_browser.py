@@ -151,6 +151,20 @@ def test_every_word_has_contrast_enough(folder: Path, address: str, tmp_path: Pa
     assert seen["faint"] == []
 
 
+def test_paper_has_what_the_screen_folds_away(tmp_path: Path) -> None:
+    """A config of 1500 lines lies folded on the screen; on paper it stands in three columns of some hundred lines."""
+    short, long = ({"data": {f"key_{k}": k for k in range(count)}} for count in (1, 1500))
+    assert 3 <= _pages(long, tmp_path) - _pages(short, tmp_path) <= 8
+
+
+def _pages(config: dict[str, Any], tmp_path: Path) -> int:
+    """Pages of the report on paper."""
+    page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
+    page.write_text(html(Page((section(config),))))
+    _browser(tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page.as_uri())
+    return len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+
+
 def test_the_console_is_clean(folder: Path, tmp_path: Path) -> None:
     done = _browser(tmp_path, "--enable-logging=stderr", "--dump-dom", (folder / "report.html").as_uri())
     assert "CONSOLE" not in done.stderr

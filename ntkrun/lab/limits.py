@@ -48,8 +48,8 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
         law = ensemble(start, ntk, torch.from_numpy(data.y.copy()), times, rule, max(EPSILON, error))
         found["limit_mean"][known] = law.mean.numpy()
         found["limit_variance"][known] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
-        for part in (slice(None, len(data.x)), slice(len(data.x), None)):
-            found["limit_covariance"][known, part] = law.covariance[:, part, part][:, :, :1].numpy()
+        firsts = [0] * len(data.x) + [len(data.x)] * len(data.x_test)
+        found["limit_covariance"][known] = law.covariance[:, range(len(firsts)), firsts].unsqueeze(2).numpy()
     return found
 
 

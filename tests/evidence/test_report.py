@@ -49,7 +49,7 @@ class _Elements(HTMLParser):
 def test_the_page_has_verdict_numbers_picture_and_how_it_was_made() -> None:
     text = html(page(section(config={"network": {"depth": 4}, "sweep": [{"grid": {"network.width": [64, 128]}}]})))
     for words in (
-        "1 claim judged: 1 supported",
+        "1 verdict: 1 supported",
         "✓</span> supported",
         "-1.00 [-1.10, -0.90]",
         "[-1.20, -0.80]",
@@ -65,6 +65,20 @@ def test_the_page_has_verdict_numbers_picture_and_how_it_was_made() -> None:
         "every planned run reached its last step",
     ):
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("diverged", "count", "said"),
+    [(3, "1 as they should be", "3 diverged (as expected)"), (0, "1 otherwise than expected", "none diverged")],
+)
+def test_a_sweep_that_has_to_diverge_is_counted(diverged: int, count: str, said: str) -> None:
+    swept = section().sweeps[0].swept.model_dump() | {"diverged": diverged}
+    shown = page(section({"expect": "diverged"}, claims=[], sweeps={"one": swept}))
+    assert count in shown.summary
+    for text in (html(shown), markdown(shown)):
+        assert count in text
+    assert said in html(shown)
+    assert ("What turned out otherwise" in html(shown)) == (diverged == 0)
 
 
 def test_every_anchor_leads_somewhere_and_no_two_names_are_alike() -> None:

@@ -91,6 +91,13 @@ def test_without_a_limit_all_is_nan() -> None:
     assert all(np.isnan(values).all() for values in limit_outputs(point, [0, 6]).values())
 
 
+def test_without_test_inputs() -> None:
+    found = limit_outputs(_point("data={name: sphere, dimension: 3, samples: 5, test_samples: 0}"), [0, 6])
+    assert found["limit_covariance"].shape == (2, 5, 1)
+    assert np.isfinite(found["limit_covariance"]).all()
+    assert np.isnan(found["limit_kernel_row"]).all()
+
+
 def test_several_outputs_share_a_law_but_for_their_means() -> None:
     point = _point("data={name: digits, samples: 6, test_samples: 3, targets: one_hot}", "network.activation=relu")
     found = limit_outputs(point, [0, 6])

@@ -18,7 +18,7 @@ from ntkrun.evidence.tables import Cells
 
 OUTCOMES = {  # in words, in the order in which they are counted up
     "supported": "supported",
-    "control": "refuted as they should be (controls)",
+    "control": "as they should be where the theory does not apply (controls)",
     "inconclusive": "inconclusive",
     "otherwise": "otherwise than expected",
 }
@@ -55,13 +55,21 @@ class Sweep:
         """'54 runs, 54 done, 1.2 minutes'."""
         ended = f"{self.swept.planned} runs, {self.swept.done} done"
         diverged = f", {self.swept.diverged} diverged" if self.swept.diverged else ""
-        expected = " (as expected)" if diverged and self.diverges else ""
+        expected = {"control": " (as expected)", "otherwise": ", none diverged, which some had to"}.get(
+            self.outcome, ""
+        )
         return f"{ended}{diverged}{expected}, {self.swept.seconds / 60:.1f} minutes"
 
     @property
     def diverges(self) -> bool:
         """Whether its config expects the runs to diverge."""
         return self.config.get("expect") == "diverged"
+
+    @property
+    def outcome(self) -> str:
+        """'control' where runs diverged as the config expects, 'otherwise' where none did, '' where nothing is
+        expected."""
+        return ("control" if self.swept.diverged else "otherwise") if self.diverges else ""
 
     @property
     def conditions(self) -> str:
@@ -136,16 +144,16 @@ class Page:
 
     @property
     def tally(self) -> dict[str, int]:
-        """How many claims turned out how."""
-        found = Counter(claim.outcome for _, claim in self.claims)
+        """How many claims, and sweeps that have to diverge, turned out how."""
+        found = Counter(claim.outcome for _, claim in self.claims) + Counter(sweep.outcome for sweep in self.sweeps)
         return {outcome: found[outcome] for outcome in OUTCOMES}
 
     @property
     def summary(self) -> str:
-        """'54 claims: 33 supported, 9 refuted as they should be (controls), ...', or that there are none."""
+        """'54 verdicts: 33 supported, 9 controls that failed as they should, ...', or that there are none."""
         count = sum(self.tally.values())
         parts = ", ".join(f"{found} {OUTCOMES[outcome]}" for outcome, found in self.tally.items() if found)
-        return f"{count} claim{'s' * (count > 1)} judged: {parts}" if count else "no claims are judged here"
+        return f"{count} verdict{'s' * (count > 1)}: {parts}" if count else "no claims are judged here"
 
     @cached_property
     def sweeps(self) -> list[Sweep]:
