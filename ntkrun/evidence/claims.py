@@ -222,7 +222,7 @@ _TABLE = (
         "[J] section 5; [L] equation 8",
         (
             Height("speed", (0.8, 1.2), rates.speed, needs=FOLLOWED),
-            Height("falling", (0.9, 1.0), rates.falling, needs=FOLLOWED),
+            Height("falling", (0.9, OPEN), rates.falling, needs=FOLLOWED),
             Height("modes", (0.85, 1.15), rates.across_modes, needs=FOLLOWED),
             Extremes("bound", "bound_excess", (-OPEN, 0.05)),
         ),
@@ -270,7 +270,7 @@ _TABLE = (
         "Training is stable while ηλ_max(K̂_t) < 2: the loss first rises beyond.",
         "[Lw]",
         (Edge("edge", (1.9, 2.1)),),
-        (only_if.trained, only_if.no_momentum, only_if.full_batch),
+        (only_if.trained, only_if.no_momentum, only_if.full_batch, only_if.every_step),
         AXES["step size"],
     ),
     Claim(

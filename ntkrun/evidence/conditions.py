@@ -71,6 +71,12 @@ def on_batches(case: Case) -> str:
     return "training.batch is full: this claim is about batches" if not full_batch(case) else ""
 
 
+def every_step(case: Case) -> str:
+    """the loss is measured at every step"""
+    every = max(map(int, case.plan["probes.every"])) if "probes.every" in case.plan else 1
+    return f"the loss is measured every {every} steps, which may miss a rise: set probes.every: 1" if every > 1 else ""
+
+
 def no_momentum(case: Case) -> str:
     """there is no momentum"""
     return "" if float(case.first["training.momentum"]) == 0 else "training.momentum is not 0"

@@ -60,7 +60,8 @@ class Slope:
             if not estimate.curved:
                 return estimate
             tau, p = monotonicity(table[AT], table[column])
-            return replace(estimate, remark=f"Kendall's τ with the {case.axis.name} is {tau:.2f} (p = {p:.1g})")
+            chance = "" if case.axis.paired else f" (p = {p:.1g})"  # runs of one seed are not independent
+            return replace(estimate, remark=f"Kendall's τ with the {case.axis.name} is {tau:.2f}{chance}")
 
         return measure
 

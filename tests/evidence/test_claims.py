@@ -153,6 +153,7 @@ def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
         ("frozen-kernel", BY_WIDTH.but(config={"training.steps": 0}), "nothing was trained"),
         ("global-minimum", BY_WIDTH.but(last_loss=0.01), "still falling"),
         ("global-minimum", BY_WIDTH.but(seeds=2), "2 finished runs; it takes at least 3"),
+        ("stability-edge", EDGE.but(config={"probes.every": 50}), "every 50 steps, which may miss a rise"),
         ("stability-edge", EDGE.but(seeds=2), "2 seeds; it takes at least 3"),
         ("training-direction", BY_WIDTH, "this claim is about others"),
         ("exponential-convergence", BY_WIDTH.but(config={"training.momentum": 0.5}), "momentum is not 0"),
