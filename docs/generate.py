@@ -153,6 +153,8 @@ def _margins(part: Part) -> str:
 
 def _span(margin: Interval) -> str:
     low, high = margin
+    if math.isinf(high):
+        return f"above {low:g}"
     return f"below {high:g}" if math.isinf(low) else f"{low:g} to {high:g}".replace("-", "−")
 
 
