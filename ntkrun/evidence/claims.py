@@ -221,9 +221,9 @@ _TABLE = (
         "‖ε_k‖ stays below max_i |1 - ηλ_i|^k ‖ε_0‖.",
         "[J] section 5; [L] equation 8",
         (
-            Height("speed", (0.8, 1.2), rates.speed, needs=FOLLOWED),
+            Height("speed", (0.8, 1.2), rates.speed, needs=FOLLOWED, drifts=True),
             Height("falling", (0.9, OPEN), rates.falling, needs=FOLLOWED),
-            Height("modes", (0.85, 1.15), rates.across_modes, needs=FOLLOWED),
+            Height("modes", (0.85, 1.15), rates.across_modes, needs=FOLLOWED, drifts=True),
             Extremes("bound", "bound_excess", (-OPEN, 0.05)),
         ),
         (*GENTLY, only_if.squared, only_if.full_batch, only_if.no_momentum, only_if.resolved),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ CURVATURE_LEVEL = 0.03  # a power law is given up for a range when its curvature
 BLOCKS = 40  # of seeds, for the jackknife: more would not make its interval better, only dearer
 
 Interval = tuple[float, float]
+Values: TypeAlias = Sequence[float] | pd.Series | np.ndarray  # one a run
 Replicates = Mapping[float, np.ndarray]  # a value of the axis -> log y of each seed there
 
 
@@ -52,7 +54,7 @@ class Exponent:
         return not self.why
 
 
-def level(values: Sequence[float] | pd.Series, confidence: float = CONFIDENCE) -> Level:
+def level(values: Values, confidence: float = CONFIDENCE) -> Level:
     """Mean, standard error over seeds and t interval."""
     y = np.asarray(values, dtype=float)
     if len(y) < 2:
@@ -63,7 +65,20 @@ def level(values: Sequence[float] | pd.Series, confidence: float = CONFIDENCE) -
     return Level(float(y.mean()), error, (float(y.mean()) - half, float(y.mean()) + half), len(y))
 
 
-def relative_spread(values: Sequence[float] | pd.Series, confidence: float = CONFIDENCE) -> tuple[float, Interval]:
+def at_infinity(
+    narrower: tuple[float, Values], wider: tuple[float, Values], confidence: float = CONFIDENCE
+) -> Interval:
+    """The t interval of lim m(n) from the means of runs at two widths p < n, if m(n) = m + c n^(-1/2):
+    m_n + (m_n - m_p)/(√(n/p) - 1). Corrections that fall faster end nearer to m_n. nan with fewer than two runs at
+    either."""
+    groups = {width: np.asarray(values, dtype=float) for width, values in (narrower, wider)}
+    if _counts(groups).min() < 2:
+        return math.nan, math.nan
+    further = 1 / (math.sqrt(wider[0] / narrower[0]) - 1)
+    return _estimate(groups, np.array([-further, 1 + further]), 2, confidence, paired=False)[1]
+
+
+def relative_spread(values: Values, confidence: float = CONFIDENCE) -> tuple[float, Interval]:
     """The standard deviation over the mean of normal values, with the χ² interval of the deviation: that of the mean,
     √k times as well known as the deviation's size, is left out. nan with fewer than two values."""
     y = np.asarray(values, dtype=float)

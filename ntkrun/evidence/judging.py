@@ -16,7 +16,8 @@ class Estimate:
     axis that most of the variance comes from, which `doubt` says, else the fewest anywhere; `curved`: no one exponent
     describes the range, and what would (wider networks, say), or ""; `trouble` says why it cannot be judged, or "";
     `remark` is what a reader should know beside the number; `kind`: "" for a confidence interval, ALL_RUNS from the
-    smallest to the largest run, BRACKET between two that were tried; `cure` is what settles one of those."""
+    smallest to the largest run, BRACKET between two that were tried; `cure` is what settles one of those.
+    `limit`: where the number may be heading in wider networks, if it is one of infinite width."""
 
     value: float = math.nan
     interval: Interval = (math.nan, math.nan)
@@ -28,6 +29,7 @@ class Estimate:
     remark: str = ""
     kind: str = ""
     cure: str = ""
+    limit: Interval = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,11 @@ def _verdict(estimate: Estimate, expected: Interval, conditions: str) -> tuple[s
         return INCONCLUSIVE, "one seed has no interval; run more seeds"
     if expected[0] <= low and high <= expected[1]:
         return SUPPORTED, ""
-    if high < expected[0] or low > expected[1]:
-        return REFUTED, f"{_span(estimate.interval)} lies outside {_span(expected)}"
+    if _outside(estimate.interval, expected):
+        outside = f"{_span(estimate.interval)} lies outside {_span(expected)}"
+        if math.isnan(estimate.limit[0]) or _outside(estimate.limit, expected):
+            return REFUTED, outside
+        return INCONCLUSIVE, f"{outside}, but moves with the width and may reach it: wider networks would tell"
     return INCONCLUSIVE, f"{_span(estimate.interval)} straddles {_span(expected)}; {_cure(estimate, expected)}"
 
 
@@ -107,6 +112,10 @@ def of_level(found: Level, at: float) -> Estimate:
 def few_runs(count: int) -> str:
     """What is missing where fewer than three runs speak; "" where enough do."""
     return f"{count} finished runs; it takes at least 3" if count < 3 else ""
+
+
+def _outside(interval: Interval, expected: Interval) -> bool:
+    return interval[1] < expected[0] or interval[0] > expected[1]
 
 
 def _span(interval: Interval) -> str:

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 
 from ntkrun.evidence.cases import AT, Case
-from ntkrun.evidence.estimates import Interval, fit_exponent, fit_power_law, jackknife_logs, level, monotonicity
+from ntkrun.evidence.estimates import (
+    Interval,
+    at_infinity,
+    fit_exponent,
+    fit_power_law,
+    jackknife_logs,
+    level,
+    monotonicity,
+)
 from ntkrun.evidence.judging import ALL_RUNS, Estimate, few_runs, of_exponent, of_level
 
 Measure = Callable[[float], Estimate]  # an estimate with an interval of this confidence
@@ -104,7 +112,8 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Height:
-    """The mean over seeds, at the largest value of the axis, of a number that each run gives."""
+    """The mean over seeds, at the largest value of the axis, of a number that each run gives. `drifts`: at finite
+    width it is off by more than its noise, so that one still on its way to the margin is not held against it."""
 
     key: str
     expected: Interval
@@ -112,6 +121,7 @@ class Height:
     layers: str = ""
     column: str = ""
     needs: str = "it is not in the tables"
+    drifts: bool = False
 
     def margin(self, case: Case) -> Interval:
         return self.expected
@@ -121,13 +131,21 @@ class Height:
 
     def _measure(self, case: Case, column: str) -> Measure:
         def measure(confidence: float) -> Estimate:
-            values = np.asarray(self.values(case, case.widest, column), dtype=float)
-            values = values[np.isfinite(values)]
+            *narrower, widest = [float(at) for at in sorted(case.statistics[AT].unique())] or [math.nan]
+            values = self._values(case, widest, column)
             if not len(values):
                 return Estimate(trouble=f"not measured: {self.needs}")
-            return of_level(level(values, confidence), case.widest)
+            estimate = of_level(level(values, confidence), widest)
+            if not (self.drifts and narrower and case.axis.name == "width"):
+                return estimate
+            before = narrower[-1], self._values(case, narrower[-1], column)
+            return replace(estimate, limit=at_infinity(before, (widest, values), confidence))
 
         return measure
+
+    def _values(self, case: Case, at: float, column: str) -> np.ndarray:
+        values = np.asarray(self.values(case, at, column), dtype=float)
+        return values[np.isfinite(values)]
 
 
 @dataclass(frozen=True)

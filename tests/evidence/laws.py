@@ -60,6 +60,7 @@ class Laws:
     last_loss: float = 1e-5  # over the first
     plateau: bool = False
     mode_speed: float = 1.0  # times the rate that the frozen kernel says
+    mode_excess: float = 0.0  # √n times what comes on top of that
     kurtosis: float = -1.0  # exponents of the statistics of all seeds
     variance: float = -1.0
     outputs: int = 2
@@ -153,11 +154,11 @@ def _layers(laws: Laws, run: dict[str, Any], draw: np.random.Generator) -> pd.Da
 
 
 def _modes(laws: Laws, run: dict[str, Any]) -> pd.DataFrame:
-    found = []
+    found, speed = [], laws.mode_speed
+    if laws.mode_excess:
+        speed += laws.mode_excess / run[laws.axis] ** 0.5
     for mode, eigenvalue in enumerate(EIGENVALUES):
-        factor = abs(1 - run["step_size"] * eigenvalue) ** (
-            -0.2 if mode >= len(EIGENVALUES) - laws.rising else laws.mode_speed
-        )
+        factor = abs(1 - run["step_size"] * eigenvalue) ** (-0.2 if mode >= len(EIGENVALUES) - laws.rising else speed)
         residual = factor ** np.array(STEPS)
         found.append(
             pd.DataFrame(

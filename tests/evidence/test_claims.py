@@ -141,6 +141,16 @@ def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
     assert low < -0.85 < -0.8 < high  # both local exponents: -0.87 and -0.79
 
 
+def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
+    """Speeds 1.88 at 64 to 1.31 at 512 tend to 1; those that tend to 1.4 are refuted, however far they have come."""
+    found = _judge("exponential-convergence", BY_WIDTH.but(mode_excess=7.0))
+    assert found.verdict == "inconclusive"
+    assert found.deciding.why == (
+        "[1.31, 1.31] lies outside [0.8, 1.2], but moves with the width and may reach it: wider networks would tell"
+    )
+    assert _judge("exponential-convergence", BY_WIDTH.but(mode_speed=1.4, mode_excess=7.0)).verdict == "refuted"
+
+
 @pytest.mark.parametrize(
     ("name", "laws", "why"),
     [

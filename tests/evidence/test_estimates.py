@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ntkrun.evidence.estimates import fit_exponent, holm, jackknife_logs, level, monotonicity
+from ntkrun.evidence.estimates import at_infinity, fit_exponent, holm, jackknife_logs, level, monotonicity
 from ntkrun.evidence.per_run import done, per_run
 from tests.evidence.synthetic import tables
 
@@ -21,6 +21,18 @@ def _sample(
     widths = np.repeat(WIDTHS, counts).astype(float)
     noise = np.repeat(scatter, counts) * draw.standard_normal(len(widths))
     return widths, 3 * widths**slope * np.exp(noise)
+
+
+def test_the_limit_of_a_law_with_a_root_of_the_width_is_its_constant() -> None:
+    """Two means on m + c n^(-1/2) give m; its interval is that of the contrast, √(Σ c² s²/k) at Welch's degrees."""
+    spread = np.array([-1.0, 0.0, 1.0])
+    low, high = at_infinity((64, 3 + 8 / 8 + spread), (256, 3 + 8 / 16 + spread))
+    assert (low + high) / 2 == pytest.approx(3, rel=1e-12)
+    parts = np.array([1.0, 4.0]) / 3  # c = -1 and 2, s² = 1, k = 3
+    freedom = parts.sum() ** 2 / (parts**2 / 2).sum()
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(parts.sum())
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-12)
+    assert math.isnan(at_infinity((64, [1.0]), (256, [1.0, 2.0]))[0])
 
 
 def test_slope_is_that_of_ordinary_least_squares_over_all_runs() -> None:
