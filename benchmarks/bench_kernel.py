@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import medians
+from common import AHEAD, DEVICE, medians, where
 from torch import Tensor
 
 import ntkrun
@@ -37,7 +37,8 @@ Problem = tuple[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor]
 
 def _problem(inputs: int, width: int, outputs: int) -> Problem:
     net = ntkrun.DenseNetwork(DIMENSION, outputs, DEPTH, width, "relu")
-    return net, net.init([0]), torch.randn(inputs, DIMENSION, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(inputs, DIMENSION, generator=torch.Generator().manual_seed(0))
+    return net, net.init([0], device=DEVICE), x.to(DEVICE)
 
 
 def _bare_products(problem: Problem) -> Callable[[], None]:
@@ -45,8 +46,8 @@ def _bare_products(problem: Problem) -> Callable[[], None]:
     net, params, x = problem
     o = net.outputs
     weights = [w[0] for w in params.weights]
-    a = [torch.randn(len(x), n) for n in net.widths[:-1]]
-    d = [torch.randn(len(x) * o, n) for n in net.widths[1:]]
+    a = [torch.randn(len(x), n, device=DEVICE) for n in net.widths[:-1]]
+    d = [torch.randn(len(x) * o, n, device=DEVICE) for n in net.widths[1:]]
 
     def run() -> None:
         for layer, w in enumerate(weights):
@@ -80,9 +81,14 @@ def _now() -> float:
 def _growth_of_peak(task: tuple[str, tuple[int, int, int]]) -> float:
     route, sizes = task
     problem = _problem(*sizes)
-    before = _now()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 2**20
+    else:
+        before = _now()
     {"layerwise": ntkrun.empirical_ntk, "jacobian": jacobian_ntk}[route](*problem)
-    return _peak() - before
+    peak = torch.cuda.max_memory_allocated() / 2**20 if DEVICE.type == "cuda" else _peak()
+    return peak - before
 
 
 def _against_others(peaks: dict[str, float]) -> None:
@@ -97,9 +103,10 @@ def _against_others(peaks: dict[str, float]) -> None:
         },
         rounds=3,
         often={"layerwise": 8, "its matrix products, bare": 8},
+        ahead=AHEAD,
     )
     inputs, width, outputs = SMALL
-    print(f"empirical NTK, N={inputs}, n={width}, L={DEPTH}, O={outputs}, float32, {torch.get_num_threads()} threads")
+    print(f"empirical NTK, N={inputs}, n={width}, L={DEPTH}, O={outputs}, float32, {where()}")
     for name, median in found.items():
         memory = f"{peaks[name]:8.0f} MiB on top of the weights" if name in peaks else ""
         print(f"  {name:<26}{1e3 * median:9.2f} ms   {memory}".rstrip())
@@ -112,7 +119,9 @@ def _growth() -> None:
     print("growth where one size doubles: time, with the operations counted")
     for name, (small, large) in GROWTH.items():
         problems = _problem(*small), _problem(*large)
-        found = medians({str(k): partial(ntkrun.empirical_ntk, *p) for k, p in enumerate(problems)}, ROUNDS)
+        found = medians(
+            {str(k): partial(ntkrun.empirical_ntk, *p) for k, p in enumerate(problems)}, ROUNDS, ahead=AHEAD
+        )
         exponent = math.log2(found["1"] / found["0"])
         expected = math.log2(_operations(*large) / _operations(*small))
         print(f"  {name}: {small} to {large} (N, n, O)   exponent {exponent:.2f}, of operations {expected:.2f}")

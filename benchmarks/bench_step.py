@@ -8,14 +8,17 @@ turns in one process, so that their ratio does not depend on what else the machi
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from common import medians, plain_network
+from common import AHEAD, DEVICE, medians, plain_network, where
 from torch import Tensor
 
 from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, output_gradients
 from ntkrun.engine.probes import eigenvalues, kernel_numbers, state_kernel
+from ntkrun.engine.replay import replay_of
+from ntkrun.engine.stack import STEPS_UNREAD
 from ntkrun.engine.training import State, directions, train
 from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES
@@ -25,13 +28,15 @@ STEP_SIZE = 1e-3  # small: what a step costs does not depend on it, as long as n
 ALONE = {256: 200, 1024: 40, 2048: 20, 4096: 11}  # steps timed at each width
 STACKED = {64: 200, 256: 15}
 FOREVER = range(10**9)
+READ_EVERY = 1 if DEVICE.type == "cpu" else STEPS_UNREAD
 
 Step = Callable[[], object]
 
 
 def _data() -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(INPUTS, DIMENSION, generator=draw), torch.randn(INPUTS, 1, generator=draw).sign()
+    x, y = torch.randn(INPUTS, DIMENSION, generator=draw), torch.randn(INPUTS, 1, generator=draw).sign()
+    return x.to(DEVICE), y.to(DEVICE)
 
 
 def plain(width: int, seeds: int) -> Step:
@@ -39,7 +44,7 @@ def plain(width: int, seeds: int) -> Step:
     x, y = _data()
 
     def one() -> Step:
-        net = plain_network(DIMENSION, width, DEPTH)
+        net = plain_network(DIMENSION, width, DEPTH).to(DEVICE)
         optimiser = torch.optim.SGD(net.parameters(), lr=STEP_SIZE / width)
 
         def step() -> None:
@@ -58,7 +63,8 @@ def trained(width: int, seeds: int, look: Callable[[State], object], probed: ran
     """A step of `train`, and a look at the state it leaves."""
     x, y = _data()
     net = _network(width)
-    states = train(net, net.init(range(seeds)), x, y, STEP_SIZE, len(FOREVER) - 1, probed)
+    params = net.init(range(seeds), device=DEVICE)
+    states = train(net, params, x, y, STEP_SIZE, len(FOREVER) - 1, probed, check_every=READ_EVERY)
     return lambda: look(next(states))
 
 
@@ -66,29 +72,34 @@ def loss_and_kernel(width: int, seeds: int) -> Step:
     """The same step with the loss and the kernel alone, which `train` does not offer apart from the drift."""
     x, y = _data()
     net, loss = _network(width), LOSSES["squared"]
-    params = net.init(range(seeds))
-    descent = Update.begin(params, STEP_SIZE, 0.0)
+    params = net.init(range(seeds), device=DEVICE)
+    descent, replay = Update.begin(params, STEP_SIZE, 0.0), replay_of(net, DEVICE)
+    distances = torch.empty(seeds, 2 * DEPTH, dtype=torch.float64, device=DEVICE)
 
     def step() -> object:
         layers = net.forward(params, x)
         deltas = output_gradients(layers)
-        found = loss(layers.outputs, y).tolist(), layerwise_kernel(net, layers, deltas, layers, deltas)
+        found = loss(layers.outputs, y), layerwise_kernel(net, layers, deltas, layers, deltas)
         r = loss.gradient(layers.outputs, y) / INPUTS
-        descent.update(layers, directions(layers, deltas, r), measure=False)
+        descent.update(layers, directions(layers, deltas, r), distances, measure=False)
         return found
 
-    return step
+    return lambda: replay("step", step)
 
 
 def loss_kernel_drift(width: int, seeds: int, spectrum: bool = False) -> Step:
     """The step with what `measure` computes of loss, kernel and weight drift (and of the eigenvalues)."""
     net, first = _network(width), list[Tensor]()
 
-    def look(state: State) -> object:
+    def numbers(state: State) -> tuple[dict[str, Tensor], Tensor]:
         kernel = state_kernel(net, state)
         first.extend([] if first else [kernel])
         assert state.distances is not None
         found = {"loss": state.loss, **kernel_numbers(kernel, first[0]), "drift": state.distances.norm(dim=1)}
+        return found, kernel
+
+    def look(state: State) -> object:
+        found, kernel = state.replay("look", partial(numbers, state))
         return found | (eigenvalues(kernel) if spectrum else {})
 
     return trained(width, seeds, look, FOREVER)
@@ -106,11 +117,11 @@ def table(widths: dict[int, int], seeds: int) -> None:
         "loss, kernel, drift": loss_kernel_drift,
         "and eigenvalues": lambda n, s: loss_kernel_drift(n, s, spectrum=True),
     }
-    print(f"\n{seeds} seed{'s' * (seeds > 1)}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}\n")
+    print(f"\n{seeds} seed{'s' * (seeds > 1)}, {where()}\n")
     print("| n | plain, ms | " + " | ".join(f"{name} / plain" for name in list(routes)[1:]) + " |")
     print("|---" * (len(routes) + 1) + "|")
     for width, rounds in widths.items():
-        found = medians({name: make(width, seeds) for name, make in routes.items()}, rounds)
+        found = medians({name: make(width, seeds) for name, make in routes.items()}, rounds, ahead=AHEAD)
         ratios = " | ".join(f"{found[name] / found['plain']:.2f}" for name in list(routes)[1:])
         print(f"| {width} | {1e3 * found['plain']:.2f} | {ratios} |", flush=True)
 

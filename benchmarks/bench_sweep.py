@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import medians, plain_network
+from common import DEVICE, medians, plain_network, where
 from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
@@ -30,10 +30,10 @@ STEPS, TIMED = 20, 5
 def script_step(point: Point) -> float:
     """Seconds of a step of the plain script: the kernel, then the update."""
     data = data_of(point)
-    x, y = torch.tensor(data.x, dtype=torch.float32), torch.tensor(data.y, dtype=torch.float32)
+    x, y = (torch.tensor(part, dtype=torch.float32, device=DEVICE) for part in (data.x, data.y))
     width = point.network.width
     assert isinstance(width, int)
-    net = plain_network(x.shape[1], width, point.network.depth)
+    net = plain_network(x.shape[1], width, point.network.depth).to(DEVICE)
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-3 / width)
 
     def output(params: dict[str, Tensor], one: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ def main() -> None:
     sweep = ntkrun.load_config(CONFIG, overrides=[f"training.steps={steps}"])
     with tempfile.TemporaryDirectory() as results:
         started = time.perf_counter()
-        runs = ntkrun.run_sweep(sweep, results, "cpu").runs
+        runs = ntkrun.run_sweep(sweep, results, str(DEVICE)).runs
         ours = time.perf_counter() - started
-    print(f"\nconfigs/width.yaml with {steps} steps, {torch.get_num_threads()} thread(s)\n")
+    print(f"\nconfigs/width.yaml with {steps} steps, {where()}\n")
     print("| n | seeds | sweep's stacks, s | script, s | ratio |\n|---|---|---|---|---|")
     total = 0.0
     for point, seeds in sweep.points:

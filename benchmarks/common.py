@@ -1,29 +1,53 @@
-"""What the benchmarks share: routes timed by turns, and the plain network that they are compared with."""
+"""What the benchmarks share: routes timed by turns, the device they run on, and the plain network beside them."""
 
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 
 Route = Callable[[], object]
+DEVICE = torch.device(os.environ.get("NTKRUN_BENCH_DEVICE", "cpu"))
+AHEAD = 1 if DEVICE.type == "cpu" else 20  # calls that the host may send off before it waits, as in a training
 
 
-def medians(routes: Mapping[str, Route], rounds: int, often: Mapping[str, int] | None = None) -> dict[str, float]:
-    """Seconds of each route, the routes taking turns, so that ratios do not depend on what else the machine does.
+def wait() -> None:
+    """Until the device has done what it was told."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize(DEVICE)
 
-    `often`: how many times in a row a route runs when it is its turn, 1 where not given. One turn before the first
-    counts for nothing.
+
+def where() -> str:
+    """The device, for a headline."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.get_device_name(DEVICE)
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def medians(
+    routes: Mapping[str, Route], rounds: int, often: Mapping[str, int] | None = None, ahead: int = 1
+) -> dict[str, float]:
+    """Seconds of a call of each route, the routes taking turns, so that ratios do not depend on what else the machine
+    does.
+
+    `often`: how many times in a row a route is timed when it is its turn, 1 where not given. `ahead`: calls that are
+    timed together, waiting for the device after the last. One turn before the first counts for nothing.
     """
     times: dict[str, list[float]] = {name: [] for name in routes}
     for round_ in range(rounds + 1):
         for name, route in routes.items():
             for _ in range((often or {}).get(name, 1)):
+                wait()
                 started = time.perf_counter()
-                route()
+                for _ in range(ahead):
+                    route()
+                wait()
                 if round_ > 0:
-                    times[name].append(time.perf_counter() - started)
+                    times[name].append((time.perf_counter() - started) / ahead)
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -1,6 +1,7 @@
 """Runs the benchmarks, each on one thread and on all cores; prints what they print and writes it to results.md.
 
 python benchmarks/run.py [step kernel ...]        TIMES by default
+NTKRUN_BENCH_DEVICE=cuda python benchmarks/run.py        those of ON_CUDA, on a GPU; into results-cuda.md
 
 bench_check.py and bench_coverage.py measure error rates of the statistics, a quarter of an hour each; they run by name.
 """
@@ -13,9 +14,11 @@ import sys
 from pathlib import Path
 
 import torch
+from common import DEVICE, where
 
 HERE = Path(__file__).parent
 TIMES = ("kernel", "limit", "step", "sweep")
+ON_CUDA = ("kernel", "step", "sweep", "peak")
 
 
 def machine() -> str:
@@ -49,19 +52,21 @@ def printed(script: Path, threads: int) -> str:
 
 
 def main() -> None:
-    names = sys.argv[1:] or TIMES
+    on_cuda = DEVICE.type == "cuda"
+    names = sys.argv[1:] or (ON_CUDA if on_cuda else TIMES)
     cores = os.cpu_count() or 1
+    gpu = f"{where()}. " if on_cuda else ""
     parts = [
         "# Benchmarks\n",
-        f"{machine()}. Python {platform.python_version()}, torch {torch.__version__}. "
-        f"{datetime.date.today():%Y-%m-%d}, commit {commit()}. Nothing here was measured on a GPU.\n",
+        f"{gpu}{machine()}. Python {platform.python_version()}, torch {torch.__version__}. "
+        f"{datetime.date.today():%Y-%m-%d}, commit {commit()}.\n",
     ]
     for name in names:
-        for threads in dict.fromkeys((1, cores)):
+        for threads in (cores,) if on_cuda else dict.fromkeys((1, cores)):
             print(f"\n== bench_{name}.py, {threads} thread(s)", flush=True)
             parts.append(f"## bench_{name}.py, {threads} thread{'s' * (threads > 1)}\n")
             parts.append(printed(HERE / f"bench_{name}.py", threads) + "\n")
-    (HERE / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    (HERE / ("results-cuda.md" if on_cuda else "results.md")).write_text("\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ def tile_inputs(device: torch.device, rows_each: int) -> int:
     return max(LEAST_INPUTS, -(-rows // rows_each))
 
 
+def uncut(net: DenseNetwork, stack: int, count: int, outputs: Outputs, itemsize: int, device: torch.device) -> int:
+    """The bytes that temporaries take where memory is no matter."""
+    inputs = min(count, tile_inputs(device, net.outputs if outputs == "full" else 1))
+    return _Cost(net, outputs, itemsize).bytes(stack, inputs, -(-count // inputs))
+
+
 def cut(
     net: DenseNetwork, stack: int, count: int, outputs: Outputs, limit: int, itemsize: int, device: torch.device
 ) -> Blocks:

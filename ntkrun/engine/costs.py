@@ -130,7 +130,7 @@ class Cost:
             bases = 8 * KRYLOV**2 * BLOCK**2 * (before + after) * self.rates.products(DIRECT)
             total += runs * (products + small + bases) + runs * size * self._item * 3 * self.rates.large
         sub = self.task.network.depth / 2 * (self._backward(runs, 1, n) + self._kernel(runs))
-        total += DETAIL * self.task.network.depth * self.rates.operation
+        total += DETAIL * self.task.network.depth * self.rates.called
         return total + sub + self._backward(runs, self.task.network.outputs, len(self.task.x_test))
 
     def _elements(self, moved: float, operations: int) -> float:

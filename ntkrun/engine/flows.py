@@ -12,7 +12,7 @@ moves by the kernel of F; W_lin = W_0 + J(X)ᵀc/α. All in float64, with the fl
 float32 kernel's rounding makes negative eigenvalues, whose modes would grow.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,8 +55,9 @@ class Modes:
     vectors: Tensor  # (S, P, P) or (N, N), in columns
     amplitude: Tensor  # (S, P, 1) or (S, N, O)
 
-    def at(self, time: float) -> Tensor:
-        _, driven = Flow().factors(self.values, self.values.new_full((1,), time))
+    def at(self, time: Tensor) -> Tensor:
+        """At one time, (1,)."""
+        _, driven = Flow().factors(self.values, time)
         return self.start - self.reach @ (driven.mT * self.amplitude)
 
     def select(self, keep: list[int]) -> "Modes":
@@ -73,8 +74,8 @@ class Modes:
 @dataclass(frozen=True)
 class Flows:
     """The three predictions for the runs of a stack. `kernel` is K_0 from all A inputs to the training inputs, (S, A·O,
-    N·O); `start` is F_0, (S, A, O); at the step of the state to come, `coordinates` and `velocity` are c and u,
-    (S, N, O), and `linear` is F_lin, (S, A, O)."""
+    N·O); `start` is F_0, (S, A, O). At the step of the state to come, `coordinates` and `velocity` are c and u,
+    (S, N, O), and `linear` is F_lin, (S, A, O): these move, in place."""
 
     problem: Problem
     kernel: Tensor
@@ -84,7 +85,7 @@ class Flows:
     linear: Tensor
     predicted: dict[str, Modes]
 
-    def outputs(self, time: float) -> dict[str, Tensor]:
+    def outputs(self, time: Tensor) -> dict[str, Tensor]:
         """Each prediction at this time on all A inputs, training first: (S, A, O)."""
         return {"linear": self.linear} | {
             name: modes.at(time).reshape(self.linear.shape) for name, modes in self.predicted.items()
@@ -95,17 +96,14 @@ class Flows:
         moved = (self.linear - self.start)[:, : len(self.problem.y)]
         return (self.coordinates * moved).flatten(1).sum(dim=1).clamp(min=0).sqrt() / abs(self.problem.scale.factor)
 
-    def advanced(self, state: State) -> "Flows":
-        """The linearised network after the step that `state` is about to take."""
+    def advance(self, state: State) -> None:
+        """Let the linearised network take the step that `state` is about to take."""
         p = self.problem
         gradient = p.loss.gradient(self.linear[:, : len(p.y)], p.y.double())
-        velocity = p.momentum * self.velocity - p.step_size * gradient * shares_of(state.batch, p.x)
-        return self.at(self.coordinates + velocity, velocity)
-
-    def at(self, coordinates: Tensor, velocity: Tensor) -> "Flows":
-        """The same predictions, with the linearised network there."""
-        moved = (self.kernel @ coordinates.flatten(1).unsqueeze(2)).view(self.start.shape)
-        return replace(self, coordinates=coordinates, velocity=velocity, linear=self.start + moved)
+        self.velocity.mul_(p.momentum).sub_(p.step_size * gradient * shares_of(state.batch, p.x))
+        self.coordinates.add_(self.velocity)
+        moved = (self.kernel @ self.coordinates.flatten(1).unsqueeze(2)).view(self.start.shape)
+        torch.add(self.start, moved, out=self.linear)
 
     def select(self, keep: list[int]) -> "Flows":
         return Flows(
@@ -135,7 +133,7 @@ def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
         if problem.limit is not None:
             predicted["limit"] = _modes(problem.limit, start, problem.y.double(), len(problem.y))
     nowhere = torch.zeros_like(start[:, : len(problem.y)])
-    return Flows(problem, kernel, start, nowhere, nowhere, start, predicted)
+    return Flows(problem, kernel, start, nowhere, nowhere.clone(), start.clone(), predicted)
 
 
 def _start(net: DenseNetwork, params: Parameters, runs: slice, points: Tensor, count: int) -> tuple[Tensor, Tensor]:

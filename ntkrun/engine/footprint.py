@@ -60,7 +60,7 @@ class Footprint:
     @property
     def _once(self) -> int:
         limit = 0 if self.task.limit is None else 3 * DOUBLE * self.task.limit.size  # K_inf, its reach and its vectors
-        return limit + (self._item * PART if self.task.steps else 0)
+        return limit + (self._item * PART["cpu"] if self.task.steps else 0)
 
     @property
     def _parameters(self) -> int:

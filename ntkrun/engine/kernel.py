@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from ntkrun.engine.blocks import Blocks, cut, tile_inputs
+from ntkrun.engine.blocks import Blocks, cut, tile_inputs, uncut
 from ntkrun.engine.memory import budget
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients, pullback
 from ntkrun.engine.precision import full_float32
 from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
+
+SMALL = 2**26  # bytes that are taken without asking what is free: to ask may take as long as a small kernel
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def empirical_ntk(
         raise UserError("the kernel of no inputs: give at least one")
     like, stack, o = params.weights[0], len(params.weights[0]), net.outputs
     shape = _shape(outputs, stack, len(x), len(columns), o)
-    limit = budget(memory, math.prod(shape) * like.element_size(), like.device)
-    blocks = cut(net, stack, max(len(x), len(columns)), outputs, limit, like.element_size(), like.device)
+    count, item, device = max(len(x), len(columns)), like.element_size(), like.device
+    size = math.prod(shape) * item
+    small = memory is None and size + uncut(net, stack, count, outputs, item, device) <= SMALL
+    blocks = cut(net, stack, count, outputs, SMALL if small else budget(memory, size, device), item, device)
     result = like.new_zeros(shape)
     for seeds in pieces(stack, blocks.seeds):
         part = Parameters([w[seeds] for w in params.weights], [b[seeds] for b in params.biases])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.parametrization import Scales, scales
+from ntkrun.engine.threads import spread
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 
@@ -141,19 +142,20 @@ class DenseNetwork:
         different widths are independent, as the intervals of fitted exponents take them to be.
         """
 
-        def draw(std: float, layer: int, role: int, *shape: int) -> Tensor:
-            stack = torch.empty(len(seeds), *shape, dtype=dtype)
-            drawn = torch.empty(*shape, dtype=torch.float64)  # one for all seeds: fresh memory would be mapped in anew
-            for position, seed in enumerate(seeds):
-                generator(seed, layer, role, *shape).standard_normal(out=drawn.numpy())
+        def draw(stack: Tensor, std: float, layer: int, role: int, positions: range) -> None:
+            shape = stack.shape[1:]
+            drawn = torch.empty(shape, dtype=torch.float64)  # one for all seeds: fresh memory would be mapped in anew
+            for position in positions:
+                generator(seeds[position], layer, role, *shape).standard_normal(out=drawn.numpy())
                 stack[position] = drawn.mul_(std)
-            return stack.to(device)
 
-        n = self.widths
-        return Parameters(
-            weights=[draw(self.weight_std(l), l, WEIGHTS, n[l + 1], n[l]) for l in range(self.depth)],
-            biases=[draw(self.bias_std(l), l, BIASES, n[l + 1]) for l in range(self.depth)],
-        )
+        n, layers = self.widths, range(self.depth)
+        weights = [torch.empty(len(seeds), n[l + 1], n[l], dtype=dtype) for l in layers]
+        biases = [torch.empty(len(seeds), n[l + 1], dtype=dtype) for l in layers]
+        whole = [(weights[l], self.weight_std(l), l, WEIGHTS) for l in layers]
+        whole += [(biases[l], self.bias_std(l), l, BIASES) for l in layers]
+        spread(lambda part: draw(*part), [(*task, part) for task in whole for part in _shares(len(seeds))])
+        return Parameters([w.to(device) for w in weights], [b.to(device) for b in biases])
 
     def apply(self, params: Parameters, x: Tensor) -> Tensor:
         """F(W, x) for inputs x (N, n_0): (S, N, O)."""
@@ -206,6 +208,12 @@ def _backward(layers: Layers, top: Tensor) -> list[Tensor]:
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """scale · a b, the factor inside the product (with beta=0 the first argument is not read)."""
     return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scale)
+
+
+def _shares(count: int) -> list[range]:
+    """Of so many seeds, for each thread."""
+    threads = min(count, torch.get_num_threads())
+    return [range(count * k // threads, count * (k + 1) // threads) for k in range(threads)]
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:

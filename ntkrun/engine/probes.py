@@ -1,6 +1,8 @@
 """What is measured of a state of training: numbers a run, and numbers a run and layer, mode, or input and output."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,11 +14,13 @@ from ntkrun.engine.detail import Start, detail, detail_start, growth
 from ntkrun.engine.flows import Flows, Problem, flows
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.modes import Directions, directions, mode_columns
-from ntkrun.engine.network import DenseNetwork, output_gradients
+from ntkrun.engine.network import DenseNetwork, Layers, output_gradients
 from ntkrun.engine.outputs import output_columns
 from ntkrun.engine.readout import Readout
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
+
+SPECTRUM = ("lambda_min", "lambda_max")
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,14 @@ class Reference:
             self.directions and self.directions.select(keep),
         )
 
-    def advanced(self, state: State) -> "Reference":
-        """The reference of the state after this one."""
-        return replace(self, flows=self.flows.advanced(state))
-
 
 @dataclass(frozen=True)
 class Measurement:
     """A probed state of S runs, at these `positions` of the stack: `numbers` by column of steps.parquet, each (S,);
     `layers` by column of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O) by column of those tables,
     where they are kept; `kernel` K_t as (S, N, O, N, O); and at a detail step without momentum, where the kernel would
-    `pull` the outputs."""
+    `pull` the outputs. `row` is all numbers of its tables one after the other, float64. Like the state's, its tensors
+    are valid until the next one."""
 
     step: int
     positions: list[int]
@@ -64,6 +65,12 @@ class Measurement:
     outputs: dict[str, Tensor]
     kernel: Tensor
     pull: descent.Pull | None
+    row: Tensor
+
+    @property
+    def tables(self) -> tuple[dict[str, Tensor], ...]:
+        """Of steps, layers, modes and outputs."""
+        return self.numbers, self.layers, self.modes, self.outputs
 
 
 def reference(
@@ -87,53 +94,78 @@ def measure(
     net: DenseNetwork,
     state: State,
     ref: Reference,
+    time: Tensor,
     detailed: bool = False,
     keep_outputs: bool = False,
     clock: Laps = SILENT,
 ) -> Measurement:
-    """Every number of a probed state against its reference; the dearer ones where it is a detail step, else nan."""
-    assert state.distances is not None, "only a probed state has them"
-    kernel, problem = state_kernel(net, state), ref.flows.problem
+    """Every number of a probed state at its `time` (1,) against its reference; the dearer ones where it is a detail
+    step, else nan. The kernel's eigenvalues are left to whoever reads the numbers."""
+    replay, problem = state.replay, ref.flows.problem
+    kernel = replay("kernel", partial(state_kernel, net, state))
     clock.lap("kernel")
+    seen = replay("probes", partial(_seen, net, state, ref, kernel))
+    clock.lap("probes")
+    predicted = replay("predictions", partial(_predicted, ref, seen.outputs, time))
+    clock.lap("flows")
+    later = dict.fromkeys(("growth", *DESCENT), seen.nowhere)  # at detail steps, DESCENT when the step is taken
+    numbers, layers = seen.numbers | predicted | later, seen.layers
+    test_deltas = output_gradients(seen.test) if detailed or keep_outputs else []
+    modes, pull = {}, None
+    if detailed:
+        assert ref.start is not None, "made where there are detail steps"
+        layers = layers | detail(net, state, kernel, ref.start)
+        numbers["growth"] = growth(layers)
+        modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
+        pull = None if problem.momentum else descent.pull(net, state, problem, kernel, seen.test, test_deltas)
+    kept = output_columns(net, state, seen.test, test_deltas, seen.outputs, problem.scale) if keep_outputs else {}
+    columns = [column for table in (numbers, layers, modes, kept) for column in table.values()]
+    row = joined(columns) if detailed or keep_outputs else replay("row", partial(joined, columns))
+    clock.lap("detail" if detailed or keep_outputs else "probes")
+    return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull, row)
+
+
+def joined(columns: Iterable[Tensor]) -> Tensor:
+    """All their numbers in one new row, float64."""
+    flat = [column.double().flatten() for column in columns]
+    return torch.cat(flat) if flat else torch.empty(0, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What every probed state tells: the pass of the test inputs, f on all inputs, and numbers, nan where they are
+    those of detail steps; `nowhere` is nan for each run."""
+
+    test: Layers
+    outputs: Tensor
+    numbers: dict[str, Tensor]
+    layers: dict[str, Tensor]
+    nowhere: Tensor
+
+
+def _seen(net: DenseNetwork, state: State, ref: Reference, kernel: Tensor) -> _Seen:
+    assert state.distances is not None, "only a probed state has them"
+    problem = ref.flows.problem
     test = net.forward(state.params, problem.x_test)
     outputs = torch.cat([state.outputs, ref.readout(test.outputs)], dim=1)
+    drift = state.distances.norm(dim=1) / ref.norms.norm(dim=1)
+    nowhere = torch.full_like(drift, torch.nan)
     numbers = {
         "loss": state.loss,
         "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
         **kernel_numbers(kernel, ref.kernel),
-        **eigenvalues(kernel),
-        "weight_drift": state.distances.norm(dim=1) / ref.norms.norm(dim=1),
+        **dict.fromkeys(SPECTRUM, nowhere),  # until the kernel is read
+        "weight_drift": drift,
         "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(kernel, problem.limit),
     }
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
-    clock.lap("probes")
-    numbers |= flow_numbers(outputs, ref.flows, state.step * problem.step_size)
-    numbers |= linear_numbers(outputs, ref.flows, ref.norms.norm(dim=1))
-    clock.lap("flows")
-    nowhere = torch.full_like(numbers["weight_drift"], torch.nan)
-    test_deltas = output_gradients(test) if detailed or keep_outputs else []
-    modes, pull = {}, None
-    if detailed:
-        assert ref.start is not None, "made where there are detail steps"
-        layers |= detail(net, state, kernel, ref.start)
-        numbers["growth"] = growth(layers)
-        modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
-        pull = None if problem.momentum else descent.pull(net, state, problem, kernel, test, test_deltas)
-    else:
-        layers |= {name: torch.full_like(layers["weight_drift"], torch.nan) for name in LAYER_DETAIL}
-        numbers["growth"] = nowhere
-    numbers |= dict.fromkeys(DESCENT, nowhere)  # until the step is taken
-    kept = output_columns(net, state, test, test_deltas, outputs, problem.scale) if keep_outputs else {}
-    clock.lap("detail" if detailed or keep_outputs else "probes")
-    return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull)
+    layers |= dict.fromkeys(LAYER_DETAIL, torch.full_like(layers["weight_drift"], torch.nan))
+    return _Seen(test, outputs, numbers, layers, nowhere)
 
 
-def completed(net: DenseNetwork, before: Measurement, state: State, problem: Problem) -> Measurement:
-    """The measurement of a state with what only the next `state` tells of its step."""
-    if before.pull is None:
-        return before
-    return replace(before, numbers=before.numbers | descent.residuals(net, before.pull, state, problem), pull=None)
+def _predicted(ref: Reference, outputs: Tensor, time: Tensor) -> dict[str, Tensor]:
+    return flow_numbers(outputs, ref.flows, time) | linear_numbers(outputs, ref.flows, ref.norms.norm(dim=1))
 
 
 def state_kernel(net: DenseNetwork, state: State) -> Tensor:
@@ -159,7 +191,7 @@ def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
     finite = matrix.isfinite().flatten(1).all(dim=1, keepdim=True)
     found = torch.linalg.eigvalsh(matrix.where(finite.unsqueeze(2), 0.0)) / kernel.shape[1]
     found = found.where(finite, torch.nan)
-    return {"lambda_min": found[:, 0], "lambda_max": found[:, -1]}
+    return dict(zip(SPECTRUM, (found[:, 0], found[:, -1]), strict=True))
 
 
 def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
@@ -179,7 +211,7 @@ def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
     return {"distance_to_limit": distance, "off_diagonal": share}
 
 
-def flow_numbers(outputs: Tensor, predictions: Flows, time: float) -> dict[str, Tensor]:
+def flow_numbers(outputs: Tensor, predictions: Flows, time: Tensor) -> dict[str, Tensor]:
     """For each prediction of flows.py: the largest distance ‖F_t(x) - prediction(x)‖ over training inputs and over test
     inputs, and the losses of the prediction itself. nan for what is not there."""
     problem, found = predictions.problem, predictions.outputs(time)

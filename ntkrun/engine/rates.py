@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from ntkrun.engine.network import generator
+from ntkrun.engine.replay import Graphs, directly
+from ntkrun.engine.threads import spread
 
 WIDTHS = (64, 256, 1024)  # of the products that are timed; between them rates are interpolated, beyond them kept
 STACKED = {64: 16, 256: 8, 1024: 1}
@@ -25,8 +27,9 @@ REPETITIONS = 5
 @dataclass(frozen=True)
 class Rates:
     """Seconds: a multiplication in products of each of WIDTHS, in the training's precision and in float64; a byte read
-    or written, in the cache and beyond it; the eigenvalues of a float64 matrix of each of SIDES; a small operation; a
-    normal number; the generator of a seed and layer."""
+    or written, in the cache and beyond it; the eigenvalues of a float64 matrix of each of SIDES; a small operation of
+    those that are replayed at every step, and one that is called; a normal number; the generator of a seed and layer.
+    """
 
     product: tuple[float, ...]
     wide_product: tuple[float, ...]
@@ -34,6 +37,7 @@ class Rates:
     large: float
     eigenvalues: tuple[float, ...]
     operation: float
+    called: float
     normal: float
     generator: float
 
@@ -69,12 +73,19 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         return timed(lambda: a.add_(b), times) / (3 * 4 * numbers)
 
     def eigenvalues(side: int) -> float:
-        place = torch.arange(side, dtype=torch.float64, device=device)
+        place = torch.arange(side, dtype=torch.float64)
         # A spectrum that falls off, without the equal eigenvalues that would make it easy.
         matrix = 1 / (1 + (place[:, None] - place).abs())
-        return timed(lambda: torch.linalg.eigvalsh(matrix.expand(2, side, side))) / 2
+        at_once = 2 if device.type == "cpu" else 2 * torch.get_num_threads()  # what waits there is shared by all cores
+        parts = torch.split(matrix.expand(at_once, side, side), 2)
+        return timed(lambda: spread(torch.linalg.eigvalsh, parts)) / at_once
 
-    small = torch.ones(4, 4, device=device)
+    small, replay = torch.ones(4, 4, device=device), Graphs() if device.type == "cuda" else directly
+
+    def additions() -> None:
+        for _ in range(500):
+            small + small
+
     draws, drawn = generator(0, 0), np.empty(2**16)
     return Rates(
         tuple(product(width, dtype) for width in WIDTHS),
@@ -82,7 +93,8 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         traffic(CACHED, 20),
         traffic(LARGE, 1),
         tuple(map(eigenvalues, SIDES)),
-        timed(lambda: small + small, 500),
+        timed(lambda: replay("additions", additions)) / 500,
+        timed(additions) / 500,
         timed(lambda: draws.standard_normal(out=drawn)) / drawn.size,
         timed(lambda: generator(0, 0, 0, 64, 64), 20),
     )

@@ -10,13 +10,15 @@ from torch import Tensor
 from ntkrun.columns import DESCENT
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.modes import ranks
-from ntkrun.engine.probes import Measurement
+from ntkrun.engine.probes import Measurement, eigenvalues, joined
+from ntkrun.engine.threads import spread
 from ntkrun.engine.training import Departure
 
 Columns = dict[str, list[float]]  # a table: its columns by name
 TABLES = ("steps", "layers", "modes", "outputs")
 Kernels = dict[int, dict[int, np.ndarray]]
 Arrays = dict[str, np.ndarray]
+TOGETHER = 16  # kernels whose eigenvalues are one task: more than one, for tasks have a price
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,34 @@ class Axes:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is kept of a probed state until it is read: the numbers of each table on the device, by column, runs first;
-    and the kernel where it may be wanted."""
+    """What is kept of a probed state until it is read: the `shapes` of each table's columns, runs first, and all their
+    numbers one after the other on the device; K_t on the host, there once the device has been waited for; and what the
+    next state told of the step, (S,) by column."""
 
     step: int
     positions: list[int]
-    numbers: dict[str, dict[str, Tensor]]
-    kernel: Tensor | None
+    shapes: dict[str, dict[str, torch.Size]]
+    numbers: Tensor
+    kernel: Tensor
+    outcome: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, measured: Measurement) -> "_Record":
+        tables = zip(TABLES, measured.tables, strict=True)
+        shapes = {table: {name: c.shape for name, c in columns.items()} for table, columns in tables}
+        return cls(measured.step, measured.positions, shapes, measured.row.clone(), _on_host(measured.kernel))
+
+    def tables(self, numbers: np.ndarray, outcome: np.ndarray, spectrum: dict[str, Tensor]) -> dict[str, Arrays]:
+        """The columns of each table, of numbers that have been read."""
+        ends = np.cumsum([shape.numel() for columns in self.shapes.values() for shape in columns.values()])
+        parts = iter(np.split(numbers, ends[:-1]))
+        found = {
+            table: {name: next(parts).reshape(shape) for name, shape in columns.items()}
+            for table, columns in self.shapes.items()
+        }
+        found["steps"] |= {name: values.numpy() for name, values in spectrum.items()}
+        found["steps"] |= dict(zip(self.outcome, outcome.reshape(len(self.outcome), len(self.positions)), strict=True))
+        return found
 
 
 @dataclass
@@ -77,26 +100,25 @@ class Recorder:
         self.unread: list[_Record] = []
 
     def record(self, measured: Measurement) -> None:
-        wanted = self.keep_last_kernel or measured.step in self.keep_kernels
-        numbers = dict(zip(TABLES, (measured.numbers, measured.layers, measured.modes, measured.outputs), strict=True))
-        self.unread.append(_Record(measured.step, measured.positions, numbers, measured.kernel if wanted else None))
+        self.unread.append(_Record.of(measured))
+
+    def complete(self, outcome: dict[str, Tensor]) -> None:
+        """The last recorded state's columns (S,) that the next one told."""
+        self.unread[-1].outcome.update(outcome)
 
     def read(self, departed: Sequence[Departure] = ()) -> None:
         """Once divergence has been looked for: the rows of what is unread, up to where these runs `departed`."""
         self.recorded.departed.extend(departed)
         ends = {run.position: run.step for run in departed}
-        read = iter(_read([record.numbers[table] for record in self.unread for table in TABLES]))
-        for record in self.unread:
+        for record, numbers in zip(self.unread, _read(self.unread), strict=True):
             left = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
             keep = np.flatnonzero(left > 0)
-            numbers = {table: next(read) for table in TABLES}
             for name in DESCENT:  # the step from a run's last row led nowhere
                 numbers["steps"][name][left == 1] = np.nan
             for table, columns in numbers.items():
                 self._write(table, record, keep, columns)
-            if record.kernel is not None:
-                for k in keep.tolist():
-                    self._keep_kernel(record.step, record.positions[k], record.kernel[k])
+            for k in keep.tolist():
+                self._keep_kernel(record.step, record.positions[k], record.kernel[k])
         self.unread = []
 
     def _write(self, table: str, record: _Record, keep: np.ndarray, columns: Arrays) -> None:
@@ -126,15 +148,30 @@ class Recorder:
         return tables, recorded.kernels
 
 
-def _read(records: list[dict[str, Tensor]]) -> list[Arrays]:
-    """The columns of all records from the device in one transfer, in their shapes, float64."""
-    columns = [column.double() for record in records for column in record.values()]
-    if not columns:
-        return [{} for _ in records]
-    whole = torch.cat([column.flatten() for column in columns]).cpu().numpy()
-    ends = np.cumsum([column.numel() for column in columns])[:-1]
-    read = iter([part.reshape(c.shape) for part, c in zip(np.split(whole, ends), columns, strict=True)])
-    return [{name: next(read) for name in record} for record in records]
+def _read(records: list[_Record]) -> list[dict[str, Arrays]]:
+    """The columns of each table of all records, from the device in one transfer; float64."""
+    if not records:
+        return []
+    parts = [part for record in records for part in (record.numbers, joined(record.outcome.values()))]
+    whole = joined(part.to(parts[0].device) for part in parts).cpu().numpy()
+    numbers = iter(np.split(whole, np.cumsum([len(part) for part in parts])[:-1]))
+    spectra = _spectra([record.kernel for record in records])
+    return [r.tables(next(numbers), next(numbers), spectrum) for r, spectrum in zip(records, spectra, strict=True)]
+
+
+def _on_host(kernel: Tensor) -> Tensor:
+    """K_t as it is, or a copy that the device is on its way to make: it need not wait, nor keep the kernel."""
+    if kernel.device.type == "cpu":
+        return kernel
+    return torch.empty(kernel.shape, dtype=kernel.dtype, pin_memory=True).copy_(kernel, non_blocking=True)
+
+
+def _spectra(kernels: list[Tensor]) -> list[dict[str, Tensor]]:
+    """The eigenvalues of each on the host, where all cores take part: a GPU takes three times as long for a small one
+    as a single core does."""
+    found, counts = spread(eigenvalues, torch.split(torch.cat(kernels), TOGETHER)), [len(k) for k in kernels]
+    columns = {name: torch.split(torch.cat([part[name] for part in found]), counts) for name in found[0]}
+    return [{name: parts[k] for name, parts in columns.items()} for k in range(len(kernels))]
 
 
 def _kernel_array(kernel: Tensor) -> np.ndarray:

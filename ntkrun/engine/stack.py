@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.engine import descent
 from ntkrun.engine.checkpoint import NOWHERE, Checkpoint, Keeper, checkpoint
 from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.flows import Problem
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.precision import full_float32
-from ntkrun.engine.probes import Measurement, Reference, completed, measure, reference
+from ntkrun.engine.probes import Measurement, Reference, measure, reference
 from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.recorder import Axes, Columns, Recorder
 from ntkrun.engine.training import Departure, Standing, State, batches, train
@@ -105,8 +107,8 @@ def run_stack(
 
 
 class _Observer:
-    """Follows a training from state to state: its recorder, the reference of the runs still going, and what was
-    measured of the last state and waits for the outcome of its step."""
+    """Follows a training from state to state: its recorder, the reference of the runs still going, their time, and the
+    pull of the kernel on the last state, which waits for the outcome of its step."""
 
     def __init__(self, task: StackTask, problem: Problem, clock: Laps):
         self.task, self.problem, self.clock = task, problem, clock
@@ -114,17 +116,19 @@ class _Observer:
         self.recorder = Recorder(axes, task.step_size, task.keep_kernels, task.keep_last_kernel)
         self.reference: Reference | None = None
         self.positions = list(range(len(task.seeds)))
-        self.waiting: Measurement | None = None
+        self.time = torch.zeros(1, dtype=torch.float64, device=problem.x.device)
+        self.pull: descent.Pull | None = None
 
     def arrives(self, state: State) -> None:
         """Close what the states before left open: runs may have departed, a step has led somewhere."""
         self._follow(state.positions)
-        if self.waiting is not None:
-            self.recorder.record(completed(self.task.network, self.waiting, state, self.problem))
-            self.waiting = None
+        if self.pull is not None:
+            self.recorder.complete(descent.residuals(self.task.network, self.pull, state, self.problem))
+            self.pull = None
             self.clock.lap("detail")
         if state.checked:
             self.recorder.read(state.departed)
+            self.clock.lap("probes")  # eigenvalues, above all
 
     def measure(self, state: State) -> Measurement | None:
         """A probed state, against the reference that the first one makes."""
@@ -133,16 +137,16 @@ class _Observer:
         task = self.task
         ref = self.reference = self.reference or self._first(state)
         kept = state.step in task.detailed, state.step in task.keep_outputs
-        measurement = measure(task.network, state, ref, *kept, self.clock)
-        if measurement.pull is not None and state.step < task.steps:
-            self.waiting = measurement
-        else:
-            self.recorder.record(measurement)
+        self.time.fill_(state.step * task.step_size)
+        measurement = measure(task.network, state, ref, self.time, *kept, self.clock)
+        self.recorder.record(measurement)
+        self.pull = measurement.pull if state.step < task.steps else None
         return measurement
 
     def advance(self, state: State) -> None:
         """To the step that this state is about to take."""
-        self.reference = self.reference and self.reference.advanced(state)
+        if self.reference is not None:
+            state.replay(("flows", state.deltas is None), partial(self.reference.flows.advance, state))
         self.clock.lap("flows")
 
     def checkpoint(self, state: State, seconds: float) -> Checkpoint:

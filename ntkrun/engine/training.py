@@ -6,6 +6,7 @@ of it; with batches its gradient is that of B inputs, drawn for the step. Time i
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
 from ntkrun.engine.readout import PLAIN, OutputScale, Readout
+from ntkrun.engine.replay import Replay, replay_of
 from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES, Loss
 
@@ -33,7 +35,8 @@ class Departure:
 
 @dataclass(frozen=True)
 class State:
-    """The runs of a stack before an update. Valid until the next state is asked for: parameters are updated in place.
+    """The runs of a stack before an update. Valid until the next state is asked for: parameters are updated in place,
+    and on CUDA the passes too.
 
     `positions` are those of the runs still going, in the stack as it started (S of them); `departed` were found to have
     diverged since the last check, at this step or before. `checked`: divergence has been looked for up to this state;
@@ -45,7 +48,8 @@ class State:
 
     At probed steps `layers`, `outputs` and `loss` are of all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the
     passes of the training step itself, and `distances` are ‖p - p_0‖ of each parameter, (S, 2L), float64. At others
-    `layers`, `outputs` and `loss` are of the batch, and there are no `deltas` and `distances`.
+    `layers`, `outputs` and `loss` are of the batch, and there are no `deltas` and `distances`. What is made of these
+    tensors at every step may be `replay`ed as they are.
     """
 
     step: int
@@ -61,6 +65,7 @@ class State:
     loss: Tensor
     deltas: list[Tensor] | None
     distances: Tensor | None
+    replay: Replay
 
 
 @dataclass(frozen=True)
@@ -105,30 +110,31 @@ def train(
     """
     readout = Readout.begin(scale, net, params, x)
     runs = _Runs.begin(params, Update.begin(params, step_size, momentum, moves=steps > 0), readout)
+    replay = replay_of(net, x.device)
     clock.lap("initialisation")
     for step in chain([0], range(resume.step if resume else 1, steps + 1)):
         if resume and step == resume.step:
-            runs = runs.at(resume)
+            runs, replay = runs.at(resume), replay_of(net, x.device)
             batches = batches and islice(batches, step - 1, None)
         probe, batch = step in probed, next(batches) if batches else None
-        seen = _forward(net, runs, x, y, loss, batch, probe)
-        runs.losses.append(seen.loss)
+        seen = replay(("forward", probe), partial(_forward, net, runs, x, y, loss, probe), batch)
+        runs.losses.append(seen.loss.clone())
         checked = step % check_every == 0 or step == steps
         departed = runs.departures(step) if checked else []
         if departed:
-            runs = runs.without(departed)
-            seen = _forward(net, runs, x, y, loss, batch, probe)
+            runs, replay = runs.without(departed), replay_of(net, x.device)
+            seen = replay(("forward", probe), partial(_forward, net, runs, x, y, loss, probe), batch)
         clock.lap("forward")
-        deltas = output_gradients(seen.layers) if probe and runs.positions else None
+        deltas = replay("deltas", partial(output_gradients, seen.layers)) if probe and runs.positions else None
         clock.lap("backward")
-        yield runs.state(step, departed, checked, seen, deltas)
+        yield runs.state(step, departed, checked, seen, deltas, replay)
         if not runs.positions:
             return
         if step < steps:
-            r = runs.readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
-            d = directions(seen.layers, deltas, r)
+            d = replay(("directions", probe), partial(_downhill, runs.readout, seen, loss, deltas))
             clock.lap("backward")
-            runs.distances = runs.descent.update(seen.layers, d, measure=step + 1 in probed)
+            measure = step + 1 in probed
+            replay(("update", probe, measure), partial(runs.descent.update, seen.layers, d, runs.distances, measure))
             clock.lap("update")
 
 
@@ -146,15 +152,15 @@ def batches(net: DenseNetwork, seeds: Sequence[int], inputs: int, size: int, dev
 
 @dataclass
 class _Runs:
-    """What the runs still going carry from step to step; `distances` of the state to come, if it is probed; `losses` of
-    the steps since divergence was last looked for."""
+    """What the runs still going carry from step to step; `distances` of the last state that is probed, or will be;
+    `losses` of the steps since divergence was last looked for."""
 
     positions: list[int]
     rows: Tensor  # the positions on the device: a list would be sent there at every step
     params: Parameters
     descent: Update
     readout: Readout
-    distances: Tensor | None
+    distances: Tensor
     losses: list[Tensor] = field(default_factory=list)
     first_losses: list[float] = field(default_factory=list)
 
@@ -166,10 +172,17 @@ class _Runs:
         return cls(list(range(stack)), rows, params, descent, readout, nowhere)
 
     def state(
-        self, step: int, departed: list[Departure], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
+        self,
+        step: int,
+        departed: list[Departure],
+        checked: bool,
+        seen: "_Pass",
+        deltas: list[Tensor] | None,
+        replay: Replay,
     ) -> State:
         start, velocity = self.descent.start, self.descent.velocity
-        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, self.distances)
+        distances = None if deltas is None else self.distances
+        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances, replay)
         return State(step, self.positions, departed, checked, self.params, start, velocity, *passes)
 
     def departures(self, step: int) -> list[Departure]:
@@ -193,7 +206,8 @@ class _Runs:
         runs.params.set_(standing.params)
         if runs.descent.velocity is not None and standing.velocity is not None:
             runs.descent.velocity.set_(standing.velocity)
-        runs.distances = None if standing.distances is None else standing.distances.to(runs.rows.device)
+        if standing.distances is not None:
+            runs.distances.copy_(standing.distances)
         return runs
 
     def _select(self, keep: list[int]) -> "_Runs":
@@ -203,7 +217,7 @@ class _Runs:
             self.params.select(keep),
             self.descent.select(keep),
             self.readout.select(keep),
-            None if self.distances is None else self.distances[keep],
+            self.distances[keep],
             [loss[keep] for loss in self.losses],
             [self.first_losses[k] for k in keep],
         )
@@ -233,7 +247,7 @@ class _Pass:
 
 
 def _forward(
-    net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool
+    net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, probe: bool, batch: Tensor | None
 ) -> _Pass:
     """All inputs where everything is measured, else those of the batch alone."""
     batch, readout = None if batch is None else batch.index_select(0, runs.rows), runs.readout
@@ -244,6 +258,12 @@ def _forward(
     layers = net.forward(runs.params, x)
     outputs = readout(layers.outputs)
     return _Pass(batch, layers, outputs, y, shares, loss(outputs, y))
+
+
+def _downhill(readout: Readout, seen: _Pass, loss: Loss, deltas: list[Tensor] | None) -> list[Tensor]:
+    """The directions of the step's loss."""
+    r = readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
+    return directions(seen.layers, deltas, r)
 
 
 def shares_of(batch: Tensor | None, x: Tensor) -> Tensor | float:

@@ -48,14 +48,14 @@ class _Cutter:
         raise _Cut
 
 
-def _cut(task: StackTask, asked: int, read_every: int, resume: Checkpoint | None = None) -> Checkpoint:
+def cut_at(task: StackTask, asked: int, read_every: int, resume: Checkpoint | None = None) -> Checkpoint:
     cutter = _Cutter(asked)
     with pytest.raises(_Cut):
         run_stack(task, CPU, read_every=read_every, keeper=cutter, resume=resume)
     return cutter.kept
 
 
-def _assert_equal(found: StackResult, expected: StackResult) -> None:
+def assert_equal(found: StackResult, expected: StackResult) -> None:
     for table in TABLES:
         mine, theirs = getattr(found, table), getattr(expected, table)
         assert list(mine) == list(theirs)
@@ -95,12 +95,12 @@ def test_a_resumed_stack_has_the_tables_of_an_uninterrupted_one(name: str) -> No
     draw = np.random.default_rng(len(name))
     last = steps // read_every - 1  # of those at which a keeper is asked
     for asked in (1, last, *draw.integers(2, last, 2).tolist()):
-        cut = _cut(task, asked, read_every)
-        _assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
-    first = _cut(task, 2, read_every)
-    again = _cut(task, last // 2, read_every, resume=first)  # of a stack that was resumed itself
+        cut = cut_at(task, asked, read_every)
+        assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
+    first = cut_at(task, 2, read_every)
+    again = cut_at(task, last // 2, read_every, resume=first)  # of a stack that was resumed itself
     assert again.step > first.step
-    _assert_equal(run_stack(task, CPU, read_every=read_every, resume=again), whole)
+    assert_equal(run_stack(task, CPU, read_every=read_every, resume=again), whole)
 
 
 @pytest.mark.parametrize("read_every", [1, 5])
@@ -113,16 +113,16 @@ def test_runs_that_depart_before_and_after_stay_departed(read_every: int, monkey
     left = sorted(run.step for run in whole.departed)
     assert left[0] < 8 < left[-1]
     assert len(left) < 12
-    cut = _cut(task, 8 if read_every == 1 else 1, read_every)
+    cut = cut_at(task, 8 if read_every == 1 else 1, read_every)
     before = [run for run in whole.departed if run.step <= cut.step]
     assert cut.recorded().departed == before
     assert len(cut.standing.positions) == 12 - len(before)
-    _assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
+    assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
 
 
 def test_seconds_go_on_and_only_what_is_new_is_watched() -> None:
     task, seen = small_task(NET, "squared", STEPS), []
-    cut = _cut(task, 7, 1)
+    cut = cut_at(task, 7, 1)
     assert cut.seconds > 0
     earlier = replace(cut, header={**cut.header, "seconds": 1000.0})
     result = run_stack(task, CPU, lambda state, measured: seen.append(state.step), resume=earlier)

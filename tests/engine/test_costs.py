@@ -11,14 +11,14 @@ from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.rates import WIDTHS, Rates, measure
 from tests.engine.test_footprint import _task
 
-RATES = Rates((4e-11, 3e-11, 3e-11), (8e-11, 7e-11, 7e-11), 1e-11, 4e-11, (1e-4, 4e-3), 1.5e-6, 1e-8, 2e-5)
-PRODUCTS_ALONE = Rates((1e-11,) * 3, (1e-11,) * 3, 0, 0, (0, 0), 0, 0, 0)
+RATES = Rates((4e-11, 3e-11, 3e-11), (8e-11, 7e-11, 7e-11), 1e-11, 4e-11, (1e-4, 4e-3), 1.5e-6, 1.5e-6, 1e-8, 2e-5)
+PRODUCTS_ALONE = Rates((1e-11,) * 3, (1e-11,) * 3, 0, 0, (0, 0), 0, 0, 0, 0)
 
 
 def test_rates_are_measured_and_are_those_of_a_computer() -> None:
     rates = measure(torch.device("cpu"), torch.float32)
     values = [v for part in astuple(rates) for v in (part if isinstance(part, tuple) else (part,))]
-    assert len(values) == 2 * len(WIDTHS) + 2 + 5
+    assert len(values) == 2 * len(WIDTHS) + 2 + 6
     # From the fastest accelerator to a machine a thousand times slower than ours.
     assert all(1e-16 < value < 1 for value in values)
 

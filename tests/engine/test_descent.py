@@ -172,7 +172,7 @@ def test_full_batches_say_so() -> None:
 @pytest.mark.parametrize("part", [1, 13, 60, 10**6])
 def test_distances_are_those_from_the_start(part: int, momentum: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the parts: rows, one matrix (25 numbers), two; in float64, where rounding is 1e-16 a number."""
-    monkeypatch.setattr(update, "PART", part)
+    monkeypatch.setitem(update.PART, "cpu", part)
     start = _network().init(SEEDS, torch.float64)
     for state in _states(probed={0, 1, 2, 7, 20}, momentum=momentum):
         if state.distances is not None:
@@ -184,7 +184,7 @@ def test_distances_are_those_from_the_start(part: int, momentum: float, monkeypa
 
 def test_the_parts_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [state.loss for state in _states(probed=range(STEPS + 1))]
-    monkeypatch.setattr(update, "PART", 10)
+    monkeypatch.setitem(update.PART, "cpu", 10)
     for loss, state in zip(whole, _states(probed=range(STEPS + 1)), strict=True):
         assert torch.allclose(state.loss, loss, rtol=1e-12, atol=0)
 

@@ -129,6 +129,7 @@ def test_what_does_not_fit_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UserError, match="outputs 'rows': choose full, trace, diagonal"):
         ntkrun.empirical_ntk(net, params, x, outputs="rows")  # type: ignore[arg-type]
     monkeypatch.setattr(memory_module, "free_bytes", lambda device: 100)
+    monkeypatch.setattr("ntkrun.engine.kernel.SMALL", 0)
     with pytest.raises(UserError, match=r"the kernel itself takes .* outputs='diagonal' or 'trace'"):
         ntkrun.empirical_ntk(net, params, x)
 

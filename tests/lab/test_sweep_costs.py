@@ -15,7 +15,7 @@ from ntkrun.lab.engines import Done
 from ntkrun.lab.plan import Stack, plan, stacks
 
 CPU = torch.device("cpu")
-RATES = Rates((4e-11, 3e-11, 3e-11), (8e-11, 7e-11, 7e-11), 1e-11, 4e-11, (1e-4, 4e-3), 1.5e-6, 1e-8, 2e-5)
+RATES = Rates((4e-11, 3e-11, 3e-11), (8e-11, 7e-11, 7e-11), 1e-11, 4e-11, (1e-4, 4e-3), 1.5e-6, 1.5e-6, 1e-8, 2e-5)
 TEXT = """\
 name: cost
 data: {name: sphere, dimension: 3, samples: 5, test_samples: 2}
