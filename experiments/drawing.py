@@ -60,6 +60,12 @@ def mark(k: int) -> dict[str, Any]:
     return {**look, "markerfacecolor": "white"} if again else look
 
 
+def with_bars(ax: Axes, x: Any, y: Any, low: Any, high: Any, look: Mapping[str, Any], label: str) -> None:
+    """Markers with their intervals, which need not hold the marker; none where it is nan."""
+    bars = np.nan_to_num(np.maximum([y - low, high - y], 0))
+    ax.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=label, **{**look, "linestyle": ""})
+
+
 def levels(ax: Axes, case: Case, column: str, look: Mapping[str, Any], label: str) -> None:
     """A column of per_run against the axis of a case, log-log: every seed, and the means."""
     table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
