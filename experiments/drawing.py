@@ -66,6 +66,13 @@ def with_bars(ax: Axes, x: Any, y: Any, low: Any, high: Any, look: Mapping[str, 
     ax.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=label, **{**look, "linestyle": ""})
 
 
+def lost(ax: Axes, at: Any) -> None:
+    """A cross at the rim for each run that diverged: its numbers mean nothing."""
+    if len(at):
+        top = np.full(len(at), 0.95)
+        ax.plot(at, top, "x", color="k", alpha=0.6, label="diverged", transform=ax.get_xaxis_transform())
+
+
 def levels(ax: Axes, case: Case, column: str, look: Mapping[str, Any], label: str) -> None:
     """A column of per_run against the axis of a case, log-log: every seed, and the means."""
     table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
