@@ -16,8 +16,9 @@ from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import BEYOND, measured, place, span
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE
+from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, wedge
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
+from ntkrun.evidence.per_run import done
 from ntkrun.evidence.verdicts import Verdict
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
@@ -48,8 +49,8 @@ def sizes(table: pd.DataFrame) -> list[Any]:
 
 
 def with_runs(table: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """A table of runs with their seed, width and other columns beside."""
-    return table.merge(runs[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
+    """A table of runs with their seed, width and other columns beside; of those that reached their last step."""
+    return table.merge(done(runs)[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
 
 
 def mark(k: int) -> dict[str, Any]:
@@ -141,9 +142,7 @@ def _wedge(ax: Axes, case: Case, column: str, judged: Finding, colour: str) -> N
     if len(means) < 2 or any(map(math.isinf, judged.expected)):
         return
     middle, through = (float(np.exp(np.log(values).mean())) for values in (means.index.to_numpy(float), means))
-    span = np.geomspace(start, end, 21)
-    low, high = (through * (span / middle) ** slope for slope in judged.expected)
-    ax.fill_between(span, low, high, color=colour, alpha=0.15, linewidth=0)
+    wedge(ax, judged.estimate.fit_range, (middle, through), judged.expected, colour)
 
 
 def shown_verdicts(found: Found) -> list[Drawn]:

@@ -101,7 +101,7 @@ EXPERIMENT = Experiment(
     sweeps=(TRAINED, STARTS),
     figures=_figures,
     rows=_rows,
-    departures="the laptop preset trains widths 500 and 2000 instead of 500 and 10000; before training it takes the "
-    "paper's, and more networks than its ten to measure the spread; the paper does not say how many training inputs it "
-    "takes, here 32; it shows curves and prints no numbers.",
+    departures="the laptop preset trains widths 500 and 2000 (the paper preset: 500 and 10000); before training it "
+    "takes the paper's, and more networks than its ten to measure the spread; the paper does not say how many training "
+    "inputs it takes, here 32; it shows curves and prints no numbers.",
 )
