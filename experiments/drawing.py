@@ -1,7 +1,7 @@
 """What the experiments' figures are made of; the look is ntkrun's own (pieces.py)."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,18 @@ def against_axis(found: Found, axis: str, column: str, label: str, part: str) ->
     if ax.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", fontsize=6)
     return figure
+
+
+def one_law(
+    stem: str, axis: str, column: str, label: str, part: str, caption: str
+) -> Callable[[Found], Iterator[Drawn]]:
+    """The figures of an experiment that is about one law: `against_axis`, and the verdicts."""
+
+    def figures(found: Found) -> Iterator[Drawn]:
+        yield stem, against_axis(found, axis, column, label, part), f"{caption} {DOTS}"
+        yield from shown_verdicts(found)
+
+    return figures
 
 
 def _with_slope(name: str, judged: Finding | None) -> str:
