@@ -1,20 +1,7 @@
 """Stochastic gradient descent against the gradient flow."""
 
-from collections.abc import Iterator
-
-from experiments.drawing import DOTS, against_axis, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found, Planned
-
-
-def _figures(found: Found) -> Iterator[Drawn]:
-    caption = "Largest distance between the outputs of descent on batches and of the gradient flow at one fixed time, "
-    yield (
-        "gap_to_the_flow",
-        against_axis(found, "step size", "flow_gap", r"$\max_x|F_{SGD}-F_{flow}|$", "exponent"),
-        caption + "against the step size. " + DOTS,
-    )
-    yield from shown_verdicts(found)
-
+from experiments.drawing import one_law
+from experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="stochastic-gradient",
@@ -30,5 +17,13 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    figures=_figures,
+    figures=one_law(
+        "gap_to_the_flow",
+        "step size",
+        "flow_gap",
+        r"$\max_x|F_{SGD}-F_{flow}|$",
+        "exponent",
+        "Largest distance between the outputs of descent on batches and of the gradient flow at one fixed time, "
+        "against the step size.",
+    ),
 )

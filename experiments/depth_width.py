@@ -2,24 +2,26 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
-from experiments.drawing import canvas, log_axes
+from experiments.drawing import canvas, log_axes, mark, with_bars
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.cases import AT, AXES, cases
 from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
+from ntkrun.evidence.estimates import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 
 
 def _variances(found: Found) -> pd.DataFrame:
-    """depth, width, measured and predicted Var K_0(x, x)/K_inf(x, x)²."""
+    """depth, width, Var K_0(x, x)/K_inf(x, x)² with its interval from `low` to `high`, and what is predicted of it."""
     rows = []
     for case in cases(found.only, AXES["width"]):
         for at, runs in case.runs.groupby(AT):
-            measured = kernel_variance(conditional_variances(case, at))
-            rows.append((case.depth, int(at), measured, runs["predicted_kernel_variance"].iloc[0], len(runs)))
-    return pd.DataFrame(rows, columns=["depth", "width", "measured", "predicted", "seeds"])
+            measured, interval = pooled(conditional_variances(case, at), kernel_variance)
+            rows.append(
+                (case.depth, int(at), measured, *interval, runs["predicted_kernel_variance"].iloc[0], len(runs))
+            )
+    return pd.DataFrame(rows, columns=["depth", "width", "measured", "low", "high", "predicted", "seeds"])
 
 
 def _figures(found: Found) -> Iterator[Drawn]:
@@ -27,7 +29,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
     figure, axes = canvas(f"relu, no biases, {table['seeds'].max()} networks at each point")
     ax = axes[0, 0]
     for k, (depth, part) in enumerate(table.groupby("depth")):
-        ax.plot(part["width"], part["measured"], "osD^v"[k % 5], color=f"C{k}", label=f"L = {depth}")
+        with_bars(ax, part["width"], part["measured"], part["low"], part["high"], mark(k), f"L = {depth}")
         ax.plot(part["width"], part["predicted"], "--", color=f"C{k}", linewidth=0.9)
     log_axes(ax, table["width"])
     ax.set_xlabel(HIDDEN_WIDTH)
@@ -36,17 +38,15 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "kernel_variance",
         figure,
-        "The relative variance of the kernel over initialisations against the width, for each depth; dashed: what is "
-        "known to first order in 1/n, (1/n)(5(L-1) - 4(L²-1)/(3L)).",
+        "The relative variance of the kernel over initialisations against the width, for each depth, with its 95 % "
+        "interval; dashed: what is known to first order in 1/n, (1/n)(5(L-1) - 4(L²-1)/(3L)).",
     )
 
 
 def _rows(found: Found) -> Iterator[Row]:
     for row in _variances(found).itertuples():
-        half = 1.96 * np.sqrt(2 / row.seeds)  # of a normal variance; the kernel's own tails are a little heavier
-        interval = (row.measured * (1 - half), row.measured * (1 + half))
         what = f"Var K_0(x,x)/K_inf², L = {row.depth}, width {row.width}"
-        yield Row(what, row.measured, interval, None, row.predicted, "theory to first order in 1/n")
+        yield Row(what, row.measured, (row.low, row.high), None, row.predicted, "theory to first order in 1/n")
 
 
 EXPERIMENT = Experiment(

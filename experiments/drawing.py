@@ -1,7 +1,7 @@
 """What the experiments' figures are made of; the look is ntkrun's own (pieces.py)."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import BEYOND, measured, place, span
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE
+from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, wedge
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
+from ntkrun.evidence.per_run import done
 from ntkrun.evidence.verdicts import Verdict
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
@@ -48,8 +49,8 @@ def sizes(table: pd.DataFrame) -> list[Any]:
 
 
 def with_runs(table: pd.DataFrame, runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """A table of runs with their seed, width and other columns beside."""
-    return table.merge(runs[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
+    """A table of runs with their seed, width and other columns beside; of those that reached their last step."""
+    return table.merge(done(runs)[list(dict.fromkeys(["run_id", "seed", WIDTH, *columns]))], on="run_id")
 
 
 def mark(k: int) -> dict[str, Any]:
@@ -58,6 +59,19 @@ def mark(k: int) -> dict[str, Any]:
     again = k >= len(MARKERS)
     look = {"color": f"C{k % 7}", "marker": MARKERS[k % 7], "linestyle": "--" if again else "-"}
     return {**look, "markerfacecolor": "white"} if again else look
+
+
+def with_bars(ax: Axes, x: Any, y: Any, low: Any, high: Any, look: Mapping[str, Any], label: str) -> None:
+    """Markers with their intervals, which need not hold the marker; none where it is nan."""
+    bars = np.nan_to_num(np.maximum([y - low, high - y], 0))
+    ax.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=label, **{**look, "linestyle": ""})
+
+
+def lost(ax: Axes, at: Any) -> None:
+    """A cross at the rim for each run that diverged: its numbers mean nothing."""
+    if len(at):
+        top = np.full(len(at), 0.95)
+        ax.plot(at, top, "x", color="k", alpha=0.6, label="diverged", transform=ax.get_xaxis_transform())
 
 
 def levels(ax: Axes, case: Case, column: str, look: Mapping[str, Any], label: str) -> None:
@@ -110,6 +124,18 @@ def against_axis(found: Found, axis: str, column: str, label: str, part: str) ->
     return figure
 
 
+def one_law(
+    stem: str, axis: str, column: str, label: str, part: str, caption: str
+) -> Callable[[Found], Iterator[Drawn]]:
+    """The figures of an experiment that is about one law: `against_axis`, and the verdicts."""
+
+    def figures(found: Found) -> Iterator[Drawn]:
+        yield stem, against_axis(found, axis, column, label, part), f"{caption} {DOTS}"
+        yield from shown_verdicts(found)
+
+    return figures
+
+
 def _with_slope(name: str, judged: Finding | None) -> str:
     """'activation relu: slope −1.01 [−1.07, −0.95]'; '_' before what has neither name nor slope keeps it out of a
     legend."""
@@ -128,9 +154,7 @@ def _wedge(ax: Axes, case: Case, column: str, judged: Finding, colour: str) -> N
     if len(means) < 2 or any(map(math.isinf, judged.expected)):
         return
     middle, through = (float(np.exp(np.log(values).mean())) for values in (means.index.to_numpy(float), means))
-    span = np.geomspace(start, end, 21)
-    low, high = (through * (span / middle) ** slope for slope in judged.expected)
-    ax.fill_between(span, low, high, color=colour, alpha=0.15, linewidth=0)
+    wedge(ax, judged.estimate.fit_range, (middle, through), judged.expected, colour)
 
 
 def shown_verdicts(found: Found) -> list[Drawn]:

@@ -1,16 +1,7 @@
 """The kernel freezes for every σ."""
 
-from collections.abc import Iterator
-
-from experiments.drawing import DOTS, against_axis, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found, Planned
-
-
-def _figures(found: Found) -> Iterator[Drawn]:
-    caption = "The largest relative change of the kernel against the width, for each σ. " + DOTS
-    yield "kernel_drift", against_axis(found, "width", "kernel_drift", "largest kernel drift", "exponent"), caption
-    yield from shown_verdicts(found)
-
+from experiments.drawing import one_law
+from experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="every-activation",
@@ -27,5 +18,12 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    figures=_figures,
+    figures=one_law(
+        "kernel_drift",
+        "width",
+        "kernel_drift",
+        "largest kernel drift",
+        "exponent",
+        "The largest relative change of the kernel against the width, for each σ.",
+    ),
 )

@@ -37,7 +37,12 @@ class Planned:
         """The validated sweep."""
         from ntkrun.lab.config import load_config
 
-        return load_config(configs() / f"{self.config}.yaml", self.overrides(preset))
+        return load_config(self.file, self.overrides(preset))
+
+    @property
+    def file(self) -> Path:
+        """Where its config is."""
+        return configs() / f"{self.config}.yaml"
 
 
 @dataclass(frozen=True)

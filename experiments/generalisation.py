@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from experiments.drawing import canvas, sizes
+from experiments.drawing import canvas, sizes, with_runs
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, level
 from ntkrun.evidence.figures.pieces import width_axis
+from ntkrun.evidence.per_run import last_steps
 
 PREDICTORS = {
     "test_loss": "trained network",
@@ -18,9 +19,7 @@ PREDICTORS = {
 
 
 def _last(found: Found) -> pd.DataFrame:
-    steps = found.only.steps
-    last = steps[steps["step"] == steps.groupby("run_id")["step"].transform("max")]
-    return last.merge(found.only.runs[["run_id", WIDTH, "seed"]], on="run_id")
+    return with_runs(last_steps(found.only.steps), found.only.runs)
 
 
 def _figures(found: Found) -> Iterator[Drawn]:

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 
-import numpy as np
+import pandas as pd
 
-from experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts
+from experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
 from experiments.shared import of_relu
 from ntkrun.evidence import ensembles
 from ntkrun.evidence.cases import AT, AXES, Case, cases
+from ntkrun.evidence.estimates import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 
+# Name, sample, statistic, whether that is positive by nature, formula.
 POOLED = (
-    ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, "output_kurtosis"),
-    ("correlation of squares", ensembles.squares, ensembles.square_correlation, "output_square_correlation"),
-    ("variance of the kernel", ensembles.conditional_variances, ensembles.kernel_variance, "kernel_variance"),
+    ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, True, "output_kurtosis"),
+    ("correlation of squares", ensembles.squares, ensembles.square_correlation, False, "output_square_correlation"),
+    ("variance of the kernel", ensembles.conditional_variances, ensembles.kernel_variance, True, "kernel_variance"),
 )
 
 
@@ -23,22 +25,29 @@ def _case(found: Found) -> Case:
     return case
 
 
+def _pooled(case: Case) -> pd.DataFrame:
+    """Of each statistic and width its value with its interval from `low` to `high`, and what the formula says."""
+    rows = []
+    for name, sample, statistic, positive, formula in POOLED:
+        for at in sorted(case.statistics[AT].unique()):
+            value, interval = pooled(sample(case, at), statistic, positive)
+            rows.append((name, at, value, *interval, of_relu(formula, 64, case.depth, at)))
+    return pd.DataFrame(rows, columns=["name", "width", "value", "low", "high", "theory"])
+
+
 def _figures(found: Found) -> Iterator[Drawn]:
     case = _case(found)
-    widths = np.array(sorted(case.statistics[AT].unique()))
     seeds = case.runs.groupby(AT).size().max()
     figure, (axes,) = canvas(f"L = {case.depth}, relu, β = 0.1, {seeds} networks a width", across=2)
-    for k, (name, sample, statistic, formula) in enumerate(POOLED):
-        axes[0].plot(widths, [statistic(sample(case, at)) for at in widths], "osD"[k], color=f"C{k}", label=name)
-        axes[0].plot(
-            widths, [of_relu(formula, 64, case.depth, at) for at in widths], "--", color=f"C{k}", linewidth=0.8
-        )
+    for k, (name, part) in enumerate(_pooled(case).groupby("name", sort=False)):
+        with_bars(axes[0], part["width"], part["value"], part["low"], part["high"], mark(k), str(name))
+        axes[0].plot(part["width"], part["theory"], "--", color=f"C{k}", linewidth=0.8)
     for k, (column, name) in enumerate(
         (("distance_to_limit_0", "$K_0$ off $K_∞$"), ("off_diagonal_0", "between two outputs"))
     ):
         levels(axes[1], case, column, mark(k), name)
     for ax in axes:
-        log_axes(ax, widths)
+        log_axes(ax, case.statistics[AT])
         ax.set_xlabel(HIDDEN_WIDTH)
         ax.legend(fontsize=6)
     axes[0].set_ylabel("over initialisations, dimensionless")
@@ -47,19 +56,16 @@ def _figures(found: Found) -> Iterator[Drawn]:
         "initialisation",
         figure,
         "Left: excess kurtosis of an output, correlation of the squares of two, relative variance of the kernel, over "
-        "initialisations, against the width; dashed: the finite-width formulas for relu without biases. Right: how far "
-        "one network's kernel is off the limit, and the part of it between different outputs.",
+        "initialisations, against the width, with 95 % intervals; dashed: the finite-width formulas for relu without "
+        "biases. Right: how far one network's kernel is off the limit, and the part of it between different outputs.",
     )
     yield from shown_verdicts(found)
 
 
 def _rows(found: Found) -> Iterator[Row]:
-    case = _case(found)
-    for name, sample, statistic, formula in POOLED:
-        for at in sorted(case.statistics[AT].unique()):
-            value = statistic(sample(case, at))
-            note = "theory: without biases"
-            yield Row(f"{name}, width {at:g}", value, theory=of_relu(formula, 64, case.depth, at), note=note)
+    for row in _pooled(_case(found)).itertuples():
+        interval = (row.low, row.high)
+        yield Row(f"{row.name}, width {row.width:g}", row.value, interval, None, row.theory, "theory: without biases")
 
 
 EXPERIMENT = Experiment(

@@ -67,6 +67,7 @@ EXPERIMENT = Experiment(
     ),
     figures=_figures,
     rows=_rows,
-    departures="the paper does not give its points and targets: here they are evenly spaced, with targets of ±0.4, "
-    "and the limit is taken at the time of the last step instead of infinity.",
+    departures="widths, networks and steps are the paper's, capped in the smoke preset alone; it does not give its "
+    "points and targets: here they are evenly spaced, with targets of ±0.4, and the limit is taken at the time of the "
+    "last step instead of infinity.",
 )

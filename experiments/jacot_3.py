@@ -90,6 +90,6 @@ EXPERIMENT = Experiment(
     ),
     figures=_figures,
     rows=_rows,
-    departures="digits of 8 x 8 pixels stand in for MNIST (the paper preset fetches MNIST); widths end at 1000 instead "
-    "of 10000; f^(2) is that of the infinite-width kernel, the paper's of a wide network's.",
+    departures="digits of 8 x 8 pixels stand in for MNIST (the paper preset fetches MNIST); widths end at 1000 "
+    "(there at 10000); f^(2) is that of the infinite-width kernel, the paper's of a wide network's.",
 )

@@ -52,21 +52,26 @@ def _figures(found: Found) -> Iterator[Drawn]:
     ax.set_yscale("log")
     ax.set_ylabel("largest relative change")
     figure.legend(loc="outside lower center", ncols=1)
+    fitted = "; ".join(f"{name}, {_widths(slopes[column])}" for column, name, _, _ in LINES)
     yield (
         "changes_against_width",
         figure,
         "The relative change of the kernel and of the weights of the first, a hidden and the last layer, its largest "
-        "over the training, against the width. Dots: seeds; markers: means; lines: power laws, fitted from width 128 "
-        "(kernel) and 256 (weights); crosses: what the paper measured.",
+        f"over the training, against the width. Dots: seeds; markers: means; lines: power laws, fitted to: {fitted}; "
+        "crosses: what the paper measured.",
     )
+
+
+def _widths(fit: Exponent) -> str:
+    """What a slope was fitted to, or why there is none."""
+    return fit.why or f"widths {fit.fit_range[0]:g} to {fit.fit_range[1]:g}" + ("" if fit.asymptotic else ", curved")
 
 
 def _rows(found: Found) -> Iterator[Row]:
     table = _statistics(found)
     for (_, name, paper, smallest), fit in zip(LINES, _slopes(table).values(), strict=True):
-        widths = sorted(fit.counts)
-        note = fit.why or f"widths {widths[0]:g} to {widths[-1]:g}" + ("" if fit.asymptotic else ", curved")
-        yield Row(f"slope of the change of the {name}, n >= {smallest}", fit.slope, fit.interval, paper, None, note)
+        what = f"slope of the change of the {name}, n >= {smallest}"
+        yield Row(what, fit.slope, fit.interval, paper, None, _widths(fit))
 
 
 EXPERIMENT = Experiment(

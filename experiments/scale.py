@@ -1,22 +1,7 @@
 """Lazy by scale: a narrow network is lazy where its output is scaled up."""
 
-from collections.abc import Iterator
-
-from experiments.drawing import DOTS, against_axis, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found, Planned
-
-
-def _figures(found: Found) -> Iterator[Drawn]:
-    caption = (
-        "The largest relative change of the kernel of networks of one width against the output scale α, trained as "
-    )
-    yield (
-        "kernel_drift",
-        against_axis(found, "output scale", "kernel_drift", "largest kernel drift", "exponent"),
-        caption + "α(F - F_0) on loss/α². " + DOTS,
-    )
-    yield from shown_verdicts(found)
-
+from experiments.drawing import one_law
+from experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="lazy-by-scale",
@@ -32,5 +17,13 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    figures=_figures,
+    figures=one_law(
+        "kernel_drift",
+        "output scale",
+        "kernel_drift",
+        "largest kernel drift",
+        "exponent",
+        "The largest relative change of the kernel of networks of one width against the output scale α, trained as "
+        "α(F - F_0) on loss/α².",
+    ),
 )

@@ -1,4 +1,4 @@
-"""What several experiments share: a sweep, and the finite-width formulas of relu networks."""
+"""What several experiments share: sweeps, and the finite-width formulas of relu networks."""
 
 from experiments.framework import Planned
 
@@ -8,6 +8,14 @@ WIDTH_SWEEP = Planned(
         "sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]",
         "training.steps=100",
         "training.dtype=float64",  # the regression check reads it: float32 rounds otherwise on other machines
+    ),
+)
+LARGE_STEP = Planned(
+    "controls/large-step",
+    smoke=(
+        "network.width=256",
+        "training.steps=60",
+        "sweep={grid: {training.step_size: [{relative: 1.0}, {relative: 2.5}, {relative: 5.0}]}, seeds: 3}",
     ),
 )
 

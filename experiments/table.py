@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from experiments import (
     batches,
+    catapult,
     controls,
     convergence,
     depth_width,
@@ -45,6 +46,7 @@ EXPERIMENTS = {
         directions.EXPERIMENT,
         batches.EXPERIMENT,
         scale.EXPERIMENT,
+        catapult.EXPERIMENT,
         controls.EXPERIMENT,
         depth_width.EXPERIMENT,
         every_activation.EXPERIMENT,

@@ -10,6 +10,7 @@ from scipy import stats
 
 from ntkrun.evidence.cases import AT, Case
 from ntkrun.evidence.estimates import holm
+from ntkrun.evidence.per_run import last_steps
 
 TRAIN = "train"
 
@@ -99,11 +100,16 @@ def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
 
 
 def bias(case: Case, at: float, column: str = "") -> pd.Series:
-    """The bias of the ensemble on test inputs at the end, of any shape: Σ_x (E F(x) - m(x))² / Σ_x s²(x), 0 where the
-    mean is m. Of each run its jackknife pseudo-value, so that their mean is the estimate without the scatter's own
-    share, d_i·(mean of the other d_j) with d = F - m, and their t interval covers it."""
-    table = _at_end(case, at)
-    table = table.assign(off=table["value"] - table["limit_mean"])
+    """`mean_bias` on test inputs at the end."""
+    return mean_bias(_at_end(case, at))
+
+
+def mean_bias(outputs: pd.DataFrame) -> pd.Series:
+    """The bias of the ensemble, of any shape, from the rows of one step and part of an outputs table with the seed:
+    Σ_x (E F(x) - m(x))² / Σ_x s²(x), 0 where the mean is m. Of each run its jackknife pseudo-value, so that their mean
+    is the estimate without the scatter's own share, d_i·(mean of the other d_j) with d = F - m, and their t interval
+    covers it."""
+    table = outputs.assign(off=outputs["value"] - outputs["limit_mean"])
     off = table.pivot(index="seed", columns=["input", "output"], values="off")
     size = table.groupby(["input", "output"])["limit_variance"].first().sum() or np.nan  # unknown
     others = (off.sum() - off) / max(len(off) - 1, 1)
@@ -152,8 +158,7 @@ def along_limit(outputs: pd.DataFrame) -> pd.DataFrame:
     by the last step, g = limit_mean/‖limit_mean‖ (norms ‖f‖² = (1/N) Σ_i f(x_i)²): columns `along` (1/N) Σ_i f g,
     `orthogonal` ‖f - along·g‖, and `limit`, (1/N) Σ_i limit_mean·g. One output; nan where no limit mean is known."""
     table = outputs[outputs["part"] == TRAIN]
-    last = table[table["step"] == table.groupby("run_id")["step"].transform("max")]
-    last = last[["run_id", "input", "limit_mean"]].rename(columns={"limit_mean": "g"})
+    last = last_steps(table)[["run_id", "input", "limit_mean"]].rename(columns={"limit_mean": "g"})
     last["g"] = last["g"] / np.sqrt((last["g"] ** 2).groupby(last["run_id"]).transform("mean"))
     table = table.merge(last, on=["run_id", "input"])
     table = table.assign(along=table["value"] * table["g"], limit=table["limit_mean"] * table["g"])

@@ -78,17 +78,6 @@ def at_infinity(
     return _estimate(groups, np.array([-further, 1 + further]), 2, confidence, paired=False)[1]
 
 
-def relative_spread(values: Values, confidence: float = CONFIDENCE) -> tuple[float, Interval]:
-    """The standard deviation over the mean of normal values, with the χ² interval of the deviation: that of the mean,
-    √k times as well known as the deviation's size, is left out. nan with fewer than two values."""
-    y = np.asarray(values, dtype=float)
-    if len(y) < 2:
-        return math.nan, (math.nan, math.nan)
-    freedom, value = len(y) - 1, float(y.std(ddof=1) / abs(y.mean()))
-    low, high = (value * math.sqrt(freedom / stats.chi2.ppf((1 + side * confidence) / 2, freedom)) for side in (1, -1))
-    return value, (float(low), float(high))
-
-
 def fit_exponent(
     axis: Sequence[float] | pd.Series,
     values: Sequence[float] | pd.Series,
@@ -148,23 +137,36 @@ def fit_power_law(
         groups = dict(list(groups.items())[1:] if towards == "large" else list(groups.items())[:-1])
 
 
-def jackknife_logs(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
-    """Replicates of log θ for a statistic θ of all seeds together (a variance, say), by the delete-a-block jackknife.
+def jackknife(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
+    """Replicates of a statistic θ of all seeds together, by the delete-a-block jackknife.
 
-    `sample` is indexed by seed and is cut into B = min(seeds, BLOCKS) blocks; the pseudo-values B log θ - (B-1) log
-    θ_(-b) average to a less biased log θ, and scatter as B independent values would (Tukey 1958). Empty where θ is not
-    positive, with a block left out or without.
+    `sample` is indexed by seed and is cut into B = min(seeds, BLOCKS) blocks; the pseudo-values B θ - (B-1) θ_(-b)
+    average to a less biased θ, and scatter as B independent values would (Tukey 1958). Empty with fewer than two seeds.
     """
     seeds = np.unique(sample.index)
     count = min(len(seeds), BLOCKS)
     if count < 2:
         return np.empty(0)
     block_of = pd.Series(np.arange(len(seeds)) % count, index=seeds).loc[sample.index].to_numpy()
-    whole = statistic(sample)
     without = np.array([statistic(sample[block_of != block]) for block in range(count)])
-    if not whole > 0 or not (without > 0).all():
-        return np.empty(0)
-    return np.asarray(count * math.log(whole) - (count - 1) * np.log(without))
+    return np.asarray(count * statistic(sample) - (count - 1) * without)
+
+
+def jackknife_logs(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
+    """Replicates of log θ, θ a variance, say: `jackknife`. Empty where θ is not positive, with a block left out or
+    without."""
+    found = jackknife(sample, lambda part: math.log(theta) if (theta := statistic(part)) > 0 else math.nan)
+    return found if np.isfinite(found).all() else np.empty(0)
+
+
+def pooled(
+    sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], positive: bool = True
+) -> tuple[float, Interval]:
+    """A statistic of all seeds together with the t interval of its `jackknife`, which takes no law of the sample for
+    granted: kernels have heavier tails than normal values. Of what is `positive`, a variance, it is the logarithm's,
+    which few seeds know better; a correlation may be zero. nan where there are no replicates."""
+    low, high = level((jackknife_logs if positive else jackknife)(sample, statistic)).interval
+    return statistic(sample), (math.exp(low), math.exp(high)) if positive else (low, high)
 
 
 def monotonicity(axis: Sequence[float] | pd.Series, values: Sequence[float] | pd.Series) -> tuple[float, float]:

@@ -57,6 +57,11 @@ def done(statistics: pd.DataFrame) -> pd.DataFrame:
     return statistics[statistics["status"] == "done"]
 
 
+def last_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last step in a table of runs and steps."""
+    return table[table["step"] == table.groupby("run_id")["step"].transform("max")]
+
+
 def _of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return table[table["run_id"].isin(runs["run_id"])]
 

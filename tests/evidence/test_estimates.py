@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ntkrun.evidence.estimates import at_infinity, fit_exponent, holm, jackknife_logs, level, monotonicity
+from ntkrun.evidence.estimates import at_infinity, fit_exponent, holm, jackknife_logs, level, monotonicity, pooled
 from ntkrun.evidence.per_run import done, per_run
 from tests.evidence.synthetic import tables
 
@@ -160,6 +160,34 @@ def test_jackknife_replicates_of_a_variance() -> None:
     assert sorted(found) == pytest.approx(sorted(expected))
     assert len(jackknife_logs(values, lambda part: -1.0)) == 0
     assert len(jackknife_logs(values.iloc[:1], lambda part: 1.0)) == 0
+
+
+def test_the_interval_of_a_variance_holds_it_for_heavy_tails_too() -> None:
+    """Of 200 lognormal values, as a narrow network's kernel nearly is. In 1500 repetitions 90 % did (of heavy tails the
+    jackknife sees a little less than there is); four binomial standard errors of 120 are 11 points. The interval of a
+    normal sample's variance held 61 %."""
+    draw, variance, held = np.random.default_rng(0), 0.4, 0
+    scatter = math.log(1 + variance)
+    for _ in range(120):
+        sample = pd.DataFrame({"y": np.exp(draw.normal(-scatter / 2, math.sqrt(scatter), 200))})
+        value, (low, high) = pooled(sample, lambda part: float(part["y"].to_numpy().var(ddof=1)))
+        assert low < value < high
+        held += low < variance < high
+    assert held / 120 > 0.79
+
+
+def test_a_pooled_statistic_without_replicates_has_no_interval() -> None:
+    value, interval = pooled(pd.DataFrame({"y": [3.0]}), lambda part: float(part["y"].sum()))
+    assert value == 3.0
+    assert np.isnan(interval).all()
+
+
+def test_a_pooled_statistic_that_may_be_zero_has_the_interval_of_its_own_replicates() -> None:
+    """The mean: its pseudo-values are the values, whatever their sign."""
+    sample = pd.DataFrame({"y": [-1.0, 2.0, 0.5, -1.5]})
+    value, interval = pooled(sample, lambda part: float(part["y"].mean()), positive=False)
+    assert value == 0.0
+    assert interval == pytest.approx(level(sample["y"]).interval)
 
 
 def test_monotonicity_is_the_share_of_ordered_pairs() -> None:

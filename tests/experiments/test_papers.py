@@ -110,3 +110,10 @@ def test_lee_1_finds_the_slopes_of_known_laws() -> None:
     assert [row.ours for row in rows] == pytest.approx([-0.75, -0.5, -1.0, -0.6], abs=1e-9)
     assert rows[0].note == "widths 128 to 2048"
     assert rows[1].note == "widths 256 to 2048"
+
+
+def test_lee_1_says_what_its_lines_were_fitted_to(root: Path) -> None:
+    """Up to width 128 there is one for the kernel and none for the weights: no slope."""
+    ((_, _, caption),) = lee_1.EXPERIMENT.figures(_found(lee_1.EXPERIMENT, root))
+    assert "kernel, 1 usable values of at least 128 on the axis; a slope takes two" in caption
+    assert "hidden weights, 0 usable values of at least 256" in caption

@@ -24,6 +24,48 @@ def test_every_sweep_of_every_preset_is_valid_and_has_a_folder_of_its_own(preset
     assert len(set(names)) == len(names)
 
 
+# What each sweep takes from its paper.
+PAPERS = {
+    "papers/jacot-1": {
+        "network.depth": 4, "network.beta": 0.1, "network.activation": "relu", "network.width": [500, 10000],
+        "training.step_size": 1.0, "training.steps": 200, "seeds": 10,
+    },
+    "papers/jacot-2": {
+        "network.depth": 4, "network.beta": 0.1, "network.activation": "relu", "network.width": [50, 1000],
+        "data.samples": 4, "training.steps": 1000, "seeds": 10,
+    },
+    "papers/jacot-3": {
+        "network.depth": 4, "network.activation": "relu", "network.width": [100, 1000, 10000], "data.samples": 512,
+        "data.dataset": "mnist_784",
+    },
+    "papers/lee-1": {
+        "network.depth": 4, "network.activation": "relu", "network.width": [2**k for k in range(4, 13)],
+        "data.samples": 128, "data.dataset": "mnist_784", "training.step_size": 1.0, "training.steps": 2**17,
+    },
+    "papers/lee-2": {
+        "network.depth": 4, "network.activation": "tanh", "network.beta": 0.0, "network.weight_scale": 1.5**0.5,
+        "network.width": 8192, "data.samples": 128, "training.step_size": 0.5, "seeds": 100,
+    },
+    "papers/lee-3": {
+        "network.depth": 6, "network.activation": "relu", "network.beta": 0.1**0.5, "network.weight_scale": 2**0.5,
+        "network.width": [256, 512, 1024, 2048], "data.samples": 256, "training.step_size": 0.01,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", PAPERS)
+def test_the_paper_preset_takes_the_papers_settings(config: str) -> None:
+    (planned,) = (each for each in SWEEPS if each.config == config)
+    found = planned.load("paper").resolved
+    asked = {
+        f"{section}.{key}": value
+        for section in ("network", "data", "training")
+        for key, value in found[section].items()
+    }
+    asked |= {"seeds": found["sweep"]["seeds"]} | found["sweep"]["grid"]
+    assert {key: asked[key] for key in PAPERS[config]} == PAPERS[config]
+
+
 def test_smoke_is_small_and_paper_is_not() -> None:
     def cost(preset: str) -> float:
         return sum(rough_seconds(stack) for planned in SWEEPS for stack in stacks(plan(planned.load(preset))))

@@ -15,6 +15,7 @@ from ntkrun.evidence.figures.pieces import (
     log_scale,
     panels,
     place,
+    wedge,
     width_axis,
 )
 from ntkrun.evidence.summary import Group
@@ -83,11 +84,9 @@ def _expected(ax: Axes, group: Group, column: str, colour: str, exponent: Expone
     margin = expected_exponent(column, group.runs)
     if margin is None:
         return
-    span = np.geomspace(*exponent.fit_range, 21)
     middle = math.sqrt(exponent.fit_range[0] * exponent.fit_range[1])
     through = math.exp(exponent.log_constant) * middle**exponent.slope
-    low, high = (through * (span / middle) ** slope for slope in margin)
-    ax.fill_between(span, low, high, color=colour, alpha=0.15, linewidth=0)
+    wedge(ax, exponent.fit_range, (middle, through), margin, colour)
 
 
 def _label(label: str, exponent: Exponent | None) -> str:

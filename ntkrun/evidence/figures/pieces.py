@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from ntkrun.evidence.cases import told
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.estimates import WIDTH, Interval
 from ntkrun.evidence.summary import Group
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
@@ -122,6 +122,13 @@ def log_scale(ax: Axes) -> None:
     """A logarithmic axis, if anything positive is drawn: a drift of exactly 0 has no place on one."""
     if any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines):
         ax.set_yscale("log", nonpositive="mask")
+
+
+def wedge(ax: Axes, span: Interval, through: tuple[float, float], slopes: Interval, colour: Any) -> None:
+    """The power laws between two slopes that go through a point, over a span of the axis."""
+    at = np.geomspace(*span, 21)
+    low, high = (through[1] * (at / through[0]) ** slope for slope in slopes)
+    ax.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def width_legend(figure: Figure, colours: Mapping[Any, Any], table: pd.DataFrame) -> None:
