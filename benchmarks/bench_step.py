@@ -100,7 +100,7 @@ def loss_kernel_drift(width: int, seeds: int, spectrum: bool = False) -> Step:
 
     def look(state: State) -> object:
         found, kernel = state.replay("look", partial(numbers, state))
-        return found | (eigenvalues(kernel) if spectrum else {})
+        return found | (eigenvalues(kernel.cpu()) if spectrum else {})
 
     return trained(width, seeds, look, FOREVER)
 
