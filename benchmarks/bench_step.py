@@ -121,7 +121,9 @@ def table(widths: dict[int, int], seeds: int) -> None:
     print("| n | plain, ms | " + " | ".join(f"{name} / plain" for name in list(routes)[1:]) + " |")
     print("|---" * (len(routes) + 1) + "|")
     for width, rounds in widths.items():
-        found = medians({name: make(width, seeds) for name, make in routes.items()}, rounds, ahead=AHEAD)
+        found = medians(
+            {name: make(width, seeds) for name, make in routes.items()}, max(5, rounds // AHEAD), ahead=AHEAD
+        )
         ratios = " | ".join(f"{found[name] / found['plain']:.2f}" for name in list(routes)[1:])
         print(f"| {width} | {1e3 * found['plain']:.2f} | {ratios} |", flush=True)
 
