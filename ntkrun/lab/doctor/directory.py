@@ -108,6 +108,6 @@ def _tables(store: Store) -> list[Finding]:
 
 def _tables_after(found: list[Finding]) -> list[Finding]:
     """Tables made of torn or doubled stacks are written again with whatever is left."""
-    if not any(finding.cure == "aside" and finding.where.startswith("stacks/") for finding in found):
+    if not any(finding.cure in ("aside", "packed") and finding.where.startswith("stacks") for finding in found):
         return []
     return [Finding("runs.parquet", "made of what is torn or doubled", "--fix writes the tables anew", "tables")]

@@ -32,6 +32,8 @@ def _round(root: Path, ours: Sequence[Finding]) -> None:
                 _remove(inside(root, finding.where))
             elif finding.cure == "aside":
                 _aside(root, finding.where)
+            elif finding.cure == "packed":
+                store.tidy()
         if any(finding.cure == "tables" for finding in ours):
             store.write_tables(anew=True)
 
