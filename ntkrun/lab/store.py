@@ -112,6 +112,9 @@ class Store:
         self.tidy()
         text = f"# Written by ntkrun: the config with every default, and what ran it.\n{dump(description)}"
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        self.write_plan(planned)
+
+    def write_plan(self, planned: Sequence[dict[str, Any]]) -> None:
         replace_file(self.root / "plan.parquet", lambda path: to_parquet(plan_frame(planned), path))
 
     def tidy(self) -> None:
