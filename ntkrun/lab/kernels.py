@@ -1,5 +1,7 @@
 """Kernel matrices of a config's network on its data: what `ntkrun kernel` writes."""
 
+import math
+import shutil
 import tempfile
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.engine.memory import check_free
+from ntkrun.engine.memory import GIB, check_free
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.devices import resolve_device
@@ -74,11 +76,21 @@ def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -
     point, seeds = _networks(sweep)
     net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
     shape = (len(seeds), len(data.x), len(data.x), net.outputs, net.outputs)
+    with sentence_for(folder, comfort=""):
+        _check_disk(folder, 2 * math.prod(shape) * dtype.itemsize)  # and once more in the .npz that is made of it
     with sentence_for(folder, comfort=""), connected(asked.ray_address, asked.jobs, device) as workers:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the array keeps it
         ntk = np.memmap(file, point.training.dtype, "w+", shape=shape)
         fill(ntk, net, seeds, data.x, dtype, workers)
     return _empirical(point, seeds, ntk)
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    """A disk that fills up under an array kills whoever writes into it, so it is asked beforehand. Raises UserError."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        sizes = f"the kernels take {needed / GIB:.3g} GiB of disk and {free / GIB:.3g} GiB are free"
+        raise UserError(f"{folder}: {sizes}; take fewer data.samples or sweep.seeds, or another disk with --out")
 
 
 def _networks(sweep: Sweep) -> tuple[Point, list[int]]:

@@ -9,8 +9,9 @@ import pytest
 from ntkrun.engine import memory
 from ntkrun.errors import ConfigError, TooLarge, UserError
 from ntkrun.lab.config import Sweep, parse_config
+from ntkrun.lab.engines.opening import Asked
 from ntkrun.lab.execute import outlook, run_sweep
-from ntkrun.lab.kernels import empirical_arrays, limit_arrays
+from ntkrun.lab.kernels import empirical_arrays, empirical_in_blocks, limit_arrays
 from ntkrun.lab.limits import check_limits, limit_outputs
 from ntkrun.lab.points import limit_kernel
 from tests.engine.peak import peak_of
@@ -47,6 +48,13 @@ def _sweep(*overrides: str) -> Sweep:
 def test_kernels_that_do_not_fit_are_a_sentence(make: Callable[[Sweep, str], object], said: str) -> None:
     with pytest.raises(TooLarge, match=said):
         make(_sweep(MILLION), "cpu")
+
+
+def test_kernels_that_the_disk_does_not_hold_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"take 1\.49e\+04 GiB of disk and .* GiB are free; take fewer data\.samples"):
+        empirical_in_blocks(_sweep(MILLION), "cpu", Asked("ray"), tmp_path)
+    with pytest.raises(UserError, match="nowhere: cannot be written"):
+        empirical_in_blocks(_sweep(), "cpu", Asked("ray"), tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("override", ["training.step_size={relative: 1}", "data.targets={component: 1, size: 1.0}"])
