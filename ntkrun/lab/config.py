@@ -148,16 +148,17 @@ def _blocks(raw: _Raw, problems: list[Problem]) -> list[tuple[SweepBlock, tuple[
     entries = (
         [(item, ("sweep", k)) for k, item in enumerate(value)] if isinstance(value, tuple) else [(value, ("sweep",))]
     )
-    blocks, points, runs = [], 0, 0
+    blocks, points, runs = list[tuple[SweepBlock, tuple[Any, ...]]](), 0, 0
     for item, path in entries:
-        if (block := _well_formed(_BLOCK, item)) is None or not _axes_fit(block, path, raw, problems):
+        if (block := _well_formed(_BLOCK, item)) is None:
             continue
+        fits = _axes_fit(block, path, raw, problems)
         points, runs = points + block.size[0], runs + block.size[1]
         if points > MOST_POINTS or runs > MOST_RUNS:
             what = f"{points} grid points and {runs} runs up to here; at most {MOST_POINTS} points and {MOST_RUNS} runs"
             problems.append(Problem(raw.place(path), dotted(path), what))
             break
-        blocks.append((block, path))
+        blocks += [(block, path)] * fits
     return blocks
 
 
