@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ntkrun.lab.shards import Shard
     from ntkrun.lab.store import Results, Store
 
+NONE_DIVERGED = "expect: diverged, but none of the runs did"  # beside exit code 3
+
 
 def draw(results: "Results") -> list[Path]:
     """Every figure of the results, as PNG, SVG and PDF, with their captions."""
@@ -38,12 +40,13 @@ def judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | Non
     return found, document, expect
 
 
-def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any], list[Any], bool]:
+def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any], list[Any], int]:
     """What a sweep says when it has run, for machines and as tables for people: levels, exponents, verdicts, where the
-    time went if asked for; and whether its runs ended as its config expects."""
+    time went if asked for; and an exit code by how its runs ended, whatever the verdicts."""
     from ntkrun.evidence.claims_table import claims_tables
     from ntkrun.evidence.summary import groups
     from ntkrun.evidence.tables import closing_document, closing_tables
+    from ntkrun.evidence.verdicts import runs_code
 
     found = groups(results.runs, results.steps, results.layers)
     verdicts, judged, expect = judge(results)
@@ -52,15 +55,13 @@ def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any
     if profile:
         document["profile"] = profile.document()
         tables += profile.lines()
-    ended = set(results.runs["status"]) - {"done", expect}
-    return document, tables, not ended
+    return document, tables, runs_code(judged["runs"], expect)
 
 
-def shard_closed(
-    store: "Store", sweep: "Sweep", shard: "Shard", to_come: int
-) -> tuple[dict[str, Any], list[str], bool]:
+def shard_closed(store: "Store", sweep: "Sweep", shard: "Shard", to_come: int) -> tuple[dict[str, Any], list[str], int]:
     """What a shard says when it has run while other shards have not: how its own runs ended, how many of the sweep's
-    are to come; and whether its own ended as the config expects."""
+    are to come; and an exit code by how its own ended: whether any diverges, the last shard says."""
+    from ntkrun.evidence.verdicts import runs_code
     from ntkrun.lab.plan import plan
     from ntkrun.lab.shards import runs_of
 
@@ -70,7 +71,8 @@ def shard_closed(
     document = {"results": str(store.root), "shard": list(shard), **ended, "to_come": to_come}
     said = ", ".join(f"{count} runs {status}" for status, count in ended.items()) or "no runs"
     line = f"shard {shard}: {said}; {to_come} runs of other shards are to come"
-    return document, [line], not set(ended) - {"done", sweep.resolved.get("expect")}
+    counts = {"failed": 0, "diverged": 0, **ended, "missing": to_come}
+    return document, [line], runs_code(counts, sweep.resolved.get("expect"))
 
 
 def json_text(document: Any) -> str:

@@ -39,6 +39,10 @@ class FieldError(UserError):
         super().__init__(f"{field}: {what}")
 
 
+class TooLarge(FieldError):
+    """What takes more memory than there is: no reason to go on without it, as for what has no formula."""
+
+
 class StoreBusy(UserError):
     """Another process is writing to the results directory."""
 

@@ -1,6 +1,5 @@
 """`ntkrun report`: what sweeps and experiments left on disk, gathered into a page and written in one of three forms."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -21,9 +20,11 @@ from ntkrun.evidence.report.stored import Experiment, Judged, Swept
 from ntkrun.evidence.summary import groups
 from ntkrun.evidence.tables import exponents_cells, levels_cells
 from ntkrun.evidence.verdicts import run_counts
-from ntkrun.lab.files import write_text
+from ntkrun.lab.files import inside, write_text
+from ntkrun.lab.results import LARGEST_TEXT
 from ntkrun.lab.store import Results, Store
 from ntkrun.listing import experiments
+from ntkrun.reading import Unreadable, read_json, read_text
 
 RESULT = "result.json"
 Model = TypeVar("Model", bound=BaseModel)
@@ -90,7 +91,7 @@ def _of_experiment(folder: Path) -> Section:
     return Section(
         name=stored.name,
         claims=tuple(claims),
-        figures=_figures(folder, stored.figures),
+        figures=_figures(folder, ".", stored.figures),
         sweeps=tuple(sweeps),
         statement=stored.statement,
         references=stored.references,
@@ -102,8 +103,8 @@ def _of_experiment(folder: Path) -> Section:
 
 def _stored(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read_json(inside(path.parent, path.name), LARGEST_TEXT)
+    except Unreadable:
         raise UserError(f"{path}: cannot be read; `ntkrun reproduce` writes it anew") from None
 
 
@@ -134,7 +135,7 @@ def _of_sweep(run_dir: Path) -> Section:
     return Section(
         name=run_dir.resolve().name,
         claims=Judged.model_validate(judged).claims,
-        figures=_figures(run_dir / "figures", results.captions()),
+        figures=_figures(run_dir, "figures", results.captions()),
         sweeps=(_sweep(results),),
         levels=tuple(cells for cells in tables if cells.rows),
     )
@@ -148,15 +149,16 @@ def _sweep(results: Results) -> Sweep:
     return Sweep(results.path.resolve().name, swept, said["config"])
 
 
-def _figures(folder: Path, captions: dict[str, str]) -> tuple[Figure, ...]:
-    return tuple(_figure(folder / f"{Path(stem).name}.svg", caption) for stem, caption in captions.items())
+def _figures(root: Path, folder: str, captions: dict[str, str]) -> tuple[Figure, ...]:
+    return tuple(_figure(inside(root, folder, f"{Path(stem).name}.svg"), text) for stem, text in captions.items())
 
 
 def _figure(path: Path, caption: str) -> Figure:
     try:
-        return Figure(path, caption, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path}: cannot be read; draw it again with `ntkrun plot` or `ntkrun reproduce`") from None
+        return Figure(path, caption, read_text(path, LARGEST_TEXT))
+    except Unreadable as error:
+        why = f"{path}: cannot be read ({error})"
+        raise UserError(f"{why}; draw it again with `ntkrun plot` or `ntkrun reproduce`") from None
 
 
 def _change(run_dirs: Sequence[Path], baseline: Path) -> Change:

@@ -1,8 +1,9 @@
 """The report of directories: sweeps, experiments, what is unfinished, what is damaged."""
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ntkrun.closing import draw
 from ntkrun.errors import UserError
 from ntkrun.lab.config import load_config
 from ntkrun.lab.execute import run_sweep
-from ntkrun.lab.store import read_results
+from ntkrun.lab.store import Results, read_results
 from tests.command import CONFIG, ntkrun_command
 from tests.evidence.pages import SVG, experiment
 
@@ -100,6 +101,44 @@ def test_what_moved_since_a_baseline(results: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda made_from: {"made_from": made_from},
+        lambda made_from: {"made_from": made_from, "captions": ["loss"]},
+        lambda made_from: {"made_from": made_from, "captions": {"loss": 3}},
+        lambda made_from: [made_from],
+        lambda made_from: {"captions": {"loss": "of another"}},
+    ],
+)
+def test_figures_whose_captions_are_not_ours_are_drawn_again(
+    spoilt: Callable[[str], object], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = results / "tiny" / "figures" / "captions.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(spoilt(whole["made_from"])))
+    drawn: list[Path] = []
+
+    def draw_again(found: Results) -> None:
+        drawn.append(found.path)
+        found.write_captions(whole["captions"])
+
+    monkeypatch.setattr(reporting, "draw", draw_again)
+    (section,) = reporting.gathered([results / "tiny"]).sections
+    assert drawn == [results / "tiny"]
+    assert len(section.figures) == len(whole["captions"])
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link_out(path: Path) -> None:
+    path.rename(outside := path.parents[3] / "outside.svg")
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (lambda root: shutil.rmtree(root / "tiny" / "stacks"), "tiny: no run is finished yet"),
@@ -110,7 +149,12 @@ def test_what_moved_since_a_baseline(results: Path, tmp_path: Path) -> None:
         ),
         (lambda root: (root / "tiny" / "sweep.yaml").write_text("["), r"sweep\.yaml: cannot be read"),
         (lambda root: (root / "tiny" / "plan.parquet").write_text("torn"), r"plan\.parquet: cannot be read"),
-        (lambda root: (root / "tiny" / "figures" / "loss.svg").unlink(), r"loss\.svg: cannot be read; draw it again"),
+        (
+            lambda root: (root / "tiny" / "figures" / "loss.svg").unlink(),
+            r"loss\.svg: cannot be read \(.*\); draw it again",
+        ),
+        (lambda root: _pipe(root / "tiny" / "figures" / "loss.svg"), r"loss\.svg: cannot be read \(not a plain file\)"),
+        (lambda root: _link_out(root / "tiny" / "figures" / "loss.svg"), r"loss\.svg: a link out of"),
         (lambda root: (root / "tiny" / "plan.parquet").unlink(), "tiny: neither a sweep nor experiments here"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkrun.closing import closed, draw, shard_closed
+from ntkrun.closing import NONE_DIVERGED, closed, draw, shard_closed
 from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
 from ntkrun.errors import UserError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ntkrun.lab.execute import How
     from ntkrun.lab.shards import Shard
     from ntkrun.lab.watch import Watch
-
-UNFINISHED = 1  # exit code when some runs failed or diverged
 
 Memory = Annotated[
     float | None,
@@ -69,10 +67,12 @@ def sweep(
     """Run what is missing of a sweep, store it, draw it, and print what came out.
 
     Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished. A run that fails is
-    recorded with why, and the others go on; exit code 1.
+    recorded with why, and the others go on; exit code 1. Exit code 3 where the config expects runs to diverge and none
+    did; verdicts are for `ntkrun claims`.
 
     Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
     """
+    from ntkrun.evidence.verdicts import REFUTATION
     from ntkrun.lab.config import load_config
     from ntkrun.lab.engines.opening import Asked
     from ntkrun.lab.execute import How
@@ -86,14 +86,15 @@ def sweep(
         return
     watch = _watch(the_sweep, "auto" if ray_address else device, quiet)
     with _interruptible(results / the_sweep.name):
-        document, tables, as_expected = _swept(the_sweep, part, results, how, watch, not no_plots)
+        document, tables, code = _swept(the_sweep, part, results, how, watch, not no_plots)
     if json:
         print_json(document)
     elif not quiet:
         print_table(*tables)
         say(f"results in {results / the_sweep.name}")
-    if not as_expected:
-        raise typer.Exit(UNFINISHED)
+    if code == REFUTATION:
+        say(f"{results / the_sweep.name}: {NONE_DIVERGED}", error=True)
+    raise typer.Exit(code)
 
 
 def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool) -> None:
@@ -123,9 +124,9 @@ def _watch(the_sweep: "Sweep", device: str, quiet: bool) -> "Watch":
 
 def _swept(
     the_sweep: "Sweep", part: "Shard", results: Path, how: "How", watch: "Watch", draws: bool
-) -> tuple[dict[str, Any], list[Any], bool]:
+) -> tuple[dict[str, Any], list[Any], int]:
     """The sweep, or the part of it, run, drawn and judged: what there is to say of it, for machines and for people, and
-    whether its runs ended as its config expects."""
+    an exit code by how its runs ended."""
     from ntkrun.lab.execute import run_shard
     from ntkrun.lab.shards import WHOLE_SWEEP
     from ntkrun.lab.store import Store

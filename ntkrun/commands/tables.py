@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ntkrun.closing import draw, judge
+from ntkrun.closing import NONE_DIVERGED, draw, judge
 from ntkrun.commands.arguments import Json, RunDirectory, one_of
 from ntkrun.saying import print_json, print_table, say
 
@@ -26,12 +26,13 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
 def claims(run_dir: RunDirectory, json: Json = False) -> None:
     """Judge the claims that the sweep's config names, from the stored tables alone.
 
-    Exits 0 when each turned out as expected, 3 when one did not, 5 when one is inconclusive, 1 when runs failed.
+    Exits 0 when each turned out as expected, 3 when one did not (or no run diverged and the config expects it), 5 when
+    one is inconclusive, 1 when runs failed.
 
     Example: ntkrun claims results/width --json
     """
     from ntkrun.evidence.claims_table import claims_tables
-    from ntkrun.evidence.verdicts import exit_code
+    from ntkrun.evidence.verdicts import REFUTATION, exit_code, runs_code
     from ntkrun.lab.store import read_results
 
     results = read_results(run_dir)
@@ -42,6 +43,8 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
         print_table(*claims_tables(verdicts))
     else:
         say(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
+    if runs_code(document["runs"], expect) == REFUTATION:
+        say(f"{run_dir}: {NONE_DIVERGED}", error=True)
     raise typer.Exit(exit_code(verdicts, results, expect))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ntkrun.errors import UserError
+from ntkrun.errors import TooLarge, UserError
 
 GIB = 2**30
 SHARE = 0.5  # of what is free: what a kernel's temporaries may take when nothing is said
@@ -25,6 +25,14 @@ def budget(memory: float | None, result: int, device: torch.device) -> int:
             "outputs='diagonal' or 'trace', or for fewer inputs at a time"
         )
     return int(memory * GIB) if memory is not None else int(SHARE * (free - result))
+
+
+def check_free(needed: int, device: torch.device, field: str, what: str, todo: str) -> None:
+    """Raises TooLarge, of a `field` of the config, where `what` needs more bytes than are free on the device."""
+    free = free_bytes(device)
+    if needed > free:
+        where = "" if device.type == "cpu" else f" on {device.type}"
+        raise TooLarge(field, f"{what} take {needed / GIB:.3g} GiB and {free / GIB:.3g} GiB are free{where}; {todo}")
 
 
 def free_bytes(device: torch.device) -> int:

@@ -135,15 +135,21 @@ def _finding_entry(found: Finding) -> dict[str, Any]:
     }
 
 
-def exit_code(verdicts: Sequence[Verdict], tables: Tables, expect: str | None) -> int:
-    """Runs that failed, or diverged where that was not expected, come first; then what turned out otherwise than
-    expected; then what is undecided."""
-    counts = run_counts(tables)
+def runs_code(counts: Mapping[str, int], expect: str | None) -> int:
+    """What how the runs ended means for whoever ran them: 1 where some failed, or diverged and were not to; 3 where all
+    have ended, and none diverged although the config expects it."""
     if counts["failed"] or (counts[DIVERGED] and expect != DIVERGED):
         return UNFINISHED
-    if (expect == DIVERGED and not counts[DIVERGED] and not counts["missing"]) or any(
-        not each.as_expected and each.verdict != INCONCLUSIVE for each in verdicts
-    ):
+    none = expect == DIVERGED and not counts[DIVERGED] and not counts["missing"]
+    return REFUTATION if none else FINE
+
+
+def exit_code(verdicts: Sequence[Verdict], tables: Tables, expect: str | None) -> int:
+    """How the runs ended comes first; then what turned out otherwise than expected; then what is undecided."""
+    counts = run_counts(tables)
+    if code := runs_code(counts, expect):
+        return code
+    if any(not each.as_expected and each.verdict != INCONCLUSIVE for each in verdicts):
         return REFUTATION
     undecided = any(not each.as_expected for each in verdicts) or counts["missing"] > 0
     return UNDECIDED if undecided else FINE

@@ -6,8 +6,10 @@ Any other is set aside and the stack starts anew: a checkpoint saves time, and i
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,13 @@ from torch import Tensor
 
 import ntkrun
 from ntkrun.engine.checkpoint import Checkpoint
+from ntkrun.errors import UserError
 from ntkrun.lab.budget import fits, stacks_within
-from ntkrun.lab.files import replace_file
+from ntkrun.lab.files import inside, replace_file
 from ntkrun.lab.parts import stack_name
 from ntkrun.lab.plan import Run, Stack, stacks
+from ntkrun.parquet import LARGEST_FILE
+from ntkrun.reading import Unreadable, opened
 
 INTERVAL = 300.0  # seconds between checkpoints of a stack: what a kill costs at most. Shorter stacks write none
 AT_ONCE = 2**29  # bytes that are written while someone waits who has pressed Ctrl-C: about three seconds
@@ -52,7 +57,7 @@ class Checkpoints:
     def found(self, stack: Stack) -> Checkpoint | None:
         """The one of this stack, if there is one that fits; one that does not is set aside."""
         path = self._path(stack)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             checkpoint = read(path, self._made_for(stack))
@@ -91,7 +96,8 @@ class Checkpoints:
     def remove(self, stack: Stack) -> None:
         """Whatever there is of this stack: its outcome is on record."""
         for path in (self._path(stack), self._path(stack).with_suffix(UNUSABLE)):
-            path.unlink(missing_ok=True)
+            if path.is_symlink() or not path.is_dir():  # a folder is nothing of ours
+                path.unlink(missing_ok=True)
 
     def remove_stale(self, finished: set[str]) -> None:
         """Those of which a run has finished since, in another stack."""
@@ -145,7 +151,7 @@ def write(path: Path, checkpoint: Checkpoint, made_for: dict[str, Any]) -> None:
 def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
     """The checkpoint in a file that was made for just this. Raises Unfit."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path, "pt") as file:
             content = _content(file)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if content.pop("sha256") != _checksum(content, tensors):
@@ -161,10 +167,23 @@ def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
 def runs_of(path: Path) -> list[str]:
     """The ids of the runs in a checkpoint's stack; none where the file does not say."""
     try:
-        with safe_open(path, framework="np") as file:
+        with _opened(path, "np") as file:
             return list(dict.fromkeys(map(str, _content(file)["made_for"]["runs"])))
-    except UNREADABLE:
+    except (Unfit, *UNREADABLE):
         return []
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[Any]:
+    """A plain file that lies in its very folder, opened by safetensors, which itself would follow a link and wait for a
+    pipe. Raises Unfit."""
+    try:
+        with opened(inside(path.parent, path.name), LARGEST_FILE):
+            pass
+    except (Unreadable, UserError) as error:
+        raise Unfit(f"cannot be read ({error})") from None
+    with safe_open(path, framework=framework) as file:
+        yield file
 
 
 def _content(file: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ as strictly as what stands in the file, and an error points at the line of the v
 import hashlib
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -144,16 +143,22 @@ def _validated(raw: _Raw, problems: list[Problem]) -> Sweep | None:
 
 
 def _blocks(raw: _Raw, problems: list[Problem]) -> list[tuple[SweepBlock, tuple[Any, ...]]]:
-    """The blocks of the sweep that are well formed, each with its path."""
+    """The well-formed blocks of the sweep, each with its path, up to the most that all together may hold."""
     value = raw.value.get("sweep", {})
     entries = (
         [(item, ("sweep", k)) for k, item in enumerate(value)] if isinstance(value, tuple) else [(value, ("sweep",))]
     )
-    blocks = []
+    blocks, points, runs = list[tuple[SweepBlock, tuple[Any, ...]]](), 0, 0
     for item, path in entries:
-        block = _well_formed(_BLOCK, item)
-        if block is not None and _axes_fit(block, path, raw, problems):
-            blocks.append((block, path))
+        if (block := _well_formed(_BLOCK, item)) is None:
+            continue
+        fits = _axes_fit(block, path, raw, problems)
+        points, runs = points + block.size[0], runs + block.size[1]
+        if points > MOST_POINTS or runs > MOST_RUNS:
+            what = f"{points} grid points and {runs} runs up to here; at most {MOST_POINTS} points and {MOST_RUNS} runs"
+            problems.append(Problem(raw.place(path), dotted(path), what))
+            break
+        blocks += [(block, path)] * fits
     return blocks
 
 
@@ -183,11 +188,6 @@ def _axes_fit(block: SweepBlock, path: tuple[Any, ...], raw: _Raw, problems: lis
                 found.append((where, "stands in grid already; a key is swept once"))
             else:
                 found.extend(_clash(where, key, block))
-    points = math.prod(map(len, block.grid.values())) * max(map(len, block.zip.values()), default=1)
-    seeds = block.seeds if isinstance(block.seeds, int) else len(block.seeds)
-    if points > MOST_POINTS or points * seeds > MOST_RUNS:
-        what = f"{points} grid points of {seeds} seeds; at most {MOST_POINTS} points, and {MOST_RUNS} runs"
-        found.append(((*path, "grid"), what))
     lengths = {key: len(values) for key, values in block.zip.items()}
     if len(set(lengths.values())) > 1:
         found.append(

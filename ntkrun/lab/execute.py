@@ -10,6 +10,7 @@ from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
 from ntkrun.lab.devices import resolve_device
 from ntkrun.lab.engines.opening import HERE, Asked, opened
+from ntkrun.lab.files import inside
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
@@ -84,7 +85,7 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: How, watch: 
     """The same for a shard of the sweep, while others may be at other shards. Returns how many runs of the sweep are
     still to come; the tables are written once none is."""
     store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
-    mine, kept = runs_of(shard, runs), store.root / "checkpoints"
+    mine, kept = runs_of(shard, runs), inside(store.root, "checkpoints")
     with opened(how.asked, how.device, kept, watch, interrupts, how.profile is not None) as on:
         budget = bytes_for(on.memory if how.memory is None else how.memory, on.device)
 

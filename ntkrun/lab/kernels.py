@@ -1,5 +1,7 @@
 """Kernel matrices of a config's network on its data: what `ntkrun kernel` writes."""
 
+import math
+import shutil
 import tempfile
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 
 from ntkrun.engine.kernel import empirical_ntk
+from ntkrun.engine.memory import GIB, check_free
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.devices import resolve_device
@@ -20,6 +23,7 @@ from ntkrun.lab.sections import Point
 from ntkrun.lab.tasks import DTYPES
 from ntkrun.theory.limit import dual_error, limit_kernels
 
+CPU = torch.device("cpu")
 Arrays = dict[str, np.ndarray]
 LIMITS = {"ntk": "", "standard": "; ntk is the limit of K_n/n", "mean_field": "; both are limits of n times the kernel"}
 
@@ -36,6 +40,9 @@ def limit_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     point = _single(sweep, lambda p: p.model_copy(update={"network": p.network.model_copy(update={"width": 1})}))
     net, x = network(point), data_of(point).x
     where = torch.tensor(x, device=resolve_device(device))
+    for each in {where.device, CPU}:
+        what = f"the limit kernels of {len(x)} inputs"
+        check_free(16 * len(x) ** 2, each, "data.samples", what, "take fewer")
     kernels, error = limit_kernels(net, where), dual_error(net, where)
     how = f"numerical dual of {net.activation}, error {error:.0e}" if error else "closed form"
     arrays = {"ntk": kernels.ntk.cpu().numpy(), "nngp": kernels.nngp.cpu().numpy(), "x": x}
@@ -49,9 +56,15 @@ def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     point, seeds = _networks(sweep)
     where, net, data, dtype = resolve_device(device), network(point), data_of(point), DTYPES[point.training.dtype]
     x = torch.tensor(data.x, dtype=dtype, device=where)
-    # One network at a time: all together need not fit.
-    kernels = [empirical_ntk(net, net.init([seed], dtype, where), x).cpu() for seed in seeds]
-    return _empirical(point, seeds, torch.cat(kernels).numpy())
+    one = (len(x) * net.outputs) ** 2 * dtype.itemsize
+    for each, needed in {where: one, CPU: one * (len(seeds) + (where == CPU))}.items():
+        what = f"the kernels of {len(seeds)} network{'s' * (len(seeds) > 1)} on {len(x)} inputs"
+        todo = "take fewer, or fewer sweep.seeds, or --engine ray, which puts them together on disk"
+        check_free(needed, each, "data.samples", what, todo)
+    kernels = torch.empty(len(seeds), len(x), len(x), net.outputs, net.outputs, dtype=dtype)
+    for kernel, seed in zip(kernels, seeds, strict=True):  # one network at a time: all together need not fit
+        kernel.copy_(empirical_ntk(net, net.init([seed], dtype, where), x)[0])
+    return _empirical(point, seeds, kernels.numpy())
 
 
 def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -> tuple[Arrays, str]:
@@ -63,11 +76,21 @@ def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -
     point, seeds = _networks(sweep)
     net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
     shape = (len(seeds), len(data.x), len(data.x), net.outputs, net.outputs)
+    with sentence_for(folder, comfort=""):
+        _check_disk(folder, 2 * math.prod(shape) * dtype.itemsize)  # and once more in the .npz that is made of it
     with sentence_for(folder, comfort=""), connected(asked.ray_address, asked.jobs, device) as workers:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the array keeps it
         ntk = np.memmap(file, point.training.dtype, "w+", shape=shape)
         fill(ntk, net, seeds, data.x, dtype, workers)
     return _empirical(point, seeds, ntk)
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    """A disk that fills up under an array kills whoever writes into it, so it is asked beforehand. Raises UserError."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        sizes = f"the kernels take {needed / GIB:.3g} GiB of disk and {free / GIB:.3g} GiB are free"
+        raise UserError(f"{folder}: {sizes}; take fewer data.samples or sweep.seeds, or another disk with --out")
 
 
 def _networks(sweep: Sweep) -> tuple[Point, list[int]]:

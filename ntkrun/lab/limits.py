@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.lab.points import data_of, network, output_scale, step_size
+from ntkrun.lab.plan import kept_steps
+from ntkrun.lab.points import check_kernels, data_of, network, output_scale, step_size
 from ntkrun.lab.sections import Point
 from ntkrun.theory.dynamics import EPSILON
 from ntkrun.theory.ensemble import ensemble
@@ -38,9 +39,7 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
     found["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
     if len(data.x_test):
         found["limit_kernel_row"][:] = ntk[:, len(data.x)].numpy()[:, None]
-    training = point.training
-    lawful = training.loss == "squared" and training.batch == "full"
-    known = [k for k, step in enumerate(steps) if lawful or step == 0]
+    training, known = point.training, _known(point, steps)
     if known:
         eta = step_size(point)
         rule, times = Descent(eta, training.momentum), [steps[k] * eta for k in known]
@@ -51,6 +50,21 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
         firsts = [0] * len(data.x) + [len(data.x)] * len(data.x_test)
         found["limit_covariance"][known] = law.covariance[:, range(len(firsts)), firsts].unsqueeze(2).numpy()
     return found
+
+
+def check_limits(point: Point) -> None:
+    """Raises TooLarge where what `limit_outputs` needs at the steps whose outputs are kept does not fit: before a
+    network is trained, not after."""
+    steps, data = sorted(kept_steps(point.probes.outputs, point.training.steps)), data_of(point)
+    if steps and point.network.parametrization == "ntk":
+        inputs = len(data.x) + len(data.x_test)
+        check_kernels(8 * inputs**2 * (6 + 4 * len(_known(point, steps))), inputs)
+
+
+def _known(point: Point, steps: Sequence[int]) -> list[int]:
+    """Which of the steps there is a law for."""
+    lawful = point.training.loss == "squared" and point.training.batch == "full"
+    return [k for k, step in enumerate(steps) if lawful or step == 0]
 
 
 def _architecture(point: Point) -> Point:

@@ -1,7 +1,7 @@
 """A stack's folder in a store: its part of each table, as parquet."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ntkrun.errors import UserError
 from ntkrun.lab.files import inside
 from ntkrun.lab.stored import read_stack, read_table
 from ntkrun.lab.tables import concatenated
@@ -50,6 +51,25 @@ def tables_of(folders: Iterable[Path], names: Sequence[str]) -> dict[str, pd.Dat
         for name, part in found.items():
             parts[name].append(part[part["run_id"].isin(own)] if len(own) < len(listed) else part)
     return {name: concatenated(of_table, name) for name, of_table in parts.items()}
+
+
+def within(small: Iterable[Path], packs: Iterable[Path]) -> list[Path]:
+    """Those of the small stacks whose runs are all in packs that are whole: what they hold is held twice."""
+    own = {folder: _ids_if_whole(folder, ids) for folder in small}
+    loose = set().union(*own.values())
+    sharing = [pack for pack in packs if not loose.isdisjoint(_ids_if_whole(pack, ids))]
+    packed = set[str]().union(
+        *(_ids_if_whole(pack, lambda folder: read_stack(folder)["runs"]["run_id"]) for pack in sharing)
+    )
+    return [folder for folder, runs in own.items() if runs and runs <= packed]
+
+
+def _ids_if_whole(folder: Path, read: Callable[[Path], Iterable[str]]) -> set[str]:
+    """The runs of a stack by what reads them; none where it is torn."""
+    try:
+        return set(read(folder))
+    except UserError:
+        return set()
 
 
 def to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ntkrun.engine.data import Data
 from ntkrun.engine.data.base import read_only
+from ntkrun.engine.memory import check_free
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.readout import OutputScale
-from ntkrun.errors import FieldError, UserError
+from ntkrun.errors import FieldError, TooLarge, UserError
 from ntkrun.lab.sections import Centred, Point, Relative
 from ntkrun.theory.components import component
 from ntkrun.theory.limit import expected_kernel, relative_step
@@ -39,6 +40,8 @@ def _with_component(point: Point) -> Data:
     assert wanted is not None
     try:
         found = component(limit_kernel(point), wanted.component)[:, None].numpy()
+    except TooLarge:
+        raise
     except UserError as error:
         raise FieldError("data.targets", str(error)) from None
     targets = point.data.target_scale * wanted.size * found
@@ -89,6 +92,8 @@ def _relative(point: Point) -> float:
     assert isinstance(point.training.step_size, Relative)
     try:
         return relative_step(limit_kernel(point)[: point.data.samples], point.training.step_size.relative)
+    except TooLarge:
+        raise
     except UserError as error:
         raise FieldError(
             "training.step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"
@@ -98,7 +103,7 @@ def _relative(point: Point) -> float:
 def limit_kernel(point: Point) -> Tensor:
     """The kernel that theory expects at the start, in the parametrisation of the grid point (K_inf itself under ntk),
     from the training inputs and then the test inputs to the training inputs, (N + M, N). Raises UserError where it
-    cannot be had."""
+    cannot be had, TooLarge where it does not fit."""
     return _limit_kernel(Point(network=_as_its_limit(point).network, data=point.data))
 
 
@@ -113,7 +118,16 @@ def _as_its_limit(point: Point) -> Point:
 @lru_cache(maxsize=64)
 def _limit_kernel(point: Point) -> Tensor:
     data, net = _loaded(point), network(point)
+    n, m = len(data.x), len(data.x_test)
+    # Both kernels and a scaled copy of one, or one with what its eigenvalues take: three of float64 at a time.
+    check_kernels(24 * n * (n + m), n + m)
     train = expected_kernel(net, data.x)
-    if len(data.x_test) == 0:
+    if m == 0:
         return train
     return torch.cat([train, expected_kernel(net, data.x_test, data.x)])
+
+
+def check_kernels(needed: int, inputs: int) -> None:
+    """Raises TooLarge where the limit kernels of so many inputs do not fit into the memory of this machine."""
+    what, todo = f"the limit kernels of {inputs} inputs", "take fewer, or fewer data.test_samples"
+    check_free(needed, torch.device("cpu"), "data.samples", what, todo)

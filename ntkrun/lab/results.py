@@ -14,7 +14,7 @@ from ntkrun.lab.files import inside, replace_file, sentence_for
 from ntkrun.lab.stored import check_id, read_description, read_kernels
 from ntkrun.reading import Unreadable, holds, read_json
 
-LARGEST_TEXT = 2**26  # bytes of claims.json and the captions
+LARGEST_TEXT = 2**26  # bytes of claims.json, the captions and a figure's drawing
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,16 @@ class Results:
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def captions(self) -> dict[str, str]:
-        """What each figure shows, by its stem; {} unless all were drawn from these very tables."""
+        """What each figure shows, by its stem; {} unless all were drawn from these very tables, and say so in a file
+        that nothing has happened to."""
         try:
             drawn = read_json(inside(self.path, "figures", "captions.json"), LARGEST_TEXT)
         except (Unreadable, UserError):
             return {}
         current = isinstance(drawn, dict) and drawn.get("made_from") == self.made_from
-        return dict(drawn["captions"]) if current else {}
+        captions = drawn.get("captions") if current else None
+        whole = isinstance(captions, dict) and all(isinstance(text, str) for text in captions.values())
+        return captions if isinstance(captions, dict) and whole else {}
 
     def figures_are_current(self) -> bool:
         """Whether every figure was drawn from these very tables."""

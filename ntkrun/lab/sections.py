@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from ntkrun.theory.limit import Parametrization
 from ntkrun.theory.losses import LOSSES
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
-MOST_POINTS = 10_000
+MOST_POINTS = 10_000  # of a sweep
 MOST_RUNS = 1_000_000  # of a sweep
 MOST_ROWS = 1_000_000  # of a run in a table
 LARGEST = 1e15  # of scales and step sizes: their squares are still numbers in float32
@@ -192,6 +193,12 @@ class SweepBlock(Strict):
         Discriminator(_kind),
     ] = 10
     """That many seeds, from 0; or a list of seeds."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Grid points and runs."""
+        points = math.prod(map(len, self.grid.values())) * max(map(len, self.zip.values()), default=1)
+        return points, points * (self.seeds if isinstance(self.seeds, int) else len(self.seeds))
 
 
 class Point(Strict):

@@ -53,6 +53,7 @@ from ntkrun.lab.parts import (
     tables_of,
     to_npz,
     to_parquet,
+    within,
 )
 from ntkrun.lab.results import Results as Results
 from ntkrun.lab.results import description_of, kept_kernels, kernel_file
@@ -108,9 +109,19 @@ class Store:
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
         """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
+        self.tidy()
         text = f"# Written by ntkrun: the config with every default, and what ran it.\n{dump(description)}"
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        self.write_plan(planned)
+
+    def write_plan(self, planned: Sequence[dict[str, Any]]) -> None:
         replace_file(self.root / "plan.parquet", lambda path: to_parquet(plan_frame(planned), path))
+
+    def tidy(self) -> None:
+        """Remove what a kill while packing left twice, unless a process is packing now: it does so itself."""
+        with first_to_come(self.root / ".packing") as first:
+            if first:
+                self._remove(self.packed_twice())
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
         """Make a stack's runs finished, all at once: `frames` holds its part of each table, `kernels` maps run_id
@@ -171,16 +182,27 @@ class Store:
             return
         self._to_look_at = len(loose) + LOOSE
         with first_to_come(self.root / ".packing") as first:
+            if not first:
+                return
+            self._remove(self.packed_twice())
             small = [folder for folder in self._loose() if size(folder) < SMALL]
-            if not first or len(small) < LOOSE:
+            if len(small) < LOOSE:
                 return
             tables = tables_of(small, TABLES)
             with folder_beside(self.root / "stacks") as folder:
                 for table, frame in tables.items():
                     to_parquet(frame, folder / f"{table}.parquet")
-                self._publish({}, folder, stack_name(tables["runs"]["run_id"]) + PACK)
-            self._remove(small)
+                pack = self._publish({}, folder, stack_name(tables["runs"]["run_id"]) + PACK)
+            self._remove(within(small, [pack]))
         self._to_look_at = len(self._loose()) + LOOSE
+
+    def packed_twice(self) -> list[Path]:
+        """The small stacks that a pack holds too: whoever packed them was killed before it had removed them all."""
+        packs = self._packs()
+        return within(self._loose(), packs) if packs else []
+
+    def _packs(self) -> list[Path]:
+        return [folder for folder in self.stack_folders() if folder.name.endswith(PACK)]
 
     def _loose(self) -> list[Path]:
         return [folder for folder in self.stack_folders() if not folder.name.endswith((PACK, FAILED))]
@@ -244,12 +266,14 @@ class Store:
                 return made_from, found
 
     def _settled(self, read: Callable[[list[Path]], Found]) -> Found:
-        """What `read` makes of the stacks' folders; once more where some went while it read: into a pack, or failed
-        ones that are to run again."""
+        """What `read` makes of the stacks' folders; once more where some went while it read (into a pack, or failed
+        ones that are to run again), or while they were listed, which is no one moment: then there is another pack."""
         while True:
             folders = self.stack_folders()
             try:
-                return read(folders)
+                found = read(folders)
+                if set(self._packs()) <= set(folders):
+                    return found
             except UserError:
                 if all(folder.exists() for folder in folders):
                     raise

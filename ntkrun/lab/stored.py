@@ -26,7 +26,7 @@ _TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), FLAG: 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # part of a file's name: no separator, no parent directory
 STATUSES = ("done", "diverged", "failed")
 MOST_LAYERS = 1000  # as sections.Depth, which imports torch
-CURE = "`ntkrun doctor --fix` moves it aside"
+CURE = "`ntkrun doctor --fix` puts it right, or says how"
 
 _CONFIG = {
     "seed": WHOLE,

@@ -10,8 +10,8 @@ import torch
 
 import ntkrun
 from ntkrun.engine.stack import StackResult, StackTask
-from ntkrun.errors import UserError
-from ntkrun.lab.limits import limit_outputs
+from ntkrun.errors import TooLarge, UserError
+from ntkrun.lab.limits import check_limits, limit_outputs
 from ntkrun.lab.plan import Run, Stack, detail_steps, kept_steps, probed_steps
 from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, output_scale, step_size
 from ntkrun.lab.sections import Point
@@ -32,6 +32,7 @@ def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
     """What the engine is to do for a stack of these seeds of a grid point."""
     data = data_of(point)
     check_loss(point)  # the config reader could not, where data are fetched
+    check_limits(point)
     steps, kept, probes = point.training.steps, point.probes.kernels, point.probes
     keep = kept_steps((step for step in kept if step != "last"), steps)
     outputs = kept_steps(probes.outputs, steps)
@@ -117,9 +118,11 @@ def _runs(stack: Stack, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.Da
 
 
 def _limit(point: Point) -> tuple[np.ndarray | None, str]:
-    """The limit kernel of a grid point, or None and why it cannot be had."""
+    """The limit kernel of a grid point, or None and why it cannot be had. Raises TooLarge."""
     try:
         return limit_kernel(point).numpy(), ""
+    except TooLarge:
+        raise
     except UserError as error:
         return None, f"{error}; so distance_to_limit and the limit's flow are not measured"
 

@@ -87,7 +87,9 @@ def _other_array(array: np.ndarray, draw: random.Random) -> np.ndarray:
         return values[:0]
     if how == 2:
         return values.astype(draw.choice([bool, complex, "U8", "int8", object]))
-    values[draw.randrange(len(values))] = draw.choice([np.nan, np.inf, 1e300, 0]) if values.dtype.kind == "f" else -3
+    with np.errstate(over="ignore"):  # 1e300 is infinite in float32
+        odd = draw.choice([np.nan, np.inf, 1e300, 0])
+        values[draw.randrange(len(values))] = odd if values.dtype.kind == "f" else -3
     return values
 
 

@@ -14,6 +14,7 @@ from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.memory import GIB
 from ntkrun.engine.training import State
+from ntkrun.errors import UserError
 from ntkrun.lab import checkpoints, files
 from ntkrun.lab.checkpoints import Checkpoints, Unfit, read, runs_of, write
 from ntkrun.lab.config import Sweep, parse_config
@@ -147,12 +148,25 @@ def _nested(path: Path) -> None:
     path.write_bytes(len(head).to_bytes(8, "little") + head)
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link_out(path: Path) -> None:
+    outside = path.rename(path.parents[2] / "outside.safetensors")
+    path.symlink_to(outside)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "cannot be read"),
     "empty": (lambda path: os.truncate(path, 0), "cannot be read"),
     "a bit": (_flip, "is damaged"),
     "text": (lambda path: path.write_text("no checkpoint"), "cannot be read"),
     "nested": (_nested, "cannot be read"),
+    "pipe": (_pipe, "cannot be read (not a plain file)"),  # which would be waited for without end
+    "link out": (_link_out, "cannot be read"),  # by which anything could be read that the user may read
+    "link to nothing": (lambda path: _link_out(path) or (path.resolve().unlink()), "cannot be read"),
     "version": (_other_version, "was made with other format and device and versions"),
 }
 
@@ -169,6 +183,25 @@ def test_a_file_that_does_not_fit_is_set_aside(damage: str, tmp_path: Path, whol
     assert watching.passed == [(8, step) for step in range(31)]
     _assert_equal(found, whole)
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_set_aside_and_stays(tmp_path: Path, whole: Results) -> None:
+    path = _stopped(tmp_path)
+    path.unlink()
+    (path / "mine").mkdir(parents=True)
+    found, watching = _resumed(tmp_path)
+    assert "its checkpoint cannot be read (not a plain file)" in watching.notes[0]
+    _assert_equal(found, whole)
+    assert list(path.parent.rglob("*")) == [aside := path.with_suffix(".unusable"), aside / "mine"]
+
+
+def test_checkpoints_behind_a_link_out_of_the_directory_are_not_read(tmp_path: Path) -> None:
+    folder = _stopped(tmp_path).parent
+    outside = folder.rename(tmp_path / "outside")
+    folder.symlink_to(outside)
+    with pytest.raises(UserError, match="a link out of"):
+        _resumed(tmp_path)
+    assert len(list(outside.iterdir())) == 1
 
 
 def test_a_file_of_another_device_or_of_other_runs_does_not_fit(tmp_path: Path) -> None:

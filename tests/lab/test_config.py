@@ -74,6 +74,21 @@ def test_grid_zip_and_blocks() -> None:
     assert [(p.network.width, seeds) for p, seeds in union.points] == [(4, (0, 1)), (8, (0, 1, 5)), (16, (1, 5))]
 
 
+def _blocks(*blocks: str) -> str:
+    return GOOD.replace("{seeds: 2}", f"[{', '.join(blocks)}]")
+
+
+def test_the_limits_are_on_all_blocks_together() -> None:
+    half, many = "{seeds: 500000}", f"{{grid: {{data.seed: {list(range(4000))}}}, seeds: 1}}"
+    assert len(parse_config(_blocks(half, half)).points[0][1]) == 500_000
+    assert _problems(_blocks(half, half, "{seeds: 1}", "{seeds: 1}")) == [
+        "f.yaml:5: sweep.2: 3 grid points and 1000001 runs up to here; at most 10000 points and 1000000 runs"
+    ]
+    zipped = "{zip: {training.steps: [1, 2], training.momentum: [0.0, 0.5]}, seeds: 500001}"
+    assert "sweep: 2 grid points and 1000002 runs" in _problems(GOOD.replace("{seeds: 2}", zipped))[0]
+    assert "sweep.2: 12000 grid points and 12000 runs" in _problems(_blocks(many, many, many))[0]
+
+
 def test_any_key_can_be_swept() -> None:
     text = (
         "sweep={grid: {data: [{name: circle}, {name: sphere, samples: 3}], training.step_size: [0.1, {relative: 0.5}]}}"

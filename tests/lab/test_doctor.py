@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from ntkrun.errors import StoreBusy, UserError
+from ntkrun.lab.config import parse_config
 from ntkrun.lab.doctor.directory import ASIDE, examine
 from ntkrun.lab.doctor.findings import Finding
 from ntkrun.lab.doctor.machine import _mounted, lines, machine, odd
 from ntkrun.lab.doctor.repair import repair
+from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.store import Store, read_results
 from tests.lab.store_of import filled, frames_of
 
@@ -162,6 +164,61 @@ def test_what_only_the_user_can_mend_stays_and_says_how(store: Store) -> None:
     assert left.line().startswith("sweep.yaml: cannot be read")
     assert left.line().endswith("run the sweep again to write it anew")
     assert _bytes(store.root) == before
+
+
+CONFIG = """\
+name: small
+network: {depth: 2, activation: erf}
+data: {name: circle, samples: 4, test_samples: 2, targets: product}
+training: {steps: 2}
+sweep: {grid: {network.width: [4, 8]}, seeds: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that was run, whose sweep.yaml says so."""
+    return run_sweep(parse_config(CONFIG), tmp_path_factory.mktemp("swept"), "cpu").path
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _folder_there(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [_cut, Path.unlink, _folder_there])
+@pytest.mark.parametrize("stack_too", [False, True])
+def test_a_plan_that_is_torn_or_gone_is_made_again_from_sweep_yaml(
+    harm: Callable[[Path], None], stack_too: bool, swept: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(swept, tmp_path / "run")
+    before = read_results(root)
+    harm(root / "plan.parquet")
+    if stack_too:
+        _cut(Store(root).stack_folders()[0] / "steps.parquet")
+    found = next(finding for finding in examine(root) if finding.where == "plan.parquet" and finding.wrong)
+    assert found.line().endswith("; --fix makes it anew from sweep.yaml")
+    assert _mended(root) == []
+    after = read_results(root)
+    pd.testing.assert_frame_equal(after.plan, before.plan)
+    assert len(after.runs) == (2 if stack_too else 4)
+    kept = before.steps[before.steps["run_id"].isin(after.runs["run_id"])]
+    pd.testing.assert_frame_equal(after.steps, kept.reset_index(drop=True))
+
+
+def test_a_plan_that_sweep_yaml_does_not_tell_stays_and_the_line_says_what_to_do(swept: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(swept, tmp_path / "run")
+    said = (root / "sweep.yaml").read_text()
+    (root / "sweep.yaml").write_text(said.replace("depth: 2", "depth: 3"))  # of another hash
+    _cut(root / "plan.parquet")
+    _cut(Store(root).stack_folders()[0] / "steps.parquet")
+    left = _mended(root)
+    assert [finding.where for finding in left] == ["plan.parquet"]
+    assert left[0].line().endswith("run the sweep again to write it anew")
 
 
 def test_foreign_files_are_named_and_left_alone(store: Store) -> None:

@@ -165,8 +165,8 @@ def test_failed_runs_count_as_failed_wherever_runs_are_counted(tmp_path: Path) -
     (case,) = cases(results, AXES["width"])
     assert complete(case) == "of 10 planned runs 1 failed: run the sweep to its end, with --retry-failed"
     assert exit_code(verdicts, results, expect) == 1
-    said, tables, as_expected = closed(results, None)
-    assert not as_expected
+    said, tables, code = closed(results, None)
+    assert code == 1
     assert [row["failed"] for row in said["groups"][0]["widths"]] == [1, 0]
     assert tables[0].caption == "failed: 1 of width 48"
     status = status_document(results.plan, results.runs, logs=Store(results.path).failed())

@@ -6,10 +6,12 @@ Reading only, so that a directory of any origin, or one that may only be read, c
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ntkrun.errors import UserError
 from ntkrun.lab.doctor.findings import Finding, torn
+from ntkrun.lab.doctor.plans import planned
 from ntkrun.lab.doctor.runs import runs_and_kernels, stacks_of
 from ntkrun.lab.files import TEMPORARY, inside
 from ntkrun.lab.lease import dead
@@ -86,11 +88,14 @@ def _foreign(root: Path) -> Iterator[Finding]:
 
 def _texts(root: Path) -> Iterator[Finding]:
     store = Store(root)
-    for name, read in (("sweep.yaml", store.description), ("plan.parquet", store.plan)):
-        try:
-            read()
-        except UserError as error:
-            yield torn(name, error, AGAIN, "yours")
+    try:
+        store.description()
+    except UserError as error:
+        yield torn("sweep.yaml", error, AGAIN, "yours")
+    try:
+        store.plan()
+    except UserError as error:
+        yield _torn_plan(store, error)
     for name, command in (("claims.json", "claims"), ("figures/captions.json", "plot")):
         path = inside(root, name)
         try:
@@ -100,6 +105,17 @@ def _texts(root: Path) -> Iterator[Finding]:
             yield torn(name, error, f"--fix moves it aside, and `ntkrun {command}` writes it anew")
 
 
+def _torn_plan(store: Store, error: UserError) -> Finding:
+    found = torn("plan.parquet", error, AGAIN, "yours")
+    if not (store.root / "plan.parquet").exists():
+        found = replace(found, what="is missing")
+    try:
+        planned(store)
+    except UserError:
+        return found
+    return replace(found, todo="--fix makes it anew from sweep.yaml", cure="plan")
+
+
 def _tables(store: Store) -> list[Finding]:
     """Whether the tables are what the stacks and the plan make them."""
     what = store.stale()
@@ -107,7 +123,9 @@ def _tables(store: Store) -> list[Finding]:
 
 
 def _tables_after(found: list[Finding]) -> list[Finding]:
-    """Tables made of torn or doubled stacks are written again with whatever is left."""
-    if not any(finding.cure == "aside" and finding.where.startswith("stacks/") for finding in found):
+    """Tables made of torn or doubled stacks are written again with whatever is left, once there is a plan."""
+    if any(finding.where == "plan.parquet" and finding.wrong for finding in found) or not any(
+        finding.cure in ("aside", "packed") and finding.where.startswith("stacks") for finding in found
+    ):
         return []
     return [Finding("runs.parquet", "made of what is torn or doubled", "--fix writes the tables anew", "tables")]

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-# How a finding is put right: by removing what is nobody's result, by moving it to set-aside/, by writing the tables
-# anew; or by the user alone. A note is nothing wrong.
-Cure = Literal["remove", "aside", "tables", "yours", "note"]
+# How a finding is put right: by removing what is nobody's result, or what a pack holds too, by moving it to set-aside/,
+# by making the plan or the tables anew; or by the user alone. A note is nothing wrong.
+Cure = Literal["remove", "packed", "aside", "plan", "tables", "yours", "note"]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Putting a results directory right: nothing in it is deleted but what is nobody's result."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ntkrun.lab.doctor.directory import ASIDE, examine
 from ntkrun.lab.doctor.findings import Finding
+from ntkrun.lab.doctor.plans import planned
 from ntkrun.lab.files import flush, inside
 from ntkrun.lab.store import Store
 
@@ -32,6 +34,12 @@ def _round(root: Path, ours: Sequence[Finding]) -> None:
                 _remove(inside(root, finding.where))
             elif finding.cure == "aside":
                 _aside(root, finding.where)
+            elif finding.cure == "packed":
+                store.tidy()
+            elif finding.cure == "plan":
+                rows = planned(store)
+                _aside(root, finding.where)
+                store.write_plan(rows)
         if any(finding.cure == "tables" for finding in ours):
             store.write_tables(anew=True)
 
@@ -50,5 +58,7 @@ def _aside(root: Path, where: str) -> None:
     name, number = where.replace("/", "-"), 0
     while (target := folder / (f"{name}.{number}" if number else name)).exists():
         number += 1
-    inside(root, where).rename(target)
-    flush(folder)
+    path = inside(root, where)
+    if os.path.lexists(path):
+        path.rename(target)
+        flush(folder)

@@ -32,7 +32,11 @@ def stacks_of(root: Path) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
 
 def runs_and_kernels(store: Store, stacks: Mapping[str, pd.DataFrame], busy: bool) -> Iterator[Finding]:
     """Runs that were committed twice; kernels without a run, torn ones, and those that are lost."""
-    yield from _doubled(stacks)
+    twice = {folder.name for folder in store.packed_twice()}
+    if twice and not busy:
+        what = f"{len(twice)} of them are in a pack too: a process was killed while it packed them"
+        yield Finding("stacks", what, "--fix removes the small ones", "packed")
+    yield from _doubled({name: frame for name, frame in stacks.items() if name not in twice})
     finished = pd.concat([frame[["run_id", "status"]] for frame in stacks.values()]) if stacks else _NONE
     kept = {path.stem: path for path in _kernel_files(store.root)}
     for run_id, path in kept.items():
