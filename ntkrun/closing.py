@@ -48,19 +48,16 @@ def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any
     found = groups(results.runs, results.steps, results.layers)
     verdicts, judged, expect = judge(results)
     document = {"results": str(results.path), "groups": closing_document(found), **judged}
-    tables = [*closing_tables(found), *claims_tables(verdicts)]
-    if profile:
-        document["profile"] = profile.document()
-        tables += profile.lines()
+    tables = [*closing_tables(found), *claims_tables(verdicts), *_profiled(document, profile)]
     ended = set(results.runs["status"]) - {"done", expect}
     return document, tables, not ended
 
 
 def shard_closed(
-    store: "Store", sweep: "Sweep", shard: "Shard", to_come: int
+    store: "Store", sweep: "Sweep", shard: "Shard", to_come: int, profile: "Profile | None"
 ) -> tuple[dict[str, Any], list[str], bool]:
     """What a shard says when it has run while other shards have not: how its own runs ended, how many of the sweep's
-    are to come; and whether its own ended as the config expects."""
+    are to come, where the shard's time went if asked for; and whether its own ended as the config expects."""
     from ntkrun.lab.plan import plan
     from ntkrun.lab.shards import runs_of
 
@@ -70,7 +67,16 @@ def shard_closed(
     document = {"results": str(store.root), "shard": list(shard), **ended, "to_come": to_come}
     said = ", ".join(f"{count} runs {status}" for status, count in ended.items()) or "no runs"
     line = f"shard {shard}: {said}; {to_come} runs of other shards are to come"
-    return document, [line], not set(ended) - {"done", sweep.resolved.get("expect")}
+    lines = [line, *_profiled(document, profile)]
+    return document, lines, not set(ended) - {"done", sweep.resolved.get("expect")}
+
+
+def _profiled(document: dict[str, Any], profile: "Profile | None") -> list[str]:
+    """Where the time went, for people, and put into the document; nothing where nobody asked for it."""
+    if profile is None:
+        return []
+    document["profile"] = profile.document()
+    return profile.lines()
 
 
 def json_text(document: Any) -> str:

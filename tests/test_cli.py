@@ -116,6 +116,18 @@ def test_a_profile_says_where_the_time_went(here: Path) -> None:
     assert all(row["seconds"]["kernel"] > 0 for row in profile)
 
 
+def test_a_shard_says_where_its_own_time_went(here: Path) -> None:
+    shard = ["sweep", "tiny.yaml", "--profile", "--no-plots", "--shard"]
+    first = _ntkrun(*shard, "1/3", "--json", cwd=here)
+    second = _ntkrun(*shard, "2/3", cwd=here)
+    document, lines = json.loads(first.stdout), second.stdout.splitlines()
+    assert document["to_come"] > 0
+    assert [row["width"] for row in document["profile"]] == ["64"]  # one of the two runs that take longest
+    assert lines[0].startswith("shard 2/3: ")
+    assert lines[1] == "where the time went, in seconds, by width"
+    assert lines[-2].split()[0] == "together"
+
+
 def test_no_plots_draws_nothing_and_plot_makes_up_for_it(here: Path) -> None:
     assert _ntkrun("sweep", "tiny.yaml", "--no-plots", "--results", "elsewhere", cwd=here).returncode == 0
     figures = here / "elsewhere" / "tiny" / "figures"
