@@ -94,7 +94,7 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: How, watch: 
             return finer(stacks, on.workers) if on.workers > 1 else stacks
 
         stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
-        with store.writing(shard):
+        with store.writing(shard, watch.waits):
             if how.retry_failed:
                 store.forget_failed({run.run_id for run in mine})
             finished, failed = store.finished(), store.failed()

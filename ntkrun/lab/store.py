@@ -87,14 +87,16 @@ class Store:
     # ---------------------------------------------------------------- writing
 
     @contextmanager
-    def writing(self, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
+    def writing(
+        self, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
+    ) -> Iterator[None]:
         """Hold the directory for writing, or for a shard of its sweep. Raises StoreBusy if another process does,
-        UserError if it cannot be written."""
+        UserError if it cannot be written. `waits` is told whom of another machine it waits for, to see if it lives."""
         folders = [self.root, *(inside(self.root, name) for name in FOLDERS)]
         with ExitStack() as held:
             try:
                 make_folder(self.root)
-                self._lease = held.enter_context(leased(self.root, shard))
+                self._lease = held.enter_context(leased(self.root, shard, waits))
             except OSError as error:
                 why = f"cannot write results here ({error.strerror}); choose another --results"
                 raise UserError(f"{self.root}: {why}") from None
