@@ -158,9 +158,9 @@ def plan_lines(ahead: Outlook) -> list[str]:
         stacked = f"{_count(each.stacks, 'stack')} of {each.bytes / GIB:.2g} GiB"
         lines.append(f"    {stacked}, about {_duration(each.seconds)}")
     if ahead.estimates:
-        taken = sum(each.seconds for each in ahead.estimates)
-        most = max(each.bytes for each in ahead.estimates) / GIB
-        lines.append(f"about {_duration(taken)} in all, {most:.2g} GiB at a time")
+        most = max(each.bytes for each in ahead.estimates) * ahead.workers / GIB
+        at_once = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
+        lines.append(f"about {_duration(ahead.seconds)} in all{at_once}, {most:.2g} GiB at a time")
     return lines + [f"note: {note}" for note in ahead.notes]
 
 

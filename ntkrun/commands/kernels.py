@@ -7,6 +7,7 @@ import typer
 
 from ntkrun.commands.arguments import ConfigFile, Device, Overrides
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress
+from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
 from ntkrun.saying import say
 
@@ -68,6 +69,7 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file must end in .npz")
-    arrays, how = make(load_config(config, overrides or []), device)
-    write_arrays(out, arrays)
+    with interruptible(f"{out} is not written"):
+        arrays, how = make(load_config(config, overrides or []), device)
+        write_arrays(out, arrays)
     say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")

@@ -1,8 +1,5 @@
 """The commands that train networks: `ntkrun sweep` and `ntkrun reproduce`."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +9,7 @@ import typer
 from ntkrun.closing import closed, draw, shard_closed
 from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
+from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments
 from ntkrun.saying import print_json, print_table, say
@@ -80,12 +78,12 @@ def sweep(
     the_sweep, part, asked = load_config(config, overrides or []), shard_named(shard), Asked(engine, jobs, ray_address)
     how = How(device, memory, Profile() if profile else None, retry_failed, fail_fast, asked)
     if dry_run:
-        _say_what_would_run(the_sweep, part, results, how, json)
+        _say_what_would_run(the_sweep, part, results, how, json, quiet)
         return
     watch = _watch("auto" if ray_address else device, quiet)
     if not quiet:
         _say_notes(the_sweep)
-    with _interruptible(results / the_sweep.name):
+    with interruptible(_kept(results / the_sweep.name)):
         document, tables, as_expected = _swept(the_sweep, part, results, how, watch, not no_plots)
     if json:
         print_json(document)
@@ -96,12 +94,15 @@ def sweep(
         raise typer.Exit(UNFINISHED)
 
 
-def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool) -> None:
+def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool, quiet: bool) -> None:
     from ntkrun.lab.execute import outlook
     from ntkrun.terminal import plan_lines
 
-    ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part)
-    print_json(ahead.as_json()) if json else say("\n".join(plan_lines(ahead)))
+    ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.asked)
+    if json:
+        print_json(ahead.as_json())
+    elif not quiet:
+        say("\n".join(plan_lines(ahead)))
 
 
 def _watch(device: str, quiet: bool) -> "Watch":
@@ -178,7 +179,7 @@ def reproduce(
             print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
         return
     runner.check(expected)
-    with _interruptible(root):
+    with interruptible(_kept(root)):
         watch = partial(_watch, device, quiet)
         documents, code = runner.reproduce(chosen, preset, root, device, watch, tell, retry_failed)
     if json:
@@ -189,17 +190,5 @@ def reproduce(
 def _nothing(line: object) -> None: ...
 
 
-@contextmanager
-def _interruptible(kept: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what runs within, with a sentence that says where the finished runs are."""
-
-    def stop(*_: object) -> None:
-        # Not by way of SIGINT, which a shell's background jobs ignore.
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"interrupted; finished runs are kept in {kept}. The same command goes on.", error=True)
-        raise
+def _kept(where: Path) -> str:
+    return f"finished runs are kept in {where}. The same command goes on."
