@@ -1,4 +1,4 @@
-"""Where a kernel is put together on disk: its bytes are there before anything is computed."""
+"""What a kernel of many inputs needs before anything is computed, and what it does not."""
 
 import os
 import resource
@@ -6,10 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ntkrun.commands.kernels import kernel_empirical
 from ntkrun.errors import UserError
-from ntkrun.lab import kernels
+from ntkrun.lab import kernels, points
 from ntkrun.lab.config import parse_config
 from ntkrun.lab.engines.opening import Asked
 from ntkrun.lab.kernels import empirical_in_blocks
@@ -55,3 +57,16 @@ def test_a_disk_without_room_is_a_sentence_before_anything_starts(
     with pytest.raises(UserError, match=r"cannot be written \(File too large\); the kernel takes 1\.2e-05 GiB"):
         empirical_in_blocks(parse_config(TEXT), "cpu", Asked("ray", 1), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_step_size_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative one takes the eigenvalues of the limit kernel: minutes and gigabytes at N = 20,000, for nothing."""
+
+    def wanted(point: object) -> float:
+        raise AssertionError
+
+    monkeypatch.setattr(points, "_relative", wanted)
+    (tmp_path / "room.yaml").write_text(TEXT)
+    kernel_empirical(tmp_path / "room.yaml", tmp_path / "k.npz", device="cpu")
+    with np.load(tmp_path / "k.npz", allow_pickle=False) as found:
+        assert found["ntk"].shape == (1, 40, 40, 1, 1)

@@ -24,6 +24,7 @@ from ntkrun.lab.kernel_blocks import fill
 from ntkrun.lab.plan import Stack, plan, stacks
 from ntkrun.lab.points import data_of, network
 from ntkrun.lab.provenance import provenance
+from tests.lab.processes import descendants
 
 # Found and not imported: what tames Ray has to be there before it is.
 pytestmark = [
@@ -103,25 +104,11 @@ def test_an_interrupt_leaves_nothing_running(workers: Workers) -> None:
 
 
 def test_no_socket_listens_beyond_this_machine(workers: Workers) -> None:
-    ours = _descendants(os.getpid())
+    ours = descendants(os.getpid())
     assert len(ours) >= 4  # the head of a local Ray, its scheduler and two workers
     listening = [place for pid in ours for place in _listening(pid)]
     assert listening
     assert {place for place in listening if not place.startswith(LOOPBACK)} == set()
-
-
-def _descendants(root: int) -> set[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has just ended
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 # 127.0.0.1, ::1 and ::ffff:127.0.0.1 as the kernel of Linux writes them.
