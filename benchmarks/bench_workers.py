@@ -1,6 +1,6 @@
 """Many workers: equal tables whoever computed them, what a stack costs beside its numbers, and 100,000 runs on disk.
 
-python benchmarks/bench_workers.py equal | nodes | driver | workers | overhead | large
+python benchmarks/bench_workers.py equal | nodes | driver | workers | overhead | cores | large
 """
 
 # Ray ships no annotations for its test clusters:
@@ -57,7 +57,7 @@ def main(what: str) -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ntkrun-bench-"))
     try:
-        {f.__name__: f for f in (equal, nodes, driver, workers, overhead, large)}[what](folder)
+        {f.__name__: f for f in (equal, nodes, driver, workers, overhead, cores, large)}[what](folder)
     finally:
         shutil.rmtree(folder)
 
@@ -165,6 +165,14 @@ def _beside(folder: Path, kinds: int, asked: Asked) -> float:
     started = time.perf_counter()
     results = run_sweep(parse_config(TEXT, overrides=overrides), folder, "cpu", asked=asked)
     return float(time.perf_counter() - started - results.runs["seconds"].sum())
+
+
+def cores(folder: Path) -> None:
+    """One core, and two workers with a core each, at the same stacks."""
+    sweep = parse_config(TEXT, overrides=["training.steps=2000"])
+    for name, asked in (("local", Asked()), ("--jobs 1", Asked("ray", 1)), ("--jobs 2", Asked("ray", 2))):
+        _timed(name, lambda: run_sweep(sweep, folder / name, "cpu", asked=asked))  # noqa: B023 - called at once
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 class Says(Watch):

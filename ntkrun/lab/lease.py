@@ -186,11 +186,13 @@ def _outwait(folder: Path, shard: tuple[int, int], waits: Callable[[Writer], Non
 
 
 def _twin(folder: Path, shard: tuple[int, int]) -> tuple[Path, Writer, float] | None:
-    # Clocks of machines differ a little: nobody is taken for dead here who is not by another clock.
-    for file, writer, alive in _found(folder, time.time() - BEAT):
-        if alive and shard == writer.shard != WHOLE and not writer.is_of_this_machine:
-            with suppress(FileNotFoundError):
-                return file, writer, file.stat().st_mtime
+    """Such a writer that may be dead, or soon will be, and when it last touched its file."""
+    for file, writer, _ in _found(folder, time.time()):
+        if shard == writer.shard != WHOLE and not writer.is_of_this_machine:
+            with suppress(FileNotFoundError):  # it has just left
+                last = file.stat().st_mtime
+                if time.time() - last < LEASE + BEAT:  # clocks of machines differ a little
+                    return file, writer, last
     return None
 
 

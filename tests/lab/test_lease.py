@@ -1,6 +1,7 @@
 """Who may write: one at a time, the dead recognised, the living never taken for dead, and who was cut off writes
 nothing."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -123,6 +124,14 @@ def test_a_twin_that_lives_is_in_the_way_as_soon_as_it_shows(
     monkeypatch.setattr(leases.time, "sleep", lambda seconds: os.utime(twin, (later, later)))
     with pytest.raises(StoreBusy, match="process 7 on node7 since noon, shard 2/3"), leased(tmp_path, (2, 3)):
         pass
+
+
+def test_a_twin_that_holds_its_lock_and_does_nothing_is_not_waited_for_without_end(tmp_path: Path, twin: Path) -> None:
+    _aged(twin)
+    with twin.open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreBusy, match="process 7 on node7"), leased(tmp_path, (2, 3)):
+            pass
 
 
 def test_nobody_else_is_waited_for(tmp_path: Path, twin: Path) -> None:

@@ -107,7 +107,7 @@ def _cluster(address: str) -> Iterator[None]:
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         try:
-            socket.create_connection((host, int(port)), REACHED).close()
+            socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
         except (OSError, OverflowError) as error:
             raise UserError(f"--ray-address {address}: nobody answers there ({error})") from None
     with _begun(f"--ray-address {address}", address=address):
