@@ -197,7 +197,10 @@ def large(folder: Path) -> None:
         _timed("commit", lambda: _commit_all(store, sweep))
     _timed("finished", store.finished)
     document = _timed("status", lambda: status_document(store.plan(), store.runs(), store.writers(), store.failed()))
-    print(f"{document['done']} done; {sum(1 for _ in folder.rglob('*'))} files and folders; {_gib():.2f} GiB at most")
+    found = [path.stat().st_size for path in folder.rglob("*")]
+    print(
+        f"{document['done']} done; {len(found)} files and folders of {sum(found) / 1e6:.0f} MB; {_gib():.2f} GiB at most"
+    )
     _timed("read all tables", store.read)
     print(f"{_gib():.2f} GiB at most")
 

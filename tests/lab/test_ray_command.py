@@ -55,6 +55,7 @@ def test_a_sweep_with_two_workers_is_the_sweep_to_the_bit(tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
     assert "12 runs to do" in done.stderr
     assert done.stderr.count("2 runs in") == 6
+    assert len(done.stderr.splitlines()) == 7  # nothing of Ray's own
     _assert_equal(tmp_path / "local", tmp_path / "ray")
 
 

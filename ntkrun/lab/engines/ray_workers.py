@@ -1,6 +1,7 @@
 """Ray itself: a local one of our own or a cluster that is running, tamed, and what its workers are given."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from ntkrun.theory.activations import registered
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOCAL_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 SOCKETS = "/tmp"  # short: Ray's sockets lie in a folder there, and the path of a socket has 100 letters at most
+TOKEN = "ray._private.authentication"  # who warns, at each start, that a token is in use: docs/cluster.md says it once
 LAST_WORDS, SPEAKERS = 4000, 3  # letters of a worker's log, and workers, in the log of a stack that is lost
 SAID = 600  # letters of what Ray has to say against starting
 REACHED = 10.0  # seconds for a cluster to answer; Ray itself tries for minutes
@@ -86,6 +88,7 @@ def check(address: str | None) -> None:
 
 @contextlib.contextmanager
 def _machine(jobs: int | None, device: str) -> Iterator[None]:
+    logging.getLogger(TOKEN).setLevel(logging.ERROR)
     cpus, gpus = here(jobs, device)
     what = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with sentence_for(Path(SOCKETS), comfort="; Ray's sockets have to lie there"):
