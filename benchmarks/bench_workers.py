@@ -198,9 +198,8 @@ def large(folder: Path) -> None:
     _timed("finished", store.finished)
     document = _timed("status", lambda: status_document(store.plan(), store.runs(), store.writers(), store.failed()))
     found = [path.stat().st_size for path in folder.rglob("*")]
-    print(
-        f"{document['done']} done; {len(found)} files and folders of {sum(found) / 1e6:.0f} MB; {_gib():.2f} GiB at most"
-    )
+    size = f"{len(found)} files and folders of {sum(found) / 1e6:.0f} MB"
+    print(f"{document['done']} done; {size}; {_gib():.2f} GiB at most")
     _timed("read all tables", store.read)
     print(f"{_gib():.2f} GiB at most")
 
