@@ -211,9 +211,11 @@ def _commit_all(store: Store, sweep: Sweep) -> None:
 
 
 def _frames(ids: list[str]) -> dict[str, pd.DataFrame]:
-    runs = pd.DataFrame({"run_id": ids, "status": "done", "reason": "", "last_step": 2, "seconds": 0.1})
-    steps = pd.DataFrame({"run_id": np.repeat(ids, 3), "step": [0, 1, 2] * len(ids), "loss": 0.5})
-    layers = steps.drop(columns="loss").assign(layer=0, weight_drift=0.1)
+    ended = {"status": "done", "reason": "", "last_step": 2, "step_size": 1.0, "parameters": 9, "seconds": 0.1}
+    runs = pd.DataFrame({"run_id": ids, **ended})
+    rows = pd.DataFrame({"run_id": np.repeat(ids, 3), "step": [0, 1, 2] * len(ids)})
+    steps = rows.assign(time=0.0, loss=0.5, test_loss=0.5, kernel_drift=0.1)
+    layers = rows.assign(layer=0, weight_drift=0.1)
     return {"runs": runs, "steps": steps, "layers": layers}
 
 
