@@ -152,24 +152,29 @@ def _busy_workers() -> list[int]:
 
 
 def overhead(folder: Path) -> None:
-    """Milliseconds a stack beside its training, by engine: 48 stacks that train nothing, less 12 such stacks."""
+    """Milliseconds a stack beside its training, by engine: 108 stacks that train nothing, less 12 such stacks. Those of
+    this process's own time hold on a busy machine as well; on the local engine the stacks themselves are among them."""
     for name, asked in (("local", Asked()), ("ray", Asked("ray", 1))):
-        few, many = (_beside(folder / name / str(seeds), seeds, asked) for seeds in (1, 4))
-        print(f"{name}: {1000 * (many - few) / 36:.0f} ms a stack, {few - (many - few) / 3:.1f} s to start and end")
+        few, many = (_beside(folder / name / str(betas), betas, asked) for betas in (1, 9))
+        each, own = (1000 * (after - before) / 96 for before, after in zip(few, many, strict=True))
+        print(
+            f"{name}: {each:.0f} ms a stack, {own:.0f} of this process; {few[0] - 0.012 * each:.1f} s to start and end"
+        )
 
 
-def _beside(folder: Path, kinds: int, asked: Asked) -> float:
-    """Seconds of 12 times so many stacks, without their training and probes."""
-    depths = list(range(2, 2 + kinds))
-    overrides = ["training.steps=0", "sweep.seeds=1", f"sweep.grid.network.depth={depths}"]
-    started = time.perf_counter()
+def _beside(folder: Path, kinds: int, asked: Asked) -> tuple[float, float]:
+    """Seconds of 12 times so many stacks, without their training and probes; and of this process alone."""
+    betas = [round(0.1 * (1 + k), 1) for k in range(kinds)]
+    overrides = ["training.steps=0", "sweep.seeds=1", f"sweep.grid.network.beta={betas}"]
+    started, own = time.perf_counter(), time.process_time()
     results = run_sweep(parse_config(TEXT, overrides=overrides), folder, "cpu", asked=asked)
-    return float(time.perf_counter() - started - results.runs["seconds"].sum())
+    taken = time.perf_counter() - started - results.runs["seconds"].sum()
+    return float(taken), time.process_time() - own
 
 
 def cores(folder: Path) -> None:
     """One core, and two workers with a core each, at the same stacks."""
-    sweep = parse_config(TEXT, overrides=["training.steps=2000"])
+    sweep = parse_config(TEXT, overrides=["training.steps=500"])
     for name, asked in (("local", Asked()), ("--jobs 1", Asked("ray", 1)), ("--jobs 2", Asked("ray", 2))):
         _timed(name, lambda: run_sweep(sweep, folder / name, "cpu", asked=asked))  # noqa: B023 - called at once
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
