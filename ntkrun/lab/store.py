@@ -169,9 +169,9 @@ class Store:
     def _pack(self) -> None:
         """Put small stacks into one folder where there are many of them. A reader that finds both, or finds some gone
         that it had seen, reads the same runs."""
-        if len(loose := self._loose()) < self._to_look_at:
+        if (loose := len(list(filter(_is_loose, self._names())))) < self._to_look_at:
             return
-        self._to_look_at = len(loose) + LOOSE
+        self._to_look_at = loose + LOOSE
         with first_to_come(self.root / ".packing") as first:
             small = [folder for folder in self._loose() if size(folder) < SMALL]
             if not first or len(small) < LOOSE:
@@ -185,7 +185,7 @@ class Store:
         self._to_look_at = len(self._loose()) + LOOSE
 
     def _loose(self) -> list[Path]:
-        return [folder for folder in self.stack_folders() if not folder.name.endswith((PACK, FAILED))]
+        return [folder for folder in self.stack_folders() if _is_loose(folder.name)]
 
     def write_tables(self, anew: bool = False) -> None:
         """Make the tables from the stacks, for people and for other tools; `anew` whatever stands there."""
@@ -277,10 +277,12 @@ class Store:
     def stack_folders(self) -> list[Path]:
         """The folders of stacks that ended."""
         stacks = inside(self.root, "stacks")
-        if not stacks.is_dir():
-            return []
-        names = sorted(folder.name for folder in stacks.iterdir() if not folder.name.startswith("."))
-        return [inside(stacks, name) for name in names]
+        return [inside(stacks, name) for name in self._names()]
+
+    def _names(self) -> list[str]:
+        """Their names, which are had in no time: they are looked at after each commit."""
+        stacks = inside(self.root, "stacks")
+        return sorted(path.name for path in stacks.iterdir() if path.name[0] != ".") if stacks.is_dir() else []
 
     def _made_from(self, folders: Sequence[Path]) -> str:
         """What the tables depend on: the plan and which stacks there are."""
@@ -312,3 +314,7 @@ class Store:
         found = tables_of(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
         tables = {name: in_order(frame, order) for name, frame in found.items()}
         return tables | {"runs": plan.merge(tables["runs"], on="run_id"), "plan": plan}
+
+
+def _is_loose(name: str) -> bool:
+    return not name.endswith((PACK, FAILED))
