@@ -1,6 +1,6 @@
 """Many workers: equal tables whoever computed them, what a stack costs beside its numbers, and 100,000 runs on disk.
 
-python benchmarks/bench_workers.py equal | nodes | driver | workers | overhead | large
+python benchmarks/bench_workers.py equal | nodes | driver | workers | overhead | cores | large
 """
 
 # Ray ships no annotations for its test clusters:
@@ -57,7 +57,7 @@ def main(what: str) -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="ntkrun-bench-"))
     try:
-        {f.__name__: f for f in (equal, nodes, driver, workers, overhead, large)}[what](folder)
+        {f.__name__: f for f in (equal, nodes, driver, workers, overhead, cores, large)}[what](folder)
     finally:
         shutil.rmtree(folder)
 
@@ -152,19 +152,32 @@ def _busy_workers() -> list[int]:
 
 
 def overhead(folder: Path) -> None:
-    """Milliseconds a stack beside its training, by engine: 48 stacks that train nothing, less 12 such stacks."""
+    """Milliseconds a stack beside its training, by engine: 108 stacks that train nothing, less 12 such stacks. Those of
+    this process's own time hold on a busy machine as well; on the local engine the stacks themselves are among them."""
     for name, asked in (("local", Asked()), ("ray", Asked("ray", 1))):
-        few, many = (_beside(folder / name / str(seeds), seeds, asked) for seeds in (1, 4))
-        print(f"{name}: {1000 * (many - few) / 36:.0f} ms a stack, {few - (many - few) / 3:.1f} s to start and end")
+        few, many = (_beside(folder / name / str(betas), betas, asked) for betas in (1, 9))
+        each, own = (1000 * (after - before) / 96 for before, after in zip(few, many, strict=True))
+        print(
+            f"{name}: {each:.0f} ms a stack, {own:.0f} of this process; {few[0] - 0.012 * each:.1f} s to start and end"
+        )
 
 
-def _beside(folder: Path, kinds: int, asked: Asked) -> float:
-    """Seconds of 12 times so many stacks, without their training and probes."""
-    depths = list(range(2, 2 + kinds))
-    overrides = ["training.steps=0", "sweep.seeds=1", f"sweep.grid.network.depth={depths}"]
-    started = time.perf_counter()
+def _beside(folder: Path, kinds: int, asked: Asked) -> tuple[float, float]:
+    """Seconds of 12 times so many stacks, without their training and probes; and of this process alone."""
+    betas = [round(0.1 * (1 + k), 1) for k in range(kinds)]
+    overrides = ["training.steps=0", "sweep.seeds=1", f"sweep.grid.network.beta={betas}"]
+    started, own = time.perf_counter(), time.process_time()
     results = run_sweep(parse_config(TEXT, overrides=overrides), folder, "cpu", asked=asked)
-    return float(time.perf_counter() - started - results.runs["seconds"].sum())
+    taken = time.perf_counter() - started - results.runs["seconds"].sum()
+    return float(taken), time.process_time() - own
+
+
+def cores(folder: Path) -> None:
+    """One core, and two workers with a core each, at the same stacks."""
+    sweep = parse_config(TEXT, overrides=["training.steps=500"])
+    for name, asked in (("local", Asked()), ("--jobs 1", Asked("ray", 1)), ("--jobs 2", Asked("ray", 2))):
+        _timed(name, lambda: run_sweep(sweep, folder / name, "cpu", asked=asked))  # noqa: B023 - called at once
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 class Says(Watch):
@@ -189,7 +202,9 @@ def large(folder: Path) -> None:
         _timed("commit", lambda: _commit_all(store, sweep))
     _timed("finished", store.finished)
     document = _timed("status", lambda: status_document(store.plan(), store.runs(), store.writers(), store.failed()))
-    print(f"{document['done']} done; {sum(1 for _ in folder.rglob('*'))} files and folders; {_gib():.2f} GiB at most")
+    found = [path.stat().st_size for path in folder.rglob("*")]
+    size = f"{len(found)} files and folders of {sum(found) / 1e6:.0f} MB"
+    print(f"{document['done']} done; {size}; {_gib():.2f} GiB at most")
     _timed("read all tables", store.read)
     print(f"{_gib():.2f} GiB at most")
 
@@ -201,9 +216,11 @@ def _commit_all(store: Store, sweep: Sweep) -> None:
 
 
 def _frames(ids: list[str]) -> dict[str, pd.DataFrame]:
-    runs = pd.DataFrame({"run_id": ids, "status": "done", "reason": "", "last_step": 2, "seconds": 0.1})
-    steps = pd.DataFrame({"run_id": np.repeat(ids, 3), "step": [0, 1, 2] * len(ids), "loss": 0.5})
-    layers = steps.drop(columns="loss").assign(layer=0, weight_drift=0.1)
+    ended = {"status": "done", "reason": "", "last_step": 2, "step_size": 1.0, "parameters": 9, "seconds": 0.1}
+    runs = pd.DataFrame({"run_id": ids, **ended})
+    rows = pd.DataFrame({"run_id": np.repeat(ids, 3), "step": [0, 1, 2] * len(ids)})
+    steps = rows.assign(time=0.0, loss=0.5, test_loss=0.5, kernel_drift=0.1)
+    layers = rows.assign(layer=0, weight_drift=0.1)
     return {"runs": runs, "steps": steps, "layers": layers}
 
 

@@ -51,16 +51,16 @@ def closed(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any
     found = groups(results.runs, results.steps, results.layers)
     verdicts, judged, expect = judge(results)
     document = {"results": str(results.path), "groups": closing_document(found), **judged}
-    tables = [*closing_tables(found), *claims_tables(verdicts)]
-    if profile:
-        document["profile"] = profile.document()
-        tables += profile.lines()
+    tables = [*closing_tables(found), *claims_tables(verdicts), *_profiled(document, profile)]
     return document, tables, runs_code(judged["runs"], expect)
 
 
-def shard_closed(store: "Store", sweep: "Sweep", shard: "Shard", to_come: int) -> tuple[dict[str, Any], list[str], int]:
+def shard_closed(
+    store: "Store", sweep: "Sweep", shard: "Shard", to_come: int, profile: "Profile | None"
+) -> tuple[dict[str, Any], list[str], int]:
     """What a shard says when it has run while other shards have not: how its own runs ended, how many of the sweep's
-    are to come; and an exit code by how its own ended: whether any diverges, the last shard says."""
+    are to come, where the shard's time went if asked for; and an exit code by how its own ended: whether any diverges,
+    the last shard says."""
     from ntkrun.evidence.verdicts import runs_code
     from ntkrun.lab.plan import plan
     from ntkrun.lab.shards import runs_of
@@ -71,8 +71,17 @@ def shard_closed(store: "Store", sweep: "Sweep", shard: "Shard", to_come: int) -
     document = {"results": str(store.root), "shard": list(shard), **ended, "to_come": to_come}
     said = ", ".join(f"{count} runs {status}" for status, count in ended.items()) or "no runs"
     line = f"shard {shard}: {said}; {to_come} runs of other shards are to come"
+    lines = [line, *_profiled(document, profile)]
     counts = {"failed": 0, "diverged": 0, **ended, "missing": to_come}
-    return document, [line], runs_code(counts, sweep.resolved.get("expect"))
+    return document, lines, runs_code(counts, sweep.resolved.get("expect"))
+
+
+def _profiled(document: dict[str, Any], profile: "Profile | None") -> list[str]:
+    """Where the time went, for people, and put into the document; nothing where nobody asked for it."""
+    if profile is None:
+        return []
+    document["profile"] = profile.document()
+    return profile.lines()
 
 
 def json_text(document: Any) -> str:

@@ -17,6 +17,7 @@ from ntkrun.engine.training import State
 from ntkrun.lab.costs import rough_seconds, seconds_of
 from ntkrun.lab.engines import Done
 from ntkrun.lab.execute import Outlook
+from ntkrun.lab.lease import LEASE, Writer
 from ntkrun.lab.plan import Stack, columns
 from ntkrun.lab.points import network, step_size
 from ntkrun.lab.sections import Point
@@ -39,6 +40,11 @@ class SweepProgress(Watch):
         self.started = self.looked = 0.0
         self.numbers = ""
         self.labels: dict[Point, str] = {}
+
+    def waits(self, writer: Writer) -> None:
+        self._say(
+            f"{writer}, is at this shard or has died: waiting for a sign of life, {LEASE / 60:.0f} minutes at most"
+        )
 
     def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         to_do = sum(len(stack.runs) for stack in missing)
@@ -152,9 +158,9 @@ def plan_lines(ahead: Outlook) -> list[str]:
         stacked = f"{_count(each.stacks, 'stack')} of {each.bytes / GIB:.2g} GiB"
         lines.append(f"    {stacked}, about {_duration(each.seconds)}")
     if ahead.estimates:
-        taken = sum(each.seconds for each in ahead.estimates)
-        most = max(each.bytes for each in ahead.estimates) / GIB
-        lines.append(f"about {_duration(taken)} in all, {most:.2g} GiB at a time")
+        most = max(each.bytes for each in ahead.estimates) * ahead.workers / GIB
+        at_once = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
+        lines.append(f"about {_duration(ahead.seconds)} in all{at_once}, {most:.2g} GiB at a time")
     return lines + [f"note: {note}" for note in ahead.notes]
 
 

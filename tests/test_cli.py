@@ -116,6 +116,18 @@ def test_a_profile_says_where_the_time_went(here: Path) -> None:
     assert all(row["seconds"]["kernel"] > 0 for row in profile)
 
 
+def test_a_shard_says_where_its_own_time_went(here: Path) -> None:
+    shard = ["sweep", "tiny.yaml", "--profile", "--no-plots", "--shard"]
+    first = _ntkrun(*shard, "1/3", "--json", cwd=here)
+    second = _ntkrun(*shard, "2/3", cwd=here)
+    document, lines = json.loads(first.stdout), second.stdout.splitlines()
+    assert document["to_come"] > 0
+    assert [row["width"] for row in document["profile"]] == ["64"]  # one of the two runs that take longest
+    assert lines[0].startswith("shard 2/3: ")
+    assert lines[1] == "where the time went, in seconds, by width"
+    assert lines[-2].split()[0] == "together"
+
+
 def test_no_plots_draws_nothing_and_plot_makes_up_for_it(here: Path) -> None:
     assert _ntkrun("sweep", "tiny.yaml", "--no-plots", "--results", "elsewhere", cwd=here).returncode == 0
     figures = here / "elsewhere" / "tiny" / "figures"
@@ -211,26 +223,28 @@ def test_a_directory_in_use_exits_4(here: Path) -> None:
     assert "another ntkrun process is writing here" in done.stderr
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_what_is_finished(here: Path, stop: signal.Signals) -> None:
-    long = [
-        "tiny.yaml",
-        "sweep=[{grid: {network.width: [8]}, seeds: 1}, {grid: {training.steps: [1000000]}, seeds: 1}]",
-    ]
-    process = subprocess.Popen(
-        [NTKRUN, "sweep", *long],
-        cwd=here,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore SIGINT, and so would the tests' own children: SIGTERM must work all the same.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL if stop == signal.SIGINT else signal.SIG_IGN),
-    )
+def _started(here: Path, *words: str, ignored: tuple[signal.Signals, ...]) -> subprocess.Popen[str]:
+    """The command, once a first stack is committed, where these signals were ignored as it began and no others."""
+
+    def heard_and_ignored() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+    how = {"cwd": here, "env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [NTKRUN, "sweep", "tiny.yaml", *words]
+    process = subprocess.Popen(command, preexec_fn=heard_and_ignored, **how)  # type: ignore[call-overload]
     deadline = time.monotonic() + 60
     while not list((here / "results" / "tiny" / "stacks").glob("[!.]*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return process  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_keeps_what_is_finished(here: Path, stop: signal.Signals) -> None:
+    long = "sweep=[{grid: {network.width: [8]}, seeds: 1}, {grid: {training.steps: [1000000]}, seeds: 1}]"
+    # A shell's background jobs ignore SIGINT: the others must work all the same.
+    process = _started(here, long, ignored=() if stop == signal.SIGINT else (signal.SIGINT,))
     process.send_signal(stop)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -241,6 +255,17 @@ def test_an_interrupt_keeps_what_is_finished(here: Path, stop: signal.Signals) -
     assert not list((here / "results").rglob(".tmp-*"))
     status = json.loads(_ntkrun("status", "results/tiny", "--json", cwd=here).stdout)
     assert (status["done"], status["missing"], status["running"]) == (1, 1, False)
+
+
+def test_what_was_ignored_as_the_command_began_does_not_end_it(here: Path) -> None:
+    ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    some = "sweep=[{grid: {network.width: [8]}, seeds: 1}, {grid: {training.steps: [3000]}, seeds: 1}]"
+    process = _started(here, some, "--no-plots", ignored=ignored)
+    for number in ignored:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert len(ntkrun.read_results(here / "results" / "tiny").runs) == 2
 
 
 def test_lists_name_what_a_config_may(here: Path) -> None:

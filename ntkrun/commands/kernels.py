@@ -7,6 +7,7 @@ import typer
 
 from ntkrun.commands.arguments import ConfigFile, Device, Overrides
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress
+from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
 from ntkrun.saying import say
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
 
 kernel_app = typer.Typer(no_args_is_help=True, help="Write kernel matrices of a config's network on its data.")
+
+# An initial kernel knows no step size; a relative one takes the limit kernel and its largest eigenvalue to be told.
+NO_STEP = "training.step_size=1"
 
 Out = Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="The file to write, replaced if it is there")]
 
@@ -68,6 +72,7 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file must end in .npz")
-    arrays, how = make(load_config(config, overrides or []), device)
-    write_arrays(out, arrays)
+    with interruptible(f"{out} is not written"):
+        arrays, how = make(load_config(config, [*(overrides or []), NO_STEP]), device)
+        write_arrays(out, arrays)
     say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")

@@ -1,8 +1,5 @@
 """The commands that train networks: `ntkrun sweep` and `ntkrun reproduce`."""
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +9,12 @@ import typer
 from ntkrun.closing import NONE_DIVERGED, closed, draw, shard_closed
 from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
+from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
 from ntkrun.listing import experiments
 from ntkrun.saying import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.execute import How
     from ntkrun.lab.shards import Shard
@@ -82,10 +78,12 @@ def sweep(
     the_sweep, part, asked = load_config(config, overrides or []), shard_named(shard), Asked(engine, jobs, ray_address)
     how = How(device, memory, Profile() if profile else None, retry_failed, fail_fast, asked)
     if dry_run:
-        _say_what_would_run(the_sweep, part, results, how, json)
+        _say_what_would_run(the_sweep, part, results, how, json, quiet)
         return
-    watch = _watch(the_sweep, "auto" if ray_address else device, quiet)
-    with _interruptible(results / the_sweep.name):
+    watch = _watch("auto" if ray_address else device, quiet)
+    if not quiet:
+        _say_notes(the_sweep)
+    with interruptible(_kept(results / the_sweep.name)):
         document, tables, code = _swept(the_sweep, part, results, how, watch, not no_plots)
     if json:
         print_json(document)
@@ -97,29 +95,35 @@ def sweep(
     raise typer.Exit(code)
 
 
-def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool) -> None:
+def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool, quiet: bool) -> None:
     from ntkrun.lab.execute import outlook
     from ntkrun.terminal import plan_lines
 
-    ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part)
-    print_json(ahead.as_json()) if json else say("\n".join(plan_lines(ahead)))
+    ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.asked)
+    if json:
+        print_json(ahead.as_json())
+    elif not quiet:
+        say("\n".join(plan_lines(ahead)))
 
 
-def _watch(the_sweep: "Sweep", device: str, quiet: bool) -> "Watch":
-    """Who tells of the sweep as it goes: of failures alone, or of all; then what the data have to say comes first."""
+def _watch(device: str, quiet: bool) -> "Watch":
+    """Who tells of a sweep as it goes: of failures alone, or of all."""
     from rich.console import Console
 
     from ntkrun.lab.devices import resolve_device
-    from ntkrun.lab.plan import plan
-    from ntkrun.lab.tasks import notes_on
     from ntkrun.terminal import Failures, SweepProgress
 
     where, console = resolve_device(device), Console(stderr=True, highlight=False)
-    if quiet:
-        return Failures(console)
+    return Failures(console) if quiet else SweepProgress(console, where)
+
+
+def _say_notes(the_sweep: "Sweep") -> None:
+    """What the data have to say comes first."""
+    from ntkrun.lab.plan import plan
+    from ntkrun.lab.tasks import notes_on
+
     for note in notes_on(plan(the_sweep)):
         say(f"note: {note}", error=True)
-    return SweepProgress(console, where)
 
 
 def _swept(
@@ -137,7 +141,7 @@ def _swept(
         watch.close()
     store = Store(results / the_sweep.name)
     if to_come and part != WHOLE_SWEEP:
-        return shard_closed(store, the_sweep, part, to_come)
+        return shard_closed(store, the_sweep, part, to_come, how.profile)
     found = store.read()
     if draws and not found.figures_are_current():
         draw(found)
@@ -163,15 +167,12 @@ def reproduce(
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
-    from rich.console import Console
-
     chosen, presets = experiments("table").chosen(names or []), experiments("framework").PRESETS
     if preset not in presets:
         raise UserError(f"--preset {preset}: choose {', '.join(presets)}")
     runner = experiments("runner")
     root = runner.root_of(results, preset)
-    console = Console(stderr=True, highlight=False, quiet=quiet)
-    tell = partial(console.print, soft_wrap=True, markup=False)
+    tell = _nothing if quiet else partial(say, error=True)
     expected = runner.ahead(chosen, preset, root, device, retry_failed)
     tell("\n".join(runner.lines(expected)))
     if dry_run:
@@ -179,32 +180,16 @@ def reproduce(
             print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
         return
     runner.check(expected)
-    with _interruptible(root):
-        documents, code = runner.reproduce(chosen, preset, root, device, _bars(console, device), tell, retry_failed)
+    with interruptible(_kept(root)):
+        watch = partial(_watch, device, quiet)
+        documents, code = runner.reproduce(chosen, preset, root, device, watch, tell, retry_failed)
     if json:
         print_json({"preset": preset, "experiments": documents})
     raise typer.Exit(code)
 
 
-def _bars(console: "Console", device: str) -> Callable[[], "Watch"]:
-    """Makes a progress bar for each sweep."""
-    from ntkrun.lab.devices import resolve_device
-    from ntkrun.terminal import SweepProgress
-
-    return partial(SweepProgress, console, resolve_device(device))
+def _nothing(line: object) -> None: ...
 
 
-@contextmanager
-def _interruptible(kept: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what runs within, with a sentence that says where the finished runs are."""
-
-    def stop(*_: object) -> None:
-        # Not by way of SIGINT, which a shell's background jobs ignore.
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"interrupted; finished runs are kept in {kept}. The same command goes on.", error=True)
-        raise
+def _kept(where: Path) -> str:
+    return f"finished runs are kept in {where}. The same command goes on."

@@ -8,8 +8,7 @@ from typing import Any
 from ntkrun.lab.budget import bytes_for, stacks_within
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.costs import Estimate, estimates
-from ntkrun.lab.devices import resolve_device
-from ntkrun.lab.engines.opening import HERE, Asked, opened
+from ntkrun.lab.engines.opening import HERE, Asked, foreseen, opened
 from ntkrun.lab.files import inside
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
@@ -24,13 +23,20 @@ from ntkrun.lab.watch import Watch
 @dataclass(frozen=True)
 class Outlook:
     """What a sweep would do: its runs, those of them that are still missing and what each grid point of theirs will
-    take, and what the data have to say."""
+    take one stack after the other, what there is to be said of that, and how many workers would be at it."""
 
     runs: tuple[Run, ...]
     missing: tuple[Run, ...]
     estimates: tuple[Estimate, ...]
     notes: tuple[str, ...]
     path: Path
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """From start to end: shared out among the workers, and no less than the longest stack."""
+        together = sum(each.seconds for each in self.estimates) / self.workers
+        return max([together, *(each.seconds / each.stacks for each in self.estimates)])
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -38,6 +44,8 @@ class Outlook:
             "runs": len(self.runs),
             "missing": [columns(run) for run in self.missing],
             "estimates": [estimate.as_json() for estimate in self.estimates],
+            "workers": self.workers,
+            "seconds": self.seconds,
             "notes": list(self.notes),
         }
 
@@ -95,7 +103,7 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: How, watch: 
             return finer(stacks, on.workers) if on.workers > 1 else stacks
 
         stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
-        with store.writing(shard):
+        with store.writing(shard, watch.waits):
             if how.retry_failed:
                 store.forget_failed({run.run_id for run in mine})
             finished, failed = store.finished(), store.failed()
@@ -128,15 +136,18 @@ def outlook(
     memory: float | None = None,
     retry_failed: bool = False,
     shard: Shard = WHOLE_SWEEP,
+    asked: Asked = HERE,
 ) -> Outlook:
     """What `run_shard` would do, without doing it."""
-    where = resolve_device(device)
+    on = foreseen(asked, device)
     runs = runs_of(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)
     missing = tuple(_missing(runs, store.finished(), () if retry_failed else store.failed()))
-    ahead = estimates(stacks_within(missing, bytes_for(memory, where), where), where)
-    return Outlook(runs, missing, tuple(ahead), notes_on(runs), path)
+    stacks = stacks_within(missing, bytes_for(on.memory if memory is None else memory, on.device), on.device)
+    ahead = estimates(finer(stacks, on.workers) if on.workers > 1 else stacks, on.device)
+    notes = notes_on(runs) + ((on.assumed,) if on.assumed else ())
+    return Outlook(runs, missing, tuple(ahead), notes, path, on.workers)
 
 
 def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> dict[str, Any]:

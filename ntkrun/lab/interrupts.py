@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a sweep runs: once ends it well, twice at once."""
+"""Ctrl-C, SIGTERM and SIGHUP while a sweep runs: once ends it well, twice at once."""
 
 import signal
 import threading
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 5.0  # seconds after the first interrupt for those who ask whether to stop: a last checkpoint takes less
 
 
@@ -27,7 +28,7 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
+        heard = [number for number in STOP if callable(signal.getsignal(number))]
         before = {number: signal.signal(number, self._interrupted) for number in heard}
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._grace_is_over)
         try:

@@ -1,6 +1,7 @@
 """The empirical kernel of many inputs in blocks, as tasks of Ray: no machine holds more than some blocks of it."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from ntkrun.engine.tiles import pieces
 from ntkrun.errors import UserError
 from ntkrun.lab.engines import ATTEMPTS
 from ntkrun.lab.engines.ray_workers import BESIDE, Workers, imported, in_flight, task
+from ntkrun.theory.activations import Activation, know
 
 # Rows of a block's side, inputs x outputs: passes are made anew for each block, and cost n/SIDE of its product; the
 # result goes over the network as a whole (64 MiB of float32).
@@ -54,7 +56,7 @@ def fill(
     asked = task(_kernel, workers.cpus, workers.gpus, min(_bytes(net, dtype), workers.node_bytes))
 
     def start(block: Block) -> Any:
-        return asked.remote(net, block, given, dtype, workers.device, workers.cpus)
+        return asked.remote(net, block, given, dtype, workers.device, workers.cpus, workers.registered)
 
     waiting = deque(blocks(seeds, len(x), net.outputs, workers.count))
     with closing(in_flight(waiting, start, workers.count)) as ended:
@@ -76,8 +78,17 @@ def _put(kernel: np.ndarray, block: Block, part: np.ndarray) -> None:
     kernel[block.columns, block.rows] = part.transpose(1, 0, 3, 2)
 
 
-def _kernel(net: DenseNetwork, block: Block, x: np.ndarray, dtype: torch.dtype, kind: str, threads: int) -> np.ndarray:
+def _kernel(
+    net: DenseNetwork,
+    block: Block,
+    x: np.ndarray,
+    dtype: torch.dtype,
+    kind: str,
+    threads: int,
+    registered: Sequence[Activation],
+) -> np.ndarray:
     """In a worker: one block, (rows, columns, O, O); of the diagonal exactly symmetric."""
+    know(registered)
     torch.set_num_threads(threads)
     where = torch.device(kind)
     rows, columns = (torch.tensor(x[part], dtype=dtype, device=where) for part in (block.rows, block.columns))

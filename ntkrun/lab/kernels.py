@@ -1,17 +1,20 @@
 """Kernel matrices of a config's network on its data: what `ntkrun kernel` writes."""
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Hashable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.memory import GIB, check_free
+from ntkrun.engine.tiles import pieces
 from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.devices import resolve_device
@@ -24,6 +27,7 @@ from ntkrun.lab.tasks import DTYPES
 from ntkrun.theory.limit import dual_error, limit_kernels
 
 CPU = torch.device("cpu")
+ZEROS = 2**24  # bytes at a time
 Arrays = dict[str, np.ndarray]
 LIMITS = {"ntk": "", "standard": "; ntk is the limit of K_n/n", "mean_field": "; both are limits of n times the kernel"}
 
@@ -69,28 +73,42 @@ def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
 
 def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -> tuple[Arrays, str]:
     """The same with Ray, a block a task, for kernels of any size: they are put together in a file without a name in
-    `folder`, which is gone with the array."""
+    `folder`, which is gone with the array. Raises UserError where the disk has no room for that and for the file that
+    is written of it."""
     from ntkrun.lab.engines.ray_workers import connected
     from ntkrun.lab.kernel_blocks import fill
 
     point, seeds = _networks(sweep)
     net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
     shape = (len(seeds), len(data.x), len(data.x), net.outputs, net.outputs)
-    with sentence_for(folder, comfort=""):
-        _check_disk(folder, 2 * math.prod(shape) * dtype.itemsize)  # and once more in the .npz that is made of it
-    with sentence_for(folder, comfort=""), connected(asked.ray_address, asked.jobs, device) as workers:
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the array keeps it
-        ntk = np.memmap(file, point.training.dtype, "w+", shape=shape)
-        fill(ntk, net, seeds, data.x, dtype, workers)
+    size = dtype.itemsize * math.prod(shape)
+    with ExitStack() as held:
+        with sentence_for(folder, comfort=f"; the kernel takes {2 * size / GIB:.2g} GiB there while it is made"):
+            _check_disk(folder, 2 * size)
+            file = held.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+            _make_room(file, 2 * size)
+        ntk = np.memmap(file, point.training.dtype, "r+", shape=shape)  # which outlives the open file
+        fill(ntk, net, seeds, data.x, dtype, held.enter_context(connected(asked.ray_address, asked.jobs, device)))
+        file.truncate(size)  # the rest is free for what is written of it
     return _empirical(point, seeds, ntk)
 
 
 def _check_disk(folder: Path, needed: int) -> None:
-    """A disk that fills up under an array kills whoever writes into it, so it is asked beforehand. Raises UserError."""
+    """Raises UserError before a disk that cannot hold them is filled."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         sizes = f"the kernels take {needed / GIB:.3g} GiB of disk and {free / GIB:.3g} GiB are free"
         raise UserError(f"{folder}: {sizes}; take fewer data.samples or sweep.seeds, or another disk with --out")
+
+
+def _make_room(file: IO[bytes], size: int) -> None:
+    """So many bytes of the disk are the file's: one that is written through a map, and finds no room as it is, ends the
+    process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for part in pieces(size, ZEROS):  # macOS
+        file.write(bytes(part.stop - part.start))
 
 
 def _networks(sweep: Sweep) -> tuple[Point, list[int]]:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,6 +29,7 @@ from ntkrun.reading import Unreadable, opened
 
 BEAT = 30.0  # seconds from one touch to the next
 LEASE = 600.0  # seconds without a touch after which a writer of another machine is dead, and a temporary file nobody's
+LOOK = 5.0  # seconds between two looks at a writer that may be dead
 PATIENCE = 60.0  # seconds to wait for those who come, go or publish, which takes moments
 WHOLE = (1, 1)
 LARGEST_WRITER = 2**16  # bytes
@@ -81,8 +82,12 @@ class Lease:
 
 
 @contextmanager
-def leased(root: Path, shard: tuple[int, int] = WHOLE) -> Iterator[Lease]:
-    """Be a writer of this directory. Raises StoreBusy where one is there that might do the same runs."""
+def leased(
+    root: Path, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
+) -> Iterator[Lease]:
+    """Be a writer of this directory. Raises StoreBusy where one is there that might do the same runs; one that does the
+    same shard on another machine may have died with it, and is given time to show that it has not. `waits` is told."""
+    _outwait(root / WRITERS, shard, waits)
     with moment(root):
         file, lock = _entered(root / WRITERS, _here(shard))
         lease = Lease(root, file)
@@ -165,6 +170,30 @@ def _make_way(lease: Lease, shard: tuple[int, int]) -> None:
             )
     for stray in folder.glob(f"{TEMPORARY}*"):  # made within `moment` alone, which is ours
         stray.unlink(missing_ok=True)
+
+
+def _outwait(folder: Path, shard: tuple[int, int], waits: Callable[[Writer], None]) -> None:
+    """Wait while a writer of this very shard on another machine neither touches its file nor is dead by that. (A job
+    array's task that is queued again when its node has failed meets what it was there.)"""
+    touched: dict[Path, float] = {}
+    while twin := _twin(folder, shard):
+        file, writer, last = twin
+        if file not in touched:
+            waits(writer)
+        if touched.setdefault(file, last) != last:
+            return  # it lives, and is in the way
+        time.sleep(LOOK)
+
+
+def _twin(folder: Path, shard: tuple[int, int]) -> tuple[Path, Writer, float] | None:
+    """Such a writer that may be dead, or soon will be, and when it last touched its file."""
+    for file, writer, _ in _found(folder, time.time()):
+        if shard == writer.shard != WHOLE and not writer.is_of_this_machine:
+            with suppress(FileNotFoundError):  # it has just left
+                last = file.stat().st_mtime
+                if time.time() - last < LEASE + BEAT:  # clocks of machines differ a little
+                    return file, writer, last
+    return None
 
 
 def _found(folder: Path, now: float) -> Iterator[tuple[Path, Writer, bool]]:

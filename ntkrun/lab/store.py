@@ -88,14 +88,16 @@ class Store:
     # ---------------------------------------------------------------- writing
 
     @contextmanager
-    def writing(self, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
+    def writing(
+        self, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
+    ) -> Iterator[None]:
         """Hold the directory for writing, or for a shard of its sweep. Raises StoreBusy if another process does,
-        UserError if it cannot be written."""
+        UserError if it cannot be written. `waits` is told whom of another machine it waits for, to see if it lives."""
         folders = [self.root, *(inside(self.root, name) for name in FOLDERS)]
         with ExitStack() as held:
             try:
                 make_folder(self.root)
-                self._lease = held.enter_context(leased(self.root, shard))
+                self._lease = held.enter_context(leased(self.root, shard, waits))
             except OSError as error:
                 why = f"cannot write results here ({error.strerror}); choose another --results"
                 raise UserError(f"{self.root}: {why}") from None
@@ -178,9 +180,9 @@ class Store:
     def _pack(self) -> None:
         """Put small stacks into one folder where there are many of them. A reader that finds both, or finds some gone
         that it had seen, reads the same runs."""
-        if len(loose := self._loose()) < self._to_look_at:
+        if (loose := len(list(filter(_is_loose, self._names())))) < self._to_look_at:
             return
-        self._to_look_at = len(loose) + LOOSE
+        self._to_look_at = loose + LOOSE
         with first_to_come(self.root / ".packing") as first:
             if not first:
                 return
@@ -205,7 +207,7 @@ class Store:
         return [folder for folder in self.stack_folders() if folder.name.endswith(PACK)]
 
     def _loose(self) -> list[Path]:
-        return [folder for folder in self.stack_folders() if not folder.name.endswith((PACK, FAILED))]
+        return [folder for folder in self.stack_folders() if _is_loose(folder.name)]
 
     def write_tables(self, anew: bool = False) -> None:
         """Make the tables from the stacks, for people and for other tools; `anew` whatever stands there."""
@@ -299,10 +301,12 @@ class Store:
     def stack_folders(self) -> list[Path]:
         """The folders of stacks that ended."""
         stacks = inside(self.root, "stacks")
-        if not stacks.is_dir():
-            return []
-        names = sorted(folder.name for folder in stacks.iterdir() if not folder.name.startswith("."))
-        return [inside(stacks, name) for name in names]
+        return [inside(stacks, name) for name in self._names()]
+
+    def _names(self) -> list[str]:
+        """Their names, which are had in no time: they are looked at after each commit."""
+        stacks = inside(self.root, "stacks")
+        return sorted(path.name for path in stacks.iterdir() if path.name[0] != ".") if stacks.is_dir() else []
 
     def _made_from(self, folders: Sequence[Path]) -> str:
         """What the tables depend on: the plan and which stacks there are."""
@@ -334,3 +338,7 @@ class Store:
         found = tables_of(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
         tables = {name: in_order(frame, order) for name, frame in found.items()}
         return tables | {"runs": plan.merge(tables["runs"], on="run_id"), "plan": plan}
+
+
+def _is_loose(name: str) -> bool:
+    return not name.endswith((PACK, FAILED))

@@ -6,12 +6,14 @@ from pathlib import Path
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.training import State
 from ntkrun.lab.engines import Done
+from ntkrun.lab.lease import Writer
 from ntkrun.lab.plan import Stack
 
 
 class Watch:
     """Is told of each event and does nothing; a progress bar does what it shows."""
 
+    def waits(self, writer: Writer) -> None: ...
     def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
     def committed(self, stack: Stack, done: Done) -> None: ...

@@ -152,6 +152,16 @@ def register_activation(
     return _REGISTERED.setdefault(name, chosen)
 
 
+def registered() -> tuple[Activation, ...]:
+    """The users' own of this process."""
+    return tuple(_REGISTERED.values())
+
+
+def know(others: Sequence[Activation]) -> None:
+    """Those that another process of the same program has registered are known in this one as well."""
+    _REGISTERED.update({each.name: each for each in others})
+
+
 def registered_values(name: str) -> list[float] | None:
     """What identifies a registered σ: its kinks and values, to ten digits; None for one of ours, known by its name."""
     if name not in _REGISTERED:

@@ -7,12 +7,15 @@ from urllib.error import URLError
 
 import pytest
 import sklearn.datasets
+import typer
 from matplotlib.figure import Figure
 
-from experiments import framework, runner
+from experiments import framework, runner, table
 from experiments.drawing import canvas, shown_verdicts
 from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.commands.running import reproduce
 from ntkrun.errors import UserError
+from ntkrun.lab import attempt
 from ntkrun.lab.watch import Watch
 
 CONFIG = """\
@@ -155,6 +158,25 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path) -> N
     watch = _Counting()
     runner.reproduce([_experiment()], "smoke", tmp_path, "cpu", lambda: watch)
     assert watch.ran == 1
+
+
+@pytest.mark.usefixtures("configs")
+def test_quiet_hides_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_stack(*arguments: object, **options: object) -> None:
+        raise ArithmeticError("too large")
+
+    monkeypatch.setattr(attempt, "run_stack", run_stack)
+    monkeypatch.setattr(table, "EXPERIMENTS", {"one": _experiment(figures=lambda found: (), rows=lambda found: ())})
+    with pytest.raises(typer.Exit) as ended:
+        reproduce([], "smoke", tmp_path, "cpu", quiet=True)
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = [line.split("; log in")[0] for line in said.err.splitlines()]
+    why = "failed at step 0; ArithmeticError: too large"
+    assert lines == [f"width {width}, seed {seed}: {why}" for width in (32, 64) for seed in (0, 1)]
 
 
 def test_presets_have_folders_of_their_own() -> None:

@@ -289,6 +289,20 @@ def test_the_machine_is_told_and_what_is_odd_about_it(tmp_path: Path) -> None:
     assert not any(finding.wrong for finding in odd(crowded))
 
 
+@pytest.mark.parametrize("kind", ["nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph-fuse", "fuse.glusterfs", "9p"])
+def test_a_file_system_of_several_machines_is_noted(kind: str) -> None:
+    facts = {"threads": 1, "usable_cores": 1, "blas": [], "file_system": {"type": kind, "free": 2**40}}
+    (found,) = (finding.line() for finding in odd(facts) if finding.where == "results")
+    assert f"network file system ({kind})" in found
+    assert "by --shard" in found
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "fuseblk", None])
+def test_a_disk_of_ones_own_is_not(kind: str | None) -> None:
+    facts = {"threads": 1, "usable_cores": 1, "blas": [], "file_system": {"type": kind, "free": 2**40}}
+    assert not [finding for finding in odd(facts) if finding.where == "results"]
+
+
 def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     table = tmp_path / "mounts"
     table.write_text("disk / ext4 rw 0 0\nserver:/x /data nfs rw 0 0\nm /data/fast tmpfs rw 0 0\n")

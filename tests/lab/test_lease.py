@@ -1,6 +1,7 @@
 """Who may write: one at a time, the dead recognised, the living never taken for dead, and who was cut off writes
 nothing."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -87,6 +88,60 @@ def test_one_of_another_machine_is_dead_when_it_has_not_touched_its_file_for_lon
     _aged(file)
     with leased(tmp_path):
         assert not file.exists()
+
+
+@pytest.fixture
+def twin(tmp_path: Path) -> Path:
+    """The file of a writer of shard 2/3 on another machine."""
+    file = tmp_path / ".writers" / "twin.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"pid": 7, "host": "node7", "boot": "b", "since": "noon", "shard": [2, 3]}))
+    return file
+
+
+def test_a_shard_waits_for_its_twin_of_another_machine_to_be_dead(
+    tmp_path: Path, twin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task of a job array is queued again, and the node on which it was has failed."""
+    slept, told = [], list[str]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            _aged(twin)  # LEASE has gone by
+
+    monkeypatch.setattr(leases.time, "sleep", sleep)
+    with leased(tmp_path, (2, 3), lambda writer: told.append(str(writer))):
+        assert not twin.exists()
+    assert slept == [leases.LOOK] * 3
+    assert told == ["process 7 on node7 since noon, shard 2/3"]
+
+
+def test_a_twin_that_lives_is_in_the_way_as_soon_as_it_shows(
+    tmp_path: Path, twin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = time.time() + 1
+    monkeypatch.setattr(leases.time, "sleep", lambda seconds: os.utime(twin, (later, later)))
+    with pytest.raises(StoreBusy, match="process 7 on node7 since noon, shard 2/3"), leased(tmp_path, (2, 3)):
+        pass
+
+
+def test_a_twin_that_holds_its_lock_and_does_nothing_is_not_waited_for_without_end(tmp_path: Path, twin: Path) -> None:
+    _aged(twin)
+    with twin.open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreBusy, match="process 7 on node7"), leased(tmp_path, (2, 3)):
+            pass
+
+
+def test_nobody_else_is_waited_for(tmp_path: Path, twin: Path) -> None:
+    told: list[object] = []
+    for shard in ((1, 1), (1, 2)):
+        with pytest.raises(StoreBusy), leased(tmp_path, shard, told.append):
+            pass
+    with leased(tmp_path, (1, 3), told.append):
+        pass
+    assert told == []
 
 
 def test_a_file_of_nobody_is_in_the_way_of_nobody_for_long(tmp_path: Path) -> None:

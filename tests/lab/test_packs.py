@@ -47,6 +47,17 @@ def _equal(one: Results, other: Results) -> None:
         pd.testing.assert_frame_equal(getattr(one, table), getattr(other, table), check_exact=True)
 
 
+def test_a_commit_looks_at_no_other_stack_until_it_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds lie about by then: to resolve the path of each was two thirds of what a commit took."""
+    store, inside, looked = _begun(tmp_path), stores.inside, list[str]()
+    monkeypatch.setattr(stores, "inside", lambda root, *parts: looked.extend(parts) or inside(root, *parts))
+    with store.writing():
+        looked.clear()
+        for run_id in IDS[:3]:
+            store.commit(frames_of(run_id), {})
+    assert set(looked) == {"stacks"}
+
+
 def test_packed_stacks_are_read_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = _begun(tmp_path / "packed")
     _commit(packed, *IDS)

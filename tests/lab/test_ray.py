@@ -2,7 +2,6 @@
 and nothing left behind. One Ray serves all tests of this module."""
 
 import os
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,17 +15,16 @@ import pytest
 import torch
 
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.errors import UserError
 from ntkrun.lab.attempt import attempt
 from ntkrun.lab.config import parse_config
 from ntkrun.lab.engines import Done, Failed, Lost
-from ntkrun.lab.engines.opening import Asked
 from ntkrun.lab.engines.ray import Ray
 from ntkrun.lab.engines.ray_workers import Workers, connected, imported, in_flight, task
-from ntkrun.lab.kernel_blocks import blocks, fill
+from ntkrun.lab.kernel_blocks import fill
 from ntkrun.lab.plan import Stack, plan, stacks
 from ntkrun.lab.points import data_of, network
 from ntkrun.lab.provenance import provenance
+from tests.lab.processes import descendants
 
 # Found and not imported: what tames Ray has to be there before it is.
 pytestmark = [
@@ -105,33 +103,12 @@ def test_an_interrupt_leaves_nothing_running(workers: Workers) -> None:
     imported().get(task(wait, 1, 0, 0).remote(0.0), timeout=50)  # the workers are free, or made anew
 
 
-def test_ray_that_was_imported_untamed_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", sys)  # whatever it is, it was there before
-    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
-    with pytest.raises(UserError, match="Ray was imported before"), connected(None, 1, "cpu"):
-        pass
-
-
 def test_no_socket_listens_beyond_this_machine(workers: Workers) -> None:
-    ours = _descendants(os.getpid())
+    ours = descendants(os.getpid())
     assert len(ours) >= 4  # the head of a local Ray, its scheduler and two workers
     listening = [place for pid in ours for place in _listening(pid)]
     assert listening
     assert {place for place in listening if not place.startswith(LOOPBACK)} == set()
-
-
-def _descendants(root: int) -> set[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has just ended
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 # 127.0.0.1, ::1 and ::ffff:127.0.0.1 as the kernel of Linux writes them.
@@ -166,33 +143,3 @@ def test_a_kernel_in_blocks_is_the_kernel(workers: Workers, monkeypatch: pytest.
     whole = empirical_ntk(net, net.init([3, 4], torch.float64), torch.tensor(x)).numpy()
     np.testing.assert_allclose(result, whole, rtol=1e-12)  # other tiles round differently, in float64
     np.testing.assert_array_equal(result, result.transpose(0, 2, 1, 4, 3))
-
-
-@pytest.mark.parametrize(("inputs", "outputs", "count"), [(20000, 1, 4), (100, 1, 4), (5000, 10, 100)])
-def test_blocks_cover_the_upper_half_once(inputs: int, outputs: int, count: int) -> None:
-    parts = blocks([0, 1], inputs, outputs, count)
-    covered = sum(
-        (b.rows.stop - b.rows.start) * (b.columns.stop - b.columns.start) * (1 if b.rows == b.columns else 2)
-        for b in parts
-    )
-    assert covered == 2 * inputs**2
-    assert len(parts) >= count or inputs == 100
-
-
-@pytest.mark.parametrize(
-    ("engine", "jobs", "address", "what"),
-    [
-        ("local", 2, None, "--jobs 2: more than one at once needs --engine ray"),
-        ("local", None, "auto", "--ray-address auto: needs --engine ray"),
-        ("dask", None, None, "--engine dask: choose local or ray"),
-        ("ray", 0, None, "--jobs 0: give 1 or more"),
-    ],
-)
-def test_what_does_not_go_together_is_a_sentence(engine: str, jobs: int | None, address: str | None, what: str) -> None:
-    with pytest.raises(UserError, match=what):
-        Asked(engine, jobs, address)
-
-
-def test_an_address_of_another_kind_is_a_sentence() -> None:
-    with pytest.raises(UserError, match="give auto or HOST:PORT"), connected("ray://head:10001", None, "cpu"):
-        pass

@@ -18,7 +18,11 @@ from ntkrun.lab.provenance import provenance
 
 DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "filelock", "jinja2", "rich", "safetensors", "typer")
 FOR_DEVELOPERS = ("test", "lint", "dev")  # extras that no sweep needs
-NETWORK = ("nfs", "cifs", "smb", "afs", "fuse.sshfs", "9p")
+# File systems of several machines, by how the names of their kinds begin, without the "fuse." of some.
+NETWORK = (
+    *("nfs", "cifs", "smb", "afs", "9p", "virtiofs", "sshfs", "lustre", "gpfs", "beegfs", "fhgfs", "ceph", "gluster"),
+    *("pvfs2", "orangefs", "wekafs", "panfs", "gfs2", "ocfs2", "juicefs", "moosefs", "mfs", "quobyte", "s3fs"),
+)
 LITTLE = 2**30  # bytes of free disk
 
 
@@ -71,9 +75,10 @@ def odd(facts: dict[str, Any]) -> Iterator[Finding]:
     system = facts["file_system"]
     if system and system["free"] < LITTLE:
         yield Finding("results", "less than 1 GiB of disk is free", "make room before a long sweep", "note")
-    if system and str(system["type"]).startswith(NETWORK):
+    if system and str(system["type"]).removeprefix("fuse.").startswith(NETWORK):
         what = f"a network file system ({system['type']}): its locks may not reach other machines"
-        yield Finding("results", what, "sweep into it from one machine at a time", "note")
+        cure = "from several machines sweep into it by --shard; a dead one counts as living for ten minutes"
+        yield Finding("results", what, cure, "note")
     if system and system["type"] == "tmpfs":
         yield Finding("results", "in memory: gone when the machine restarts", "choose a disk with --results", "note")
 

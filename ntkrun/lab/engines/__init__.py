@@ -1,5 +1,5 @@
 """Where stacks run. An engine takes stacks and says what came of each, and knows neither the store nor the plan: what
-is tried again, committed or recorded as failed is execute.py's."""
+is tried again, committed or recorded as failed is loop.py's."""
 
 from collections import deque
 from collections.abc import Generator, Mapping

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ntkrun.engine.memory import free_bytes
 from ntkrun.errors import UserError
 from ntkrun.lab.checkpoints import Checkpoints
 from ntkrun.lab.devices import resolve_device
@@ -52,6 +53,37 @@ class Opened:
     made_by: dict[str, Any]
     memory: float | None
     checkpoints: Checkpoints
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What `opened` will give, as far as it can be told without starting anything; `assumed`: what is taken for
+    granted, in words, "" where nothing is."""
+
+    device: torch.device
+    workers: int
+    memory: float | None
+    assumed: str
+
+
+def foreseen(asked: Asked, device: str) -> Foreseen:
+    """Raises UserError for an engine or a device that is not there."""
+    if asked.engine == "local":
+        return Foreseen(resolve_device(device), 1, None, "")
+    from ntkrun.lab.engines.ray_workers import at_once, check, device_kind, here, memory_each
+
+    check(asked.ray_address)
+    cpus, gpus = here(asked.jobs, device)
+    kind = device_kind(device, gpus)
+    where = resolve_device(kind)
+    if asked.ray_address:
+        told = f"the cluster at {asked.ray_address} is not asked: its workers are taken to be like this machine"
+        return Foreseen(
+            where, asked.jobs or 1, None, told + ("" if asked.jobs else ", and for one; --jobs says how many")
+        )
+    workers = at_once(asked.jobs, cpus, gpus, kind)
+    each = memory_each(free_bytes(where), workers, gpus if kind == "cuda" else 1)
+    return Foreseen(where, workers, each, f"{workers} workers at once are taken to be as fast, each, as one alone")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 whoever iterates decides. A task that is given up is cancelled and never asked, so that it can commit nothing late."""
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +17,7 @@ from ntkrun.lab.engines.ray_workers import BESIDE, Workers, imported, in_flight,
 from ntkrun.lab.plan import Stack
 from ntkrun.lab.provenance import provenance
 from ntkrun.lab.tasks import task_of
+from ntkrun.theory.activations import Activation, know
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Ray:
         workers = self.workers
         held = Footprint(task_of(stack.point)).bytes(len(stack.runs)) if workers.device == "cpu" else 0
         asked = task(_attempted, workers.cpus, workers.gpus, min(held + BESIDE, workers.node_bytes))
-        return asked.remote(stack, workers.device, workers.cpus, self.timed)
+        return asked.remote(stack, workers.device, workers.cpus, self.timed, workers.registered)
 
     def _outcome(self, ended: Any) -> Outcome:
         from ray import exceptions
@@ -52,8 +53,9 @@ class Ray:
             return Lost(f"its worker is gone: {what}", f"{error}\n{last_words(self.workers.logs)}")
 
 
-def _attempted(stack: Stack, kind: str, threads: int, timed: bool) -> Outcome:
+def _attempted(stack: Stack, kind: str, threads: int, timed: bool, registered: Sequence[Activation]) -> Outcome:
     """In a worker, with as many threads as it has CPUs: their number has a say in the last digits."""
+    know(registered)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     return attempt(stack, torch.device(kind), _made_by(kind), timed=timed)

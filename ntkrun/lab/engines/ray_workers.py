@@ -1,9 +1,11 @@
 """Ray itself: a local one of our own or a cluster that is running, tamed, and what its workers are given."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -18,13 +20,18 @@ import torch
 from ntkrun.engine.memory import GIB, free_bytes
 from ntkrun.errors import UserError
 from ntkrun.lab.budget import SHARE
+from ntkrun.lab.files import sentence_for
 from ntkrun.lab.provenance import provenance
+from ntkrun.theory.activations import registered
 
 # Read when Ray is imported. The second keeps a local Ray's sockets on the loopback interface, on Linux as well.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOCAL_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 SOCKETS = "/tmp"  # short: Ray's sockets lie in a folder there, and the path of a socket has 100 letters at most
+TOKEN = "ray._private.authentication"  # who warns, at each start, that a token is in use: docs/cluster.md says it once
 LAST_WORDS, SPEAKERS = 4000, 3  # letters of a worker's log, and workers, in the log of a stack that is lost
+SAID = 600  # letters of what Ray has to say against starting
+REACHED = 10.0  # seconds for a cluster to answer; Ray itself tries for minutes
 BESIDE = GIB // 2  # bytes that Python and torch take beside a stack
 POLL = 0.5  # seconds between two looks at whether somebody interrupts
 
@@ -34,7 +41,8 @@ Work = TypeVar("Work")
 @dataclass(frozen=True)
 class Workers:
     """What stacks run on: `count` at once on a kind of device, each with so many CPUs and a part of a GPU; the bytes of
-    a node; what a stack may take in GiB; what makes the runs; and where the workers' logs are."""
+    a node; what a stack may take in GiB; what makes the runs; where the workers' logs are; and the σ that this program
+    has registered, as a reference."""
 
     count: int
     device: str
@@ -44,6 +52,7 @@ class Workers:
     memory: float
     made_by: dict[str, Any]
     logs: Path
+    registered: Any
 
 
 def imported() -> Any:
@@ -59,49 +68,77 @@ def imported() -> Any:
 @contextlib.contextmanager
 def connected(address: str | None, jobs: int | None, device: str) -> Iterator[Workers]:
     """The workers of the cluster at `address` (auto or HOST:PORT), or of a Ray of our own on this machine, which is
-    gone with all its processes afterwards. Raises UserError without Ray, and where no such cluster or device is."""
+    gone with all its processes afterwards. Raises UserError without Ray, where no such cluster or device is, and for
+    what Ray has to say against starting."""
+    check(address)
     with _cluster(address) if address else _machine(jobs, device):
         yield _workers(jobs, device)
 
 
-@contextlib.contextmanager
-def _machine(jobs: int | None, device: str) -> Iterator[None]:
-    if "ray" in sys.modules and not LOCAL_ONLY.items() <= os.environ.items():
+def check(address: str | None) -> None:
+    """Raises UserError where Ray is not installed, cannot be kept to this machine, or knows no address of that kind."""
+    if address and "://" in address:
+        raise UserError(f"--ray-address {address}: give auto or HOST:PORT, on a node of the cluster")
+    if not address and "ray" in sys.modules and not LOCAL_ONLY.items() <= os.environ.items():
         said = " ".join(f"{name}={value}" for name, value in LOCAL_ONLY.items())
         raise UserError(f"Ray was imported before ntkrun could keep its sockets to this machine; set {said} first")
-    os.environ.update(LOCAL_ONLY)
-    cpus, gpus = max(jobs or 1, torch.get_num_threads()), 0 if device == "cpu" else torch.cuda.device_count()
-    folder = tempfile.mkdtemp(prefix="ntkrun-", dir=SOCKETS)
+    os.environ.update({} if address else LOCAL_ONLY)
+    imported()
+
+
+@contextlib.contextmanager
+def _machine(jobs: int | None, device: str) -> Iterator[None]:
+    logging.getLogger(TOKEN).setLevel(logging.ERROR)
+    cpus, gpus = here(jobs, device)
     what = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    with sentence_for(Path(SOCKETS), comfort="; Ray's sockets have to lie there"):
+        folder = tempfile.mkdtemp(prefix="ntkrun-", dir=SOCKETS)
     try:
-        with _begun(address="local", _temp_dir=folder, **what):
+        with _begun("--engine ray", address="local", _temp_dir=folder, **what):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def here(jobs: int | None, device: str) -> tuple[int, int]:
+    """CPUs and GPUs of a Ray of our own."""
+    return max(jobs or 1, torch.get_num_threads()), 0 if device == "cpu" else torch.cuda.device_count()
+
+
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    if "://" in address:
-        raise UserError(f"--ray-address {address}: give auto or HOST:PORT, on a node of the cluster")
-    with contextlib.ExitStack() as stack:
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
         try:
-            stack.enter_context(_begun(address=address))
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--ray-address {address}: {str(error).strip().splitlines()[0]}") from None
+            socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--ray-address {address}: nobody answers there ({error})") from None
+    with _begun(f"--ray-address {address}", address=address):
         yield
 
 
 @contextlib.contextmanager
-def _begun(**what: Any) -> Iterator[None]:
-    ray, before = imported(), signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, configure_logging=False, **what)
+def _begun(asked: str, **what: Any) -> Iterator[None]:
+    """Ray, for as long as the context lasts; what it has to say against it is a UserError that begins with `asked`."""
+    ray = imported()
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray has put its own in the place of ours
+        _start(ray, asked, what)
         yield
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, asked: str, what: dict[str, Any]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, **what)
+    except SystemExit:  # Ray's own answer to SIGTERM
+        raise KeyboardInterrupt from None
+    except Exception as error:  # noqa: BLE001 - Ray raises that itself, among others; nothing of ours runs within
+        raise UserError(f"{asked}: Ray does not start: {' '.join(str(error).split())[:SAID]}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has put its own in the place of ours
 
 
 def _workers(jobs: int | None, device: str) -> Workers:
@@ -109,18 +146,40 @@ def _workers(jobs: int | None, device: str) -> Workers:
     ray = imported()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, all_gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
-    kind = _kind(device, all_gpus)
-    count = jobs or (all_gpus if kind == "cuda" else cpus)
+    if not cpus:
+        raise UserError("--engine ray: the cluster offers no CPU, so no task would ever start; add a node that does")
+    kind = device_kind(device, all_gpus)
+    count = at_once(jobs, cpus, all_gpus, kind)
     per_gpu = -(-count // all_gpus) if kind == "cuda" else 0
     threads = max(1, min(cpus // count, int(max(node.get("CPU", 1) for node in nodes))))
     gpus = 1 / per_gpu if per_gpu else 0.0
     made_by, free, logs = ray.get(task(_seen, threads, gpus, 0).remote(kind))
-    together = per_gpu or -(-count // len(nodes))
+    each = memory_each(free, count, all_gpus if kind == "cuda" else len(nodes))
     node_bytes = int(min(node.get("memory", free) for node in nodes))
-    return Workers(count, kind, threads, gpus, node_bytes, SHARE * free / together / GIB, made_by, Path(logs))
+    return Workers(count, kind, threads, gpus, node_bytes, each, made_by, Path(logs), _sent(registered()))
 
 
-def _kind(device: str, gpus: int) -> str:
+def at_once(jobs: int | None, cpus: int, gpus: int, kind: str) -> int:
+    """How many workers there are to be."""
+    return jobs or (gpus if kind == "cuda" else cpus)
+
+
+def memory_each(free: int, workers: int, places: int) -> float:
+    """GiB that a worker's stack may take, where workers share so many nodes or GPUs with `free` bytes on each."""
+    return SHARE * free / -(-workers // places) / GIB
+
+
+def _sent(functions: Any) -> Any:
+    """A reference to the user's own σ, which travel as Ray sends code: in memory, never by a file."""
+    try:
+        return imported().put(functions)
+    except TypeError as error:
+        names = ", ".join(each.name for each in functions)
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"activations {names}: cannot be sent to Ray's workers ({why}); use the local engine") from None
+
+
+def device_kind(device: str, gpus: int) -> str:
     """cpu or cuda. Which of a machine's GPUs, Ray says."""
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: with --engine ray choose auto, cpu or cuda; Ray shares the GPUs out")
