@@ -145,11 +145,9 @@ def _validated(raw: _Raw, problems: list[Problem]) -> Sweep | None:
 def _blocks(raw: _Raw, problems: list[Problem]) -> list[tuple[SweepBlock, tuple[Any, ...]]]:
     """The well-formed blocks of the sweep, each with its path, up to the most that all together may hold."""
     value = raw.value.get("sweep", {})
-    entries = (
-        [(item, ("sweep", k)) for k, item in enumerate(value)] if isinstance(value, tuple) else [(value, ("sweep",))]
-    )
+    paths = [("sweep", k) for k in range(len(value))] if isinstance(value, tuple) else [("sweep",)]
     blocks, points, runs = list[tuple[SweepBlock, tuple[Any, ...]]](), 0, 0
-    for item, path in entries:
+    for item, path in zip(value if isinstance(value, tuple) else [value], paths, strict=True):
         if (block := _well_formed(_BLOCK, item)) is None:
             continue
         fits = _axes_fit(block, path, raw, problems)
