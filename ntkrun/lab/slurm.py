@@ -86,15 +86,17 @@ def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: flo
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-{array.cpus}}}"
 
 # ntkrun keeps what is finished when it is asked to stop; the task, queued again, goes on from there.
+# It is $! from the moment it is there; before, nothing is to be stopped.
 stop() {{
-    kill -TERM "$sweep"
-    wait "$sweep"
+    if [ -n "$!" ]; then
+        kill -TERM "$!"
+        wait "$!"
+    fi
 }}
 trap 'stop; scontrol requeue "$SLURM_JOB_ID"; exit 0' USR1 # time is nearly up
 trap 'stop; exit 130' TERM                                 # preempted, or cancelled
 
 {command} \\
     --shard "$((SLURM_ARRAY_TASK_ID + 1))/{tasks}" &
-sweep=$!
-wait "$sweep"
+wait "$!"
 """

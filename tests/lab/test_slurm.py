@@ -104,8 +104,17 @@ def test_a_task_that_is_told_to_stop_lets_the_sweep_finish(
     while not (tmp_path / "begun").exists():
         time.sleep(0.02)
     running.send_signal(sent)
-    said, _ = running.communicate(timeout=20)
+    said, _ = running.communicate(timeout=60)
     assert (running.returncode, said) == (code, f"committed\n{requeued}")
+
+
+def test_a_task_that_is_told_to_stop_before_it_began_stops() -> None:
+    """As bash has it: told so while the lines before the sweep are still being read."""
+    lines = _script()
+    early = lines.replace("trap 'stop; exit 130' TERM", "trap 'stop; exit 130' TERM; kill -TERM $$ #")
+    assert early != lines
+    ended = subprocess.run(["bash", "-c", early], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_words_of_the_config_are_words_of_the_command() -> None:
