@@ -130,6 +130,19 @@ def test_runs_that_diverged_draw_no_level_and_break_nothing() -> None:
     assert _drawn((runs.iloc[:0], steps.iloc[:0], layers.iloc[:0])) == {}
 
 
+def test_a_prediction_that_diverges_leaves_the_figure() -> None:
+    """A linearised network past its edge of stability reaches 1e306, then infinity, where no axis can follow."""
+    runs, steps, layers = tables({64: 3, 128: 3, 256: 3})
+    growth = np.exp(np.linspace(0, 740, steps["step"].nunique()))
+    steps["linear_loss"] = steps["step"].map(dict(zip(sorted(steps["step"].unique()), growth, strict=True)))
+    steps.loc[steps["step"] == steps["step"].max(), "linear_loss"] = np.inf
+    for name in ("flow_loss", "limit_loss", "test_linear_loss", "test_flow_loss", "test_limit_loss"):
+        steps[name] = steps["loss"]
+    steps["test_loss"] = steps["loss"]
+    for ax in _drawn((runs, steps, layers))["flows_time"].axes[:2]:
+        assert ax.get_ylim()[1] < 1e5 * steps["loss"].max()
+
+
 def test_flows_are_drawn_where_they_were_measured() -> None:
     """The narrowest and the widest network, training and test loss, four lines each; no figure without the columns."""
     runs, steps, layers = tables({64: 2, 128: 2, 256: 2})

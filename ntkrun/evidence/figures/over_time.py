@@ -13,6 +13,7 @@ from ntkrun.evidence.summary import Group
 
 FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "$K_0$ flow", "limit_loss": r"$K_\infty$ flow"}
 FLOW_STYLES = ("-", "--", "-.", ":")
+FAR = 1e3  # times the network's own largest loss: beyond, a prediction is not drawn
 
 
 def over_time(group: Group, steps: pd.DataFrame, column: str, label: str, colours: Mapping[Any, Any]) -> Figure:
@@ -40,7 +41,8 @@ def losses_over_time(group: Group, steps: pd.DataFrame, colours: Mapping[Any, An
 
 def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
     """The losses of the network and of its three predictions over time: the narrowest and the widest network side by
-    side, training above test inputs."""
+    side, training above test inputs. A prediction leaves where it diverges, as a linearised network does past its edge
+    of stability."""
     widths = sorted(steps[WIDTH].unique())
     widths = widths if len(widths) == 1 else [widths[0], widths[-1]]
     parts = [(prefix, label) for prefix, label in (("", "training loss"), ("test_", "test loss"))
@@ -49,13 +51,13 @@ def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
     for k, ax in enumerate(axes):
         (prefix, label), width = parts[k // len(widths)], widths[k % len(widths)]
         part = steps[steps[WIDTH] == width]
+        top = FAR * part.groupby("step")[f"{prefix}loss"].mean().max()
         for number, (flow, name) in enumerate(FLOWS.items()):
             if steps[f"{prefix}{flow}"].isna().all():
                 continue  # no limit kernel
             mean = part.groupby("step")[["time", f"{prefix}{flow}"]].mean()
-            (line,) = ax.plot(
-                mean["time"], mean[f"{prefix}{flow}"], FLOW_STYLES[number], label=name if k == 0 else None
-            )
+            near = mean[f"{prefix}{flow}"].where(mean[f"{prefix}{flow}"] <= top)
+            (line,) = ax.plot(mean["time"], near, FLOW_STYLES[number], label=name if k == 0 else None)
             line.set(color=f"C{number}", linewidth=2.2 - 0.4 * number)
         log_scale(ax)
         ax.set_title(f"width {width}")
