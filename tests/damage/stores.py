@@ -41,7 +41,9 @@ def accident(root: Path, draw: random.Random, outside: Path, again: bool = False
         if draw.random() < 0.5:
             folder.symlink_to(outside)
     elif how < 0.6:
-        shutil.copytree(draw.choice(sorted((root / "stacks").iterdir())), root / "stacks" / draw.choice(["x", "../y"]))
+        source, copy = draw.choice(sorted((root / "stacks").iterdir())), root / "stacks" / draw.choice(["x", "../y"])
+        if not copy.exists():  # the accident before may have made it
+            shutil.copytree(source, copy)
     else:
         _rewritten(draw.choice([file for file in files if file.suffix in (".parquet", ".npz", ".yaml")]), draw)
 
