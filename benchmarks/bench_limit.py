@@ -10,12 +10,11 @@ Routes are timed by turns in one process; medians of ROUNDS. Memory is the growt
 
 import multiprocessing
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
+from common import medians
 from torch import Tensor
 
 import ntkrun
@@ -64,18 +63,6 @@ def _bare(activation: str, count: int, depth: int) -> Callable[[], object]:
     return run
 
 
-def _medians(routes: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds of each, timed by turns after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in routes}
-    for turn in range(ROUNDS + 1):
-        for name, route in routes.items():
-            started = time.perf_counter()
-            route()
-            if turn:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
 def _growth(activation: str, count: int, depth: int) -> float:
     """MiB by which the peak of this process grows."""
     route = _limit(activation, depth, _points(count, same_norm=False))
@@ -92,12 +79,12 @@ def main() -> None:
     print(f"limit kernels, float64, {torch.get_num_threads()} threads\n")
     print("| what | seconds | ratio | MiB beyond the inputs (61 MiB are the two results) |\n|---|---|---|---|")
     for name in ("relu", "erf"):
-        found = _medians({"limit": _limit(name, 10, _points(2000, False)), "bare": _bare(name, 2000, 10)})
+        found = medians({"limit": _limit(name, 10, _points(2000, False)), "bare": _bare(name, 2000, 10)}, ROUNDS)
         ratio = found["limit"] / found["bare"]
         print(f"| {name}, N=2000, L=10 / bare operations | {found['limit']:.3f} | {ratio:.2f} | {growth[name]:.0f} |")
     for same_norm in (False, True):
         x = _points(1000, same_norm)
-        found = _medians({name: _limit(name, 4, x) for name in ("tanh", "erf")})
+        found = medians({name: _limit(name, 4, x) for name in ("tanh", "erf")}, ROUNDS)
         kind = "one norm" if same_norm else "Gaussian"
         print(
             f"| tanh / erf, N=1000, L=4, {kind} inputs | {found['tanh']:.3f} | {found['tanh'] / found['erf']:.1f} | |"

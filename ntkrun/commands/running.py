@@ -63,8 +63,7 @@ def sweep(
     """Run what is missing of a sweep, store it, draw it, and print what came out.
 
     Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished. A run that fails is
-    recorded with why, and the others go on; exit code 1. Exit code 3 where the config expects runs to diverge and none
-    did; verdicts are for `ntkrun claims`.
+    recorded with why, and the others go on; exit code 1, or 3 where runs were to diverge and none did.
 
     Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
     """
@@ -81,8 +80,7 @@ def sweep(
         _say_what_would_run(the_sweep, part, results, how, json, quiet)
         return
     watch = _watch("auto" if ray_address else device, quiet)
-    if not quiet:
-        _say_notes(the_sweep)
+    _say_notes(the_sweep, quiet)
     with interruptible(_kept(results / the_sweep.name)):
         document, tables, code = _swept(the_sweep, part, results, how, watch, not no_plots)
     if json:
@@ -117,12 +115,12 @@ def _watch(device: str, quiet: bool) -> "Watch":
     return Failures(console) if quiet else SweepProgress(console, where)
 
 
-def _say_notes(the_sweep: "Sweep") -> None:
+def _say_notes(the_sweep: "Sweep", quiet: bool) -> None:
     """What the data have to say comes first."""
     from ntkrun.lab.plan import plan
     from ntkrun.lab.tasks import notes_on
 
-    for note in notes_on(plan(the_sweep)):
+    for note in () if quiet else notes_on(plan(the_sweep)):
         say(f"note: {note}", error=True)
 
 

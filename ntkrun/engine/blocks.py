@@ -1,6 +1,7 @@
 """How the kernel of a dense network is cut into blocks that fit a memory budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
@@ -26,6 +27,16 @@ class Blocks:
     inputs: int
     kept: int
 
+    def bytes(self, net: DenseNetwork, outputs: Outputs, itemsize: int) -> int:
+        """The most that is held: the rows' states, one column's, and what a pass or a product needs beside them."""
+        neurons, o = sum(net.widths[1:]), net.outputs
+        state = self.inputs * neurons * (o + 1)  # δ and a
+        work = self.inputs * (neurons * (o + WORKSPACE) + net.inputs)  # δ once more, as its outputs are stacked
+        pairs = self.inputs * self.inputs
+        # The product, the weights before it, and for a full tile the weights repeated for every output.
+        tile = pairs * (o * o + o + 1) if outputs == "full" else 2 * pairs + 2 * self.inputs * o * max(net.widths)
+        return self.seeds * itemsize * ((self.kept + 1) * state + max(work, tile))
+
 
 def tile_inputs(device: torch.device, rows_each: int) -> int:
     """Inputs a tile, where memory is no matter and an input has `rows_each` rows."""
@@ -33,51 +44,31 @@ def tile_inputs(device: torch.device, rows_each: int) -> int:
     return max(LEAST_INPUTS, -(-rows // rows_each))
 
 
-def uncut(net: DenseNetwork, stack: int, count: int, outputs: Outputs, itemsize: int, device: torch.device) -> int:
-    """The bytes that temporaries take where memory is no matter."""
+def uncut(net: DenseNetwork, stack: int, count: int, outputs: Outputs, device: torch.device) -> Blocks:
+    """The blocks where memory is no matter, for `count` rows of inputs to a stack of networks."""
     inputs = min(count, tile_inputs(device, net.outputs if outputs == "full" else 1))
-    return _Cost(net, outputs, itemsize).bytes(stack, inputs, -(-count // inputs))
+    return Blocks(stack, inputs, -(-count // inputs))
 
 
-def cut(
-    net: DenseNetwork, stack: int, count: int, outputs: Outputs, limit: int, itemsize: int, device: torch.device
-) -> Blocks:
-    """Blocks within `limit` bytes of temporaries, for `count` rows of inputs to a stack of networks.
+def cut(whole: Blocks, count: int, net: DenseNetwork, outputs: Outputs, limit: int, itemsize: int) -> Blocks:
+    """These blocks made smaller until their temporaries fit into `limit` bytes.
 
     Networks at a time are given up first, then rows that are kept, then inputs a tile. Raises UserError where not even
     one pair of inputs to one network fits.
     """
-    cost = _Cost(net, outputs, itemsize)
-    inputs = min(count, tile_inputs(device, net.outputs if outputs == "full" else 1))
-    tiles = -(-count // inputs)
-    for seeds in _halved(stack):
-        if cost.bytes(seeds, inputs, tiles) <= limit:
-            return Blocks(seeds, inputs, tiles)
-    for size in _halved(inputs):
-        kept = [k for k in range(1, -(-count // size) + 1) if cost.bytes(1, size, k) <= limit]
-        if kept:
-            return Blocks(1, size, kept[-1])
-    raise UserError(
-        f"memory: {limit / GIB:.3g} GiB for temporaries is too little: one pair of inputs takes "
-        f"{cost.bytes(1, 1, 1) / GIB:.3g} GiB"
-    )
 
+    def fits(blocks: Blocks) -> bool:
+        return blocks.bytes(net, outputs, itemsize) <= limit
 
-@dataclass(frozen=True)
-class _Cost:
-    net: DenseNetwork
-    outputs: Outputs
-    itemsize: int
-
-    def bytes(self, seeds: int, inputs: int, kept: int) -> int:
-        """The most that is held: the rows' states, one column's, and what a pass or a product needs beside them."""
-        neurons, o = sum(self.net.widths[1:]), self.net.outputs
-        state = inputs * neurons * (o + 1)  # δ and a
-        work = inputs * (neurons * (o + WORKSPACE) + self.net.inputs)  # δ once more, as its outputs are stacked
-        pairs = inputs * inputs
-        # The product, the weights before it, and for a full tile the weights repeated for every output.
-        tile = pairs * (o * o + o + 1) if self.outputs == "full" else 2 * pairs + 2 * inputs * o * max(self.net.widths)
-        return seeds * self.itemsize * ((kept + 1) * state + max(work, tile))
+    fewer = (replace(whole, seeds=seeds) for seeds in _halved(whole.seeds))
+    smaller = (Blocks(1, size, kept) for size in _halved(whole.inputs) for kept in range(-(-count // size), 0, -1))
+    found = next(filter(fits, chain(fewer, smaller)), None)
+    if found is None:
+        raise UserError(
+            f"memory: {limit / GIB:.3g} GiB for temporaries is too little: one pair of inputs takes "
+            f"{Blocks(1, 1, 1).bytes(net, outputs, itemsize) / GIB:.3g} GiB"
+        )
+    return found
 
 
 def _halved(count: int) -> list[int]:

@@ -65,9 +65,9 @@ def empirical_ntk(
     like, stack, o = params.weights[0], len(params.weights[0]), net.outputs
     shape = _shape(outputs, stack, len(x), len(columns), o)
     count, item, device = max(len(x), len(columns)), like.element_size(), like.device
-    size = math.prod(shape) * item
-    small = memory is None and size + uncut(net, stack, count, outputs, item, device) <= SMALL
-    blocks = cut(net, stack, count, outputs, SMALL if small else budget(memory, size, device), item, device)
+    size, blocks = math.prod(shape) * item, uncut(net, stack, count, outputs, device)
+    if memory is not None or size + blocks.bytes(net, outputs, item) > SMALL:
+        blocks = cut(blocks, count, net, outputs, budget(memory, size, device), item)
     result = like.new_zeros(shape)
     for seeds in pieces(stack, blocks.seeds):
         part = Parameters([w[seeds] for w in params.weights], [b[seeds] for b in params.biases])

@@ -21,7 +21,8 @@ from ntkrun.engine.recorder import Axes, Columns, Recorder
 from ntkrun.engine.training import Departure, Standing, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
-STEPS_UNREAD = 32  # on a device of its own: it runs so far ahead of the host, and holds so many measurements
+# On a device of its own: it runs so many steps ahead of the host, which holds their kernels, and no more bytes of them.
+STEPS_UNREAD, BYTES_UNREAD = 32, 2**30
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ def run_stack(
     """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes.
 
     Losses and probes are read from the device, and divergence looked for, every `read_every` steps; None: at each on a
-    CPU, every STEPS_UNREAD elsewhere. The result does not depend on it. `clock` is told of each phase as it ends.
+    CPU, every `steps_unread` elsewhere. The result does not depend on it. `clock` is told of each phase as it ends.
     The `keeper` is given a checkpoint where one is due; to `resume` one of the same task gives the result that the
     stack would have had without a break, its seconds added up: to the bit on a CPU with the same threads.
     """
     started = time.perf_counter() - (resume.seconds if resume else 0.0)
-    read_every = read_every or (1 if device.type == "cpu" else STEPS_UNREAD)
+    read_every = read_every or (1 if device.type == "cpu" else steps_unread(task))
     problem = _problem(task, device)
     seen = _Observer(task, problem, clock)
     states = _states(task, problem, device, read_every, clock, resume)
@@ -104,6 +105,12 @@ def run_stack(
     clock.lap("reading back")
     departed = seen.recorder.recorded.departed
     return StackResult(**tables, kernels=kernels, departed=departed, seconds=time.perf_counter() - started)
+
+
+def steps_unread(task: StackTask) -> int:
+    """How many steps a device of its own may run ahead of the host."""
+    kernels = len(task.seeds) * (len(task.x) * task.network.outputs) ** 2 * task.dtype.itemsize
+    return max(1, min(STEPS_UNREAD, BYTES_UNREAD // kernels))
 
 
 class _Observer:

@@ -2,6 +2,11 @@
 
 The loss is (1/N) Σ_i ℓ(f(x_i), y_i), ℓ from theory/losses.py and f the network's function F, or what readout.py makes
 of it; with batches its gradient is that of B inputs, drawn for the step. Time is t = η·step.
+
+The step and the kernel share their passes: with r = ∂loss/∂F (of loss/α² where f has an α),
+
+    ∂loss/∂w^(l) = s_l Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
+    ∂loss/∂b^(l) = c_l Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -97,44 +102,37 @@ def train(
 ) -> Iterator[State]:
     """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
-    The step and the kernel share their passes: with r = ∂loss/∂F (of loss/α² where `scale` has an α),
-
-        ∂loss/∂w^(l) = s_l Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
-        ∂loss/∂b^(l) = c_l Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
-
     `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
     grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left. Losses are looked at every
     `check_every` steps, at step 0 and at the last: on a device of its own each look makes it wait for the host.
 
     To `resume` a training that stood elsewhere is to begin as it began: after state 0 come those from there on.
     """
-    readout = Readout.begin(scale, net, params, x)
-    runs = _Runs.begin(params, Update.begin(params, step_size, momentum, moves=steps > 0), readout)
-    replay = replay_of(net, x.device)
+    descent = Update.begin(params, step_size, momentum, moves=steps > 0)
+    runs = _Runs.begin(net, params, descent, Readout.begin(scale, net, params, x))
     clock.lap("initialisation")
     for step in chain([0], range(resume.step if resume else 1, steps + 1)):
         if resume and step == resume.step:
-            runs, replay = runs.at(resume), replay_of(net, x.device)
+            runs = runs.at(resume)
             batches = batches and islice(batches, step - 1, None)
         probe, batch = step in probed, next(batches) if batches else None
-        seen = replay(("forward", probe), partial(_forward, net, runs, x, y, loss, probe), batch)
+        seen = runs.forward(x, y, loss, batch, probe)
         runs.losses.append(seen.loss.clone())
         checked = step % check_every == 0 or step == steps
         departed = runs.departures(step) if checked else []
         if departed:
-            runs, replay = runs.without(departed), replay_of(net, x.device)
-            seen = replay(("forward", probe), partial(_forward, net, runs, x, y, loss, probe), batch)
+            runs = runs.without(departed)
+            seen = runs.forward(x, y, loss, batch, probe)
         clock.lap("forward")
-        deltas = replay("deltas", partial(output_gradients, seen.layers)) if probe and runs.positions else None
+        deltas = runs.replay("deltas", partial(output_gradients, seen.layers)) if probe and runs.positions else None
         clock.lap("backward")
-        yield runs.state(step, departed, checked, seen, deltas, replay)
+        yield runs.state(step, departed, checked, seen, deltas)
         if not runs.positions:
             return
         if step < steps:
-            d = replay(("directions", probe), partial(_downhill, runs.readout, seen, loss, deltas))
+            d = runs.downhill(seen, deltas, loss)
             clock.lap("backward")
-            measure = step + 1 in probed
-            replay(("update", probe, measure), partial(runs.descent.update, seen.layers, d, runs.distances, measure))
+            runs.move(seen, d, probe, measure=step + 1 in probed)
             clock.lap("update")
 
 
@@ -153,36 +151,50 @@ def batches(net: DenseNetwork, seeds: Sequence[int], inputs: int, size: int, dev
 @dataclass
 class _Runs:
     """What the runs still going carry from step to step; `distances` of the last state that is probed, or will be;
-    `losses` of the steps since divergence was last looked for."""
+    `losses` of the steps since divergence was last looked for. What is done at each step is `replay`ed as long as the
+    tensors are these."""
 
+    net: DenseNetwork
     positions: list[int]
     rows: Tensor  # the positions on the device: a list would be sent there at every step
     params: Parameters
     descent: Update
     readout: Readout
     distances: Tensor
+    replay: Replay
     losses: list[Tensor] = field(default_factory=list)
     first_losses: list[float] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, params: Parameters, descent: Update, readout: Readout) -> "_Runs":
+    def begin(cls, net: DenseNetwork, params: Parameters, descent: Update, readout: Readout) -> "_Runs":
         stack = len(params.weights[0])
         nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
         rows = torch.arange(stack, device=nowhere.device)
-        return cls(list(range(stack)), rows, params, descent, readout, nowhere)
+        return cls(net, list(range(stack)), rows, params, descent, readout, nowhere, replay_of(net, rows.device))
+
+    def forward(self, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool) -> "_Pass":
+        return self.replay(("forward", probe), partial(_forward, self, x, y, loss, probe), batch)
+
+    def downhill(self, seen: "_Pass", deltas: list[Tensor] | None, loss: Loss) -> list[Tensor]:
+        """The directions d^(l) of the step's loss."""
+
+        def found() -> list[Tensor]:
+            r = self.readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
+            return directions(seen.layers, deltas, r)
+
+        return self.replay(("directions", deltas is None), found)
+
+    def move(self, seen: "_Pass", d: list[Tensor], probe: bool, measure: bool) -> None:
+        """Take the step; `measure` the distances that it leads to."""
+        update = partial(self.descent.update, seen.layers, d, self.distances, measure)
+        self.replay(("update", probe, measure), update)
 
     def state(
-        self,
-        step: int,
-        departed: list[Departure],
-        checked: bool,
-        seen: "_Pass",
-        deltas: list[Tensor] | None,
-        replay: Replay,
+        self, step: int, departed: list[Departure], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
     ) -> State:
         start, velocity = self.descent.start, self.descent.velocity
         distances = None if deltas is None else self.distances
-        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances, replay)
+        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances, self.replay)
         return State(step, self.positions, departed, checked, self.params, start, velocity, *passes)
 
     def departures(self, step: int) -> list[Departure]:
@@ -212,12 +224,14 @@ class _Runs:
 
     def _select(self, keep: list[int]) -> "_Runs":
         return _Runs(
+            self.net,
             [self.positions[k] for k in keep],
             self.rows[keep],
             self.params.select(keep),
             self.descent.select(keep),
             self.readout.select(keep),
             self.distances[keep],
+            replay_of(self.net, self.rows.device),
             [loss[keep] for loss in self.losses],
             [self.first_losses[k] for k in keep],
         )
@@ -246,24 +260,16 @@ class _Pass:
     loss: Tensor
 
 
-def _forward(
-    net: DenseNetwork, runs: _Runs, x: Tensor, y: Tensor, loss: Loss, probe: bool, batch: Tensor | None
-) -> _Pass:
+def _forward(runs: _Runs, x: Tensor, y: Tensor, loss: Loss, probe: bool, batch: Tensor | None) -> _Pass:
     """All inputs where everything is measured, else those of the batch alone."""
     batch, readout = None if batch is None else batch.index_select(0, runs.rows), runs.readout
     if batch is None or probe:
         shares = shares_of(batch, x)
     else:
         readout, x, y, shares = readout.of_batch(batch), x[batch], y[batch], 1 / batch.shape[1]
-    layers = net.forward(runs.params, x)
+    layers = runs.net.forward(runs.params, x)
     outputs = readout(layers.outputs)
     return _Pass(batch, layers, outputs, y, shares, loss(outputs, y))
-
-
-def _downhill(readout: Readout, seen: _Pass, loss: Loss, deltas: list[Tensor] | None) -> list[Tensor]:
-    """The directions of the step's loss."""
-    r = readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
-    return directions(seen.layers, deltas, r)
 
 
 def shares_of(batch: Tensor | None, x: Tensor) -> Tensor | float:

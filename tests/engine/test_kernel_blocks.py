@@ -8,7 +8,7 @@ import torch
 import ntkrun
 from ntkrun.engine import blocks as blocks_module
 from ntkrun.engine import memory as memory_module
-from ntkrun.engine.blocks import Blocks, cut
+from ntkrun.engine.blocks import Blocks, cut, uncut
 from ntkrun.engine.kernel import as_blocks, jacobian_ntk, layerwise_kernel
 from ntkrun.engine.memory import GIB, _container, budget
 from ntkrun.engine.network import DenseNetwork, output_gradients
@@ -61,7 +61,7 @@ def test_budgets_of_any_size(count2: int | None, outputs: Outputs) -> None:
     for size in (2**12, 2**13, 2**14, 2**15, 2**16, 2**17, 2**18):
         kernel = ntkrun.empirical_ntk(net, params, x, x2, outputs=outputs, memory=size / GIB)
         assert (kernel - oracle).norm() <= TOLERANCE * oracle.norm()
-        seen.add(cut(net, 3, count2 or 12, outputs, size, 8, CPU))
+        seen.add(cut(uncut(net, 3, count2 or 12, outputs, CPU), count2 or 12, net, outputs, size, 8))
     assert len(seen) >= 4  # else the budgets would not have tried anything
 
 
@@ -101,14 +101,15 @@ def test_temporaries_stay_within_the_budget(budget_kib: int, outputs: Outputs) -
 def test_every_activation_stays_within_what_is_planned(name: str) -> None:
     net = DenseNetwork(10, 1, 4, 256, name)  # one output: what σ keeps weighs most
     params, x = net.init([0]), _inputs(100, 10).float()
-    planned = blocks_module._Cost(net, "trace", 4).bytes(1, 100, 1)
+    planned = Blocks(1, 100, 1).bytes(net, "trace", 4)
     peak = peak_of(lambda: ntkrun.empirical_ntk(net, params, x, outputs="trace"))
     assert peak - 4 * 100 * 100 <= planned
 
 
 def test_the_cut_gives_up_seeds_first_then_rows_then_inputs() -> None:
     net = DenseNetwork(10, 10, 4, 256)
-    cuts = [cut(net, 8, 1000, "full", int(size * GIB), 4, CPU) for size in (1e3, 0.1, 0.05, 0.02, 0.005, 0.001)]
+    whole, sizes = uncut(net, 8, 1000, "full", CPU), (1e3, 0.1, 0.05, 0.02, 0.005, 0.001)
+    cuts = [cut(whole, 1000, net, "full", int(size * GIB), 4) for size in sizes]
     assert cuts[0] == Blocks(8, 64, 16)
     assert cuts == sorted(cuts, key=lambda c: (c.seeds, c.inputs * c.kept), reverse=True)
     assert cuts[1].seeds < 8

@@ -11,7 +11,7 @@ import torch
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork, Parameters
 from ntkrun.engine.readout import OutputScale
-from ntkrun.engine.stack import StackResult, StackTask, run_stack
+from ntkrun.engine.stack import StackResult, StackTask, run_stack, steps_unread
 from ntkrun.engine.training import train
 from ntkrun.engine.update import norm
 from ntkrun.theory.limit import limit_kernels
@@ -271,6 +271,14 @@ def test_reading_every_seventh_step_gives_the_same_tables(changes: dict[str, obj
     assert seldom.layers.keys() == often.layers.keys()
     for name in often.layers:
         assert seldom.layers[name] == pytest.approx(often.layers[name], rel=1e-10, abs=1e-13, nan_ok=True)
+
+
+def test_a_device_runs_ahead_as_far_as_the_host_can_hold_its_kernels() -> None:
+    task = _task(DenseNetwork(3, 1, 3, 16, "relu"))
+    assert steps_unread(task) == 32
+    x, y = np.zeros((1024, 3)), np.zeros((1024, 1))  # a kernel of 8 MiB in float64
+    assert steps_unread(replace(task, x=x, y=y, seeds=list(range(16)))) == 8  # of 128 MiB each, 1 GiB
+    assert steps_unread(replace(task, x=x, y=y, seeds=list(range(1000)))) == 1
 
 
 def test_a_stack_leaves_nothing_on_the_device() -> None:

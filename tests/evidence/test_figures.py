@@ -140,7 +140,7 @@ def test_a_prediction_that_diverges_leaves_the_figure() -> None:
         steps[name] = steps["loss"]
     steps["test_loss"] = steps["loss"]
     for ax in _drawn((runs, steps, layers))["flows_time"].axes[:2]:
-        assert ax.get_ylim()[1] < 1e12
+        assert ax.get_ylim()[1] < 1e5 * steps["loss"].max()
 
 
 def test_flows_are_drawn_where_they_were_measured() -> None:

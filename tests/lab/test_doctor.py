@@ -16,6 +16,7 @@ from ntkrun.lab.doctor.machine import _mounted, lines, machine, odd
 from ntkrun.lab.doctor.repair import repair
 from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.store import Store, read_results
+from tests.command import CONFIG
 from tests.lab.store_of import filled, frames_of
 
 RUNS = ["a", "b", "c"]
@@ -164,15 +165,6 @@ def test_what_only_the_user_can_mend_stays_and_says_how(store: Store) -> None:
     assert left.line().startswith("sweep.yaml: cannot be read")
     assert left.line().endswith("run the sweep again to write it anew")
     assert _bytes(store.root) == before
-
-
-CONFIG = """\
-name: small
-network: {depth: 2, activation: erf}
-data: {name: circle, samples: 4, test_samples: 2, targets: product}
-training: {steps: 2}
-sweep: {grid: {network.width: [4, 8]}, seeds: 2}
-"""
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from ntkrun.evidence.summary import Group
 
 FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "$K_0$ flow", "limit_loss": r"$K_\infty$ flow"}
 FLOW_STYLES = ("-", "--", "-.", ":")
-FAR = 1e10  # beyond it a prediction is not drawn
+FAR = 1e3  # times the network's own largest loss: beyond, a prediction is not drawn
 
 
 def over_time(group: Group, steps: pd.DataFrame, column: str, label: str, colours: Mapping[Any, Any]) -> Figure:
@@ -51,11 +51,12 @@ def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
     for k, ax in enumerate(axes):
         (prefix, label), width = parts[k // len(widths)], widths[k % len(widths)]
         part = steps[steps[WIDTH] == width]
+        top = FAR * part.groupby("step")[f"{prefix}loss"].mean().max()
         for number, (flow, name) in enumerate(FLOWS.items()):
             if steps[f"{prefix}{flow}"].isna().all():
                 continue  # no limit kernel
             mean = part.groupby("step")[["time", f"{prefix}{flow}"]].mean()
-            near = mean[f"{prefix}{flow}"].where(lambda losses: ~(losses > FAR))
+            near = mean[f"{prefix}{flow}"].where(lambda losses: ~(losses > top))  # noqa: B023 - called at once
             (line,) = ax.plot(mean["time"], near, FLOW_STYLES[number], label=name if k == 0 else None)
             line.set(color=f"C{number}", linewidth=2.2 - 0.4 * number)
         log_scale(ax)
