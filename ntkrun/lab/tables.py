@@ -38,7 +38,10 @@ _ORDER = {"modes": ("run_id", "step", "time", "mode", "eigenvalue", "residual")}
 # Of the other tables: what each has had from the first version on and what is asked of it, whatever is in it.
 _ALWAYS: dict[str, dict[str, type]] = {
     "runs": {"status": str, "reason": str, "last_step": int, "step_size": float, "parameters": int, "seconds": float},
-    "steps": {"step": int, **dict.fromkeys(("time", "loss", "kernel_drift", "weight_drift", "output_drift"), float)},
+    "steps": {
+        "step": int,
+        **dict.fromkeys(("time", "loss", "test_loss", "kernel_drift", "weight_drift", "output_drift"), float),
+    },
     "layers": {"step": int, "layer": int, "weight_drift": float},
 }
 

@@ -213,6 +213,12 @@ def test_a_plan_that_sweep_yaml_does_not_tell_stays_and_the_line_says_what_to_do
     assert left[0].line().endswith("run the sweep again to write it anew")
 
 
+def test_a_sweep_that_was_stopped_before_its_first_stack_ended_is_fine(tmp_path: Path) -> None:
+    store = filled(tmp_path / "run", RUNS, [])
+    assert store.stack_folders() == []
+    assert not [finding for finding in examine(store.root) if finding.wrong]
+
+
 def test_foreign_files_are_named_and_left_alone(store: Store) -> None:
     (store.root / "notes.txt").write_text("mine")
     (found,) = repair(store.root, examine(store.root))
