@@ -329,6 +329,7 @@ def test_kernel_mistakes_are_a_sentence(here: Path) -> None:
         (("limit", "tiny.yaml", "--out", "k.csv"), "must end in .npz"),
         (("limit", "tiny.yaml", "--out", "tiny.yaml/k.npz"), "cannot be written"),
         (("limit", "tiny.yaml", "--device", "gpu", "--out", "k.npz"), "choose auto, cpu, cuda"),
+        (("limit", "tiny.yaml", "training.step_size=abc", "--out", "k.npz"), "training.step_size: must be a number"),
         (("limit", "tiny.yaml", "network.activation=exp", "network.weight_scale=100", "--out", "k.npz"), "float64"),
     ):
         failed = _ntkrun("kernel", *arguments, cwd=here)

@@ -73,6 +73,6 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file must end in .npz")
     with interruptible(f"{out} is not written"):
-        arrays, how = make(load_config(config, [*(overrides or []), NO_STEP]), device)
+        arrays, how = make(load_config(config, [NO_STEP, *(overrides or [])]), device)
         write_arrays(out, arrays)
     say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
