@@ -56,6 +56,9 @@ class _Raw:
         for length in range(len(path), 0, -1):
             if path[:length] in self.placed:
                 return self.placed[path[:length]]
+            made = [key for key in self.placed if key[:length] == path[:length]]
+            if made and path[:length] not in self.document.lines:  # a section that an override has made
+                return self.placed[made[0]]
         return self.document.place(path)
 
     def with_value(self, path: tuple[Any, ...], value: Any, place: str) -> "_Raw":

@@ -253,6 +253,13 @@ def test_every_mistake_has_its_sentence(override: str, sentence: str) -> None:
     ), problems
 
 
+@pytest.mark.parametrize("override", ["netwrok.depth=3", "network.dept=3", "data.between.x=3"])
+def test_a_wrong_key_of_an_override_is_placed_on_the_command_line(override: str) -> None:
+    assert [problem.split(": ")[0] for problem in _problems(GOOD, override)] == ["command line"]
+    (problem,) = _problems(GOOD.replace("network:", "netwrok:"), "netwrok.depth=3")[:1]
+    assert problem.startswith("f.yaml:")  # a section of the file's own stays the file's mistake
+
+
 def test_relative_step_without_a_limit_kernel_says_so() -> None:
     (problem,) = _problems(GOOD.replace("0.5", "{relative: 1}").replace("erf", "exp, weight_scale: 100"))
     assert problem.startswith("f.yaml:4: training.step_size: the limit kernel of exp is beyond float64 at layer 2")
