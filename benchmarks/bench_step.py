@@ -28,7 +28,7 @@ STEP_SIZE = 1e-3  # small: what a step costs does not depend on it, as long as n
 ALONE = {256: 200, 1024: 40, 2048: 20, 4096: 11}  # steps timed at each width
 STACKED = {64: 200, 256: 15}
 FOREVER = range(10**9)
-READ_EVERY = 1 if DEVICE.type == "cpu" else STEPS_UNREAD
+READ_EVERY = STEPS_UNREAD[DEVICE.type]
 
 Step = Callable[[], object]
 
@@ -74,14 +74,13 @@ def loss_and_kernel(width: int, seeds: int) -> Step:
     net, loss = _network(width), LOSSES["squared"]
     params = net.init(range(seeds), device=DEVICE)
     descent, replay = Update.begin(params, STEP_SIZE, 0.0), replay_of(net, DEVICE)
-    distances = torch.empty(seeds, 2 * DEPTH, dtype=torch.float64, device=DEVICE)
 
     def step() -> object:
         layers = net.forward(params, x)
         deltas = output_gradients(layers)
         found = loss(layers.outputs, y), layerwise_kernel(net, layers, deltas, layers, deltas)
         r = loss.gradient(layers.outputs, y) / INPUTS
-        descent.update(layers, directions(layers, deltas, r), distances, measure=False)
+        descent.update(layers, directions(layers, deltas, r))
         return found
 
     return lambda: replay("step", step)

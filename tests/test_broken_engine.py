@@ -94,13 +94,13 @@ def _no_beta_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _one_layer_ascends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wrong sign in the step of one layer's weights."""
-    sound = Update._move_weight
+    """The wrong sign in the step of one layer."""
+    sound = Update.update
 
-    def broken(self: Update, layers: Layers, layer: int, d: Tensor, *rest: Any) -> Tensor:
-        return sound(self, layers, layer, -d if layer == 1 else d, *rest)
+    def broken(self: Update, layers: Layers, directions: list[Tensor]) -> None:
+        sound(self, layers, [-d if layer == 1 else d for layer, d in enumerate(directions)])
 
-    monkeypatch.setattr(Update, "_move_weight", broken)
+    monkeypatch.setattr(Update, "update", broken)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from ntkrun.engine.blocks import WORKSPACE
 from ntkrun.engine.flows import WIDE
 from ntkrun.engine.modes import ranks
 from ntkrun.engine.operators import BLOCK, DIRECT
-from ntkrun.engine.stack import StackTask
+from ntkrun.engine.stack import BYTES_UNREAD, STEPS_UNREAD, StackTask
 from ntkrun.engine.update import PART
 
 DOUBLE = 8  # bytes of a float64
@@ -33,7 +33,9 @@ class Footprint:
     def bytes(self, runs: int) -> int:
         """The most that a stack of so many runs holds at once: while flows.py begins, or later while it is measured."""
         begins = self._wide_runs(runs) * self._wide_run + runs * DOUBLE * (self._rows + 2 * self._square)
-        return self._once + runs * self._kept + max(begins, runs * self._work)
+        steps = min(STEPS_UNREAD["cpu"], len(self.task.probed)) - 1  # beside the one of K_t
+        unread = min(runs * steps * self._item * self._square, BYTES_UNREAD["cpu"])
+        return self._once + runs * self._kept + unread + max(begins, runs * self._work)
 
     def most(self, budget: int, runs: int) -> int:
         """How many of `runs` fit into `budget` bytes together; 0 where not even one does."""

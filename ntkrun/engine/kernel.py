@@ -31,6 +31,8 @@ class Passes:
     deltas: list[Tensor]
 
     def part(self, piece: slice) -> "Passes":
+        if piece == slice(0, self.deltas[0].shape[1]):
+            return self
         return Passes([a[:, piece] for a in self.activations], [d[:, piece] for d in self.deltas])
 
 
@@ -85,8 +87,8 @@ def layerwise_kernel(
     Passes given twice (`layers2 is layers`, `deltas2 is deltas`) make a symmetric kernel: half of it is computed.
     """
     same = layers2 is layers and deltas2 is deltas
-    first = Passes([a.detach() for a in layers.activations], deltas)
-    second = first if same else Passes([a.detach() for a in layers2.activations], deltas2)
+    first = Passes(layers.activations, deltas)
+    second = first if same else Passes(layers2.activations, deltas2)
     s, n, o, _ = deltas[0].shape
     m = deltas2[0].shape[1]
     result = deltas[0].new_zeros(s, n, o, m * o)
@@ -199,17 +201,17 @@ def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, secon
     """Adds every layer's product to a tile: [s² a·a' + c²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
     for layer in range(net.depth):
         forward = _forward(net, layer, first.activations[layer], second.activations[layer])
-        delta, delta2 = first.deltas[layer], second.deltas[layer]
+        delta, delta2 = _of_stack(first.deltas[layer]), _of_stack(second.deltas[layer])
         _, n, o, _ = delta.shape
         if outputs == "trace":
-            tile.addcmul_(forward, delta.flatten(2) @ delta2.flatten(2).mT)
+            tile.addcmul_(forward, torch.bmm(delta.flatten(2), delta2.flatten(2).mT))
         elif outputs == "diagonal":
             for i in range(o):
-                tile[:, i].addcmul_(forward, delta[:, :, i] @ delta2[:, :, i].mT)
+                tile[:, i].addcmul_(forward, torch.bmm(delta[:, :, i], delta2[:, :, i].mT))
         else:
             # Repeated for every j, so that the inner axis is long: broadcasting over it costs five times as much.
             weight = forward if o == 1 else forward.repeat_interleave(o, dim=2)
-            product = _of_stack(delta).flatten(1, 2) @ _of_stack(delta2).flatten(1, 2).mT
+            product = torch.bmm(delta.flatten(1, 2), delta2.flatten(1, 2).mT)
             tile.addcmul_(weight.unsqueeze(2), product.view(len(product), n, o, -1))
 
 

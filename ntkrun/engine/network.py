@@ -175,8 +175,8 @@ class DenseNetwork:
         return Layers(self, params, a, z)
 
     def _affine(self, params: Parameters, layer: int, a: Tensor) -> Tensor:
-        product = _scaled_product(a, params.weights[layer].mT, self.scale(layer))
-        return product.add_(params.biases[layer].unsqueeze(1), alpha=self.bias_scale(layer))
+        b, w = params.biases[layer].unsqueeze(1), params.weights[layer].mT
+        return torch.baddbmm(b, a, w, beta=self.bias_scale(layer), alpha=self.scale(layer))
 
 
 def output_gradients(layers: Layers) -> list[Tensor]:

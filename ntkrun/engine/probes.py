@@ -175,14 +175,10 @@ def state_kernel(net: DenseNetwork, state: State) -> Tensor:
 
 
 def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
-    """Norms in float64: they cost little there, and the rounding of K itself is then the only one."""
-    now, first = kernel.flatten(1).double(), start.flatten(1).double()
-    change, norm = torch.linalg.vector_norm(now - first, dim=1), torch.linalg.vector_norm(first, dim=1)
-    return {
-        "kernel_drift": change / norm,
-        "kernel_drift_absolute": change,
-        "kernel_norm": torch.linalg.vector_norm(now, dim=1),
-    }
+    """‖K_t - K_0‖_F, over ‖K_0‖_F too, and ‖K_t‖_F. Where the two are close their difference is exact."""
+    now, first = as_matrix(kernel), as_matrix(start)
+    change = norm(now - first)
+    return {"kernel_drift": change / norm(first), "kernel_drift_absolute": change, "kernel_norm": norm(now)}
 
 
 def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
@@ -200,14 +196,14 @@ def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
     _, n, o, *_ = kernel.shape
     now = kernel.double()
     same = now.diagonal(dim1=2, dim2=4)  # (S, N, N, O)
-    between = (now - torch.diag_embed(same, dim1=2, dim2=4)).square().flatten(1).sum(dim=1)
-    nowhere = torch.full_like(between, torch.nan)
-    distance, share = nowhere, nowhere
-    if limit is not None:
-        to_limit = (same - limit[:n, :, None]).square().flatten(1).sum(dim=1) + between
-        distance = (to_limit / (o * limit[:n].square().sum())).sqrt()
+    nowhere = now.new_full(now.shape[:1], torch.nan)
+    between, distance, share = torch.zeros_like(nowhere), nowhere, nowhere
     if o > 1:
-        share = (between / now.square().flatten(1).sum(dim=1)).sqrt()
+        between = torch.linalg.vector_norm((now - torch.diag_embed(same, dim1=2, dim2=4)).flatten(1), dim=1)
+        share = between / torch.linalg.vector_norm(now.flatten(1), dim=1)
+    if limit is not None:
+        to_limit = torch.linalg.vector_norm((same - limit[:n, :, None]).flatten(1), dim=1)
+        distance = torch.hypot(to_limit, between) / (o**0.5 * torch.linalg.vector_norm(limit[:n]))
     return {"distance_to_limit": distance, "off_diagonal": share}
 
 

@@ -12,13 +12,14 @@ from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.modes import ranks
 from ntkrun.engine.probes import Measurement, eigenvalues, joined
 from ntkrun.engine.threads import spread
+from ntkrun.engine.tiles import pieces
 from ntkrun.engine.training import Departure
 
 Columns = dict[str, list[float]]  # a table: its columns by name
 TABLES = ("steps", "layers", "modes", "outputs")
 Kernels = dict[int, dict[int, np.ndarray]]
 Arrays = dict[str, np.ndarray]
-TOGETHER = 16  # kernels whose eigenvalues are one task: more than one, for tasks have a price
+TOGETHER = 32  # kernels whose eigenvalues are one task: more than one, for tasks have a price
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def _on_host(kernel: Tensor) -> Tensor:
 def _spectra(kernels: list[Tensor]) -> list[dict[str, Tensor]]:
     """The eigenvalues of each on the host, where all cores take part: a GPU takes three times as long for a small one
     as a single core does."""
-    found, counts = spread(eigenvalues, torch.split(torch.cat(kernels), TOGETHER)), [len(k) for k in kernels]
+    whole, counts = torch.cat(kernels), [len(k) for k in kernels]
+    found = spread(eigenvalues, [whole[piece] for piece in pieces(len(whole), TOGETHER)])
     columns = {name: torch.split(torch.cat([part[name] for part in found]), counts) for name in found[0]}
     return [{name: parts[k] for name, parts in columns.items()} for k in range(len(kernels))]
 

@@ -21,8 +21,11 @@ from ntkrun.engine.recorder import Axes, Columns, Recorder
 from ntkrun.engine.training import Departure, Standing, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
-# On a device of its own: it runs so many steps ahead of the host, which holds their kernels, and no more bytes of them.
-STEPS_UNREAD, BYTES_UNREAD = 32, 2**30
+# A device of its own runs so many steps ahead of the host, which holds their kernels, and no more bytes of them. A CPU
+# takes their eigenvalues together: between two products of many threads, threads of ours would wait for their cores.
+STEPS_UNREAD = {"cpu": 16, "cuda": 32}
+BYTES_UNREAD = {"cpu": 2**25, "cuda": 2**30}
+MOVED_UNREAD = 2**24  # parameters that a CPU moves meanwhile: a fraction of a second, for a stop waits for it
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ def run_stack(
 ) -> StackResult:
     """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes.
 
-    Losses and probes are read from the device, and divergence looked for, every `read_every` steps; None: at each on a
-    CPU, every `steps_unread` elsewhere. The result does not depend on it. `clock` is told of each phase as it ends.
+    Losses and probes are read from the device, and divergence looked for, every `read_every` steps; None: every
+    `steps_unread`. The result does not depend on it. `clock` is told of each phase as it ends.
     The `keeper` is given a checkpoint where one is due; to `resume` one of the same task gives the result that the
     stack would have had without a break, its seconds added up: to the bit on a CPU with the same threads.
     """
     started = time.perf_counter() - (resume.seconds if resume else 0.0)
-    read_every = read_every or (1 if device.type == "cpu" else steps_unread(task))
+    read_every = read_every or steps_unread(task, device)
     problem = _problem(task, device)
     seen = _Observer(task, problem, clock)
     states = _states(task, problem, device, read_every, clock, resume)
@@ -107,10 +110,14 @@ def run_stack(
     return StackResult(**tables, kernels=kernels, departed=departed, seconds=time.perf_counter() - started)
 
 
-def steps_unread(task: StackTask) -> int:
-    """How many steps a device of its own may run ahead of the host."""
-    kernels = len(task.seeds) * (len(task.x) * task.network.outputs) ** 2 * task.dtype.itemsize
-    return max(1, min(STEPS_UNREAD, BYTES_UNREAD // kernels))
+def steps_unread(task: StackTask, device: torch.device) -> int:
+    """How many steps may pass until what was measured of them is read."""
+    runs = len(task.seeds)
+    kernels = runs * (len(task.x) * task.network.outputs) ** 2 * task.dtype.itemsize
+    most = min(STEPS_UNREAD[device.type], BYTES_UNREAD[device.type] // kernels)
+    if device.type == "cpu":
+        most = min(most, MOVED_UNREAD // (runs * task.network.parameter_count))
+    return max(1, most)
 
 
 class _Observer:

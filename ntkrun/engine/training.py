@@ -186,13 +186,18 @@ class _Runs:
 
     def move(self, seen: "_Pass", d: list[Tensor], probe: bool, measure: bool) -> None:
         """Take the step; `measure` the distances that it leads to."""
-        update = partial(self.descent.update, seen.layers, d, self.distances, measure)
-        self.replay(("update", probe, measure), update)
+
+        def step() -> None:
+            self.descent.update(seen.layers, d)
+            if measure:
+                self.descent.distance.measure(self.distances)
+
+        self.replay(("update", probe, measure), step)
 
     def state(
         self, step: int, departed: list[Departure], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
     ) -> State:
-        start, velocity = self.descent.start, self.descent.velocity
+        start, velocity = self.descent.distance.start, self.descent.velocity
         distances = None if deltas is None else self.distances
         passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances, self.replay)
         return State(step, self.positions, departed, checked, self.params, start, velocity, *passes)
@@ -223,12 +228,13 @@ class _Runs:
         return runs
 
     def _select(self, keep: list[int]) -> "_Runs":
+        params = self.params.select(keep)
         return _Runs(
             self.net,
             [self.positions[k] for k in keep],
             self.rows[keep],
-            self.params.select(keep),
-            self.descent.select(keep),
+            params,
+            self.descent.select(keep, params),
             self.readout.select(keep),
             self.distances[keep],
             replay_of(self.net, self.rows.device),

@@ -8,7 +8,7 @@ with s_l and c_l the factors before weights and biases, and W ← W + G; with mo
 v. G is added inside the product that makes it and never stands in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,71 +16,76 @@ from torch import Tensor
 
 from ntkrun.engine.network import Layers, Parameters
 
-# Numbers moved at a time where distances are wanted: 4 MB in float32, which a cache still holds; on a device of its own
-# 64 MB, for there a small piece leaves most of the chip idle.
-PART = {"cpu": 2**20, "cuda": 2**24}
+# Numbers whose distance is taken at a time, so that their difference is still in a cache when its norm is: 1 MB in
+# float32; on a device of its own 64 MB, for there a small piece leaves most of the chip idle.
+PART = {"cpu": 2**18, "cuda": 2**24}
 
 
 @dataclass(frozen=True)
 class Update:
-    """The update rule of a stack: η, μ, the `start` W_0 and, with momentum, the `velocity` v."""
+    """The update rule of a stack: η, μ and, with momentum, the `velocity` v; and how far it has gone."""
 
     step_size: float
     momentum: float
-    start: Parameters
     velocity: Parameters | None
-    scratch: Tensor  # for w - w_0, a part at a time: a fresh tensor's memory would be mapped in anew at every step
+    distance: "Distance"
 
     @classmethod
     def begin(cls, params: Parameters, step_size: float, momentum: float, moves: bool = True) -> "Update":
         """Of parameters that stand at their start; unless anything `moves`, they stay it."""
-        longest_row = max(w.shape[2] for w in params.weights)
-        scratch = params.weights[0].new_empty(max(part_of(params.weights[0]), longest_row) if moves else 0)
-        start = params.clone() if moves else params
-        return cls(step_size, momentum, start, params.zeros() if momentum and moves else None, scratch)
+        velocity = params.zeros() if momentum and moves else None
+        return cls(step_size, momentum, velocity, Distance(params, params.clone() if moves else params))
 
-    def select(self, keep: list[int]) -> "Update":
+    def select(self, keep: list[int], params: Parameters) -> "Update":
+        """Of the networks at these positions of the stack, whose parameters are `params` now."""
         velocity = None if self.velocity is None else self.velocity.select(keep)
-        return replace(self, start=self.start.select(keep), velocity=velocity)
+        return replace(self, velocity=velocity, distance=Distance(params, self.distance.start.select(keep)))
 
-    def update(self, layers: Layers, directions: list[Tensor], distances: Tensor, measure: bool) -> None:
-        """Move the parameters of `layers` given d^(l), l = 1..L, each (S, N, n_l); to `measure` is to write the
-        distances ‖p - p_0‖ at which they then are into `distances`, (S, 2L)."""
-        weights = []
+    def update(self, layers: Layers, directions: list[Tensor]) -> None:
+        """Move the parameters of `layers` given d^(l), l = 1..L, each (S, N, n_l)."""
+        net, params = layers.net, layers.params
         for layer, (d, a) in enumerate(zip(directions, layers.activations, strict=True)):
-            weights.append(self._move_weight(layers, layer, d, a, measure))
-            self._move_bias(layers, layer, d)
-        if measure:
-            biases = [norm(b - start) for b, start in zip(layers.params.biases, self.start.biases, strict=True)]
-            torch.stack([norm(rows) for rows in weights] + biases, dim=1, out=distances)
-
-    def _move_weight(self, layers: Layers, layer: int, d: Tensor, a: Tensor, measure: bool) -> Tensor:
-        """The norms of the rows of w - w_0, (S, m), if asked for: of each part while it is in the cache."""
-        w, start = layers.params.weights[layer], self.start.weights[layer]
-        v = None if self.velocity is None else self.velocity.weights[layer]
-        rate = -self.step_size * layers.net.scale(layer)
-        norms = w.new_empty(w.shape[:2])
-        for runs, rows in _parts(w, part_of(w) if measure else w.numel()):
-            part = w[runs, rows]
-            if v is None:
-                part.baddbmm_(d[runs, :, rows].mT, a[runs], alpha=rate)
+            w, b = params.weights[layer], params.biases[layer]
+            rate, bias_rate = -self.step_size * net.scale(layer), -self.step_size * net.bias_scale(layer)
+            if self.velocity is None:
+                w.baddbmm_(d.mT, a, alpha=rate)
+                b.add_(d.sum(dim=1), alpha=bias_rate)
             else:
-                part.add_(v[runs, rows].baddbmm_(d[runs, :, rows].mT, a[runs], beta=self.momentum, alpha=rate))
-            if measure:
-                moved = torch.sub(part, start[runs, rows], out=self.scratch[: part.numel()].view_as(part))
-                torch.linalg.vector_norm(moved, dim=2, out=norms[runs, rows])
-        return norms
-
-    def _move_bias(self, layers: Layers, layer: int, d: Tensor) -> None:
-        b, rate = layers.params.biases[layer], -self.step_size * layers.net.bias_scale(layer)
-        if self.velocity is None:
-            b.add_(d.sum(dim=1), alpha=rate)
-        else:
-            b.add_(self.velocity.biases[layer].mul_(self.momentum).add_(d.sum(dim=1), alpha=rate))
+                v, u = self.velocity.weights[layer], self.velocity.biases[layer]
+                w.add_(v.baddbmm_(d.mT, a, beta=self.momentum, alpha=rate))
+                b.add_(u.mul_(self.momentum).add_(d.sum(dim=1), alpha=bias_rate))
 
 
-def part_of(like: Tensor) -> int:
-    return PART[like.device.type]
+class Distance:
+    """‖p - p_0‖ of each parameter p of a stack, wherever an update in place has taken it from its `start` p_0.
+
+    The views and the memory that this takes at every step are made once: at small widths they cost more than the norms.
+    """
+
+    def __init__(self, params: Parameters, start: Parameters):
+        self.start = start
+        s, like = len(params.weights[0]), params.weights[0]
+        self.rows = [w.new_empty(w.shape[:2]) for w in params.weights]  # norms of the rows of each w - w_0
+        self.biases = like.new_empty(len(params.biases), s)
+        pairs = zip(params, start, (*self.rows, *self.biases), strict=True)
+        pieces = [piece for p, p0, norms in pairs for piece in _pieces(p, p0, norms)]
+        longest = max(now.numel() for now, _, _ in pieces)
+        scratch = like.new_empty(longest)  # a fresh tensor's memory would be mapped in anew at every step
+        self.pieces = [(now, then, scratch[: now.numel()].view_as(now), norms) for now, then, norms in pieces]
+
+    def measure(self, out: Tensor) -> None:
+        """Into `out`, (S, 2L), float64: weights, then biases."""
+        for now, then, moved, norms in self.pieces:
+            torch.linalg.vector_norm(torch.sub(now, then, out=moved), dim=1, out=norms)
+        torch.cat([torch.stack([norm(rows) for rows in self.rows], dim=1), self.biases.mT.double()], dim=1, out=out)
+
+
+def _pieces(p: Tensor, p0: Tensor, norms: Tensor) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    """Rows of a parameter (S, m, n) or (S, m), the same of its start, and where their norms are to stand."""
+    long = p.shape[-1]
+    rows = max(1, PART[p.device.type] // long)
+    flat = p.view(-1, long), p0.view(-1, long), norms.view(-1)
+    return zip(*(torch.split(part, rows) for part in flat), strict=True)
 
 
 def norm(stack: Tensor) -> Tensor:
@@ -91,13 +96,3 @@ def norm(stack: Tensor) -> Tensor:
     """
     rows = torch.linalg.vector_norm(stack, dim=2) if stack.ndim == 3 else stack
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-
-
-def _parts(stack: Tensor, size: int) -> Iterator[tuple[slice, slice]]:
-    """Runs and rows that together make up a stack (S, m, n), about `size` numbers at a time: several whole matrices, or
-    rows of one."""
-    s, m, n = stack.shape
-    runs, rows = max(1, size // (m * n)), max(1, size // n)
-    for first in range(0, s, runs):
-        for top in range(0, m, rows):
-            yield slice(first, first + runs), slice(top, top + rows)

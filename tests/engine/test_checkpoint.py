@@ -132,5 +132,5 @@ def test_seconds_go_on_and_only_what_is_new_is_watched() -> None:
 
 def test_a_keeper_is_asked_between_the_first_step_and_the_last() -> None:
     cutter = _Cutter(1000)
-    run_stack(small_task(NET, "squared", STEPS), CPU, keeper=cutter)
+    run_stack(small_task(NET, "squared", STEPS), CPU, read_every=1, keeper=cutter)
     assert cutter.left == 1000 - (STEPS - 1)

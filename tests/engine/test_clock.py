@@ -31,9 +31,8 @@ def test_laps_add_up_to_the_time_that_passed() -> None:
 
 def test_a_training_step_and_its_measurement_end_each_phase_in_turn() -> None:
     laps = _Recording()
-    run_stack(
-        _task(16, 2, 4, steps=2, probed=frozenset({0, 2}), keep_outputs=frozenset()), torch.device("cpu"), clock=laps
-    )
+    task = _task(16, 2, 4, steps=2, probed=frozenset({0, 2}), keep_outputs=frozenset())
+    run_stack(task, torch.device("cpu"), read_every=1, clock=laps)
     forth, measured = ["forward", "backward", "probes"], ["reading back", "flows"]  # what was read takes eigenvalues
     first = laps.laps.index("update")
     assert laps.laps[first + 1 : first + 11] == [*forth, *measured, "backward", "update", *forth]

@@ -273,12 +273,15 @@ def test_reading_every_seventh_step_gives_the_same_tables(changes: dict[str, obj
         assert seldom.layers[name] == pytest.approx(often.layers[name], rel=1e-10, abs=1e-13, nan_ok=True)
 
 
-def test_a_device_runs_ahead_as_far_as_the_host_can_hold_its_kernels() -> None:
-    task = _task(DenseNetwork(3, 1, 3, 16, "relu"))
-    assert steps_unread(task) == 32
-    x, y = np.zeros((1024, 3)), np.zeros((1024, 1))  # a kernel of 8 MiB in float64
-    assert steps_unread(replace(task, x=x, y=y, seeds=list(range(16)))) == 8  # of 128 MiB each, 1 GiB
-    assert steps_unread(replace(task, x=x, y=y, seeds=list(range(1000)))) == 1
+@pytest.mark.parametrize(("where", "most", "seeds", "some"), [("cuda", 32, 16, 8), ("cpu", 16, 2, 2)])
+def test_as_many_steps_pass_unread_as_the_host_can_hold_kernels(where: str, most: int, seeds: int, some: int) -> None:
+    task, device = _task(DenseNetwork(3, 1, 3, 16, "relu")), torch.device(where)
+    assert steps_unread(task, device) == most
+    x, y = np.zeros((1024, 3)), np.zeros((1024, 1))  # a kernel of 8 MiB in float64: 1 GiB of them, or 32 MiB
+    assert steps_unread(replace(task, x=x, y=y, seeds=list(range(seeds))), device) == some
+    assert steps_unread(replace(task, x=x, y=y, seeds=list(range(1000))), device) == 1
+    wide = replace(task, network=DenseNetwork(3, 1, 3, 4096, "relu"))  # a stop would wait for many of its steps
+    assert steps_unread(wide, device) == (1 if where == "cpu" else most)
 
 
 def test_a_stack_leaves_nothing_on_the_device() -> None:

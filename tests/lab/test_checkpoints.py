@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ntkrun.engine import stack as engine_stack
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.memory import GIB
@@ -88,6 +89,14 @@ def _assert_equal(found: Results, expected: Results) -> None:
         assert kept is not None
         assert wanted is not None
         assert all(np.array_equal(kept[name], wanted[name]) for name in wanted)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _steps_are_read_one_by_one() -> Iterator[None]:
+    """So that a stop is heard at the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(engine_stack.STEPS_UNREAD, "cpu", 1)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ntkrun.engine import stack as engine_stack
 from ntkrun.engine.training import State
 from ntkrun.lab import interrupts as interrupting
 from ntkrun.lab.execute import run_sweep
@@ -25,6 +26,12 @@ def _ctrl_c_is_heard() -> object:
     yield
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _steps_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These stacks are so short that they would end before the next of them is."""
+    monkeypatch.setitem(engine_stack.STEPS_UNREAD, "cpu", 1)
 
 
 def _reached(*numbers: signal.Signals, then: Exception | None = None) -> list[str]:
