@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkrun.engine.threads import on_cores
+
 BLOCK = 16  # vectors at a time: fewer are slower on a CPU, more cost more
 DIRECT = 64  # a matrix with a side no longer than this has a Gram matrix small enough to diagonalise
 TOLERANCE = 1e-4  # relative, of the norms
@@ -49,8 +51,8 @@ def leading_vectors(w: Tensor) -> Tensor:
 def _by_gram(w: Tensor) -> Tensor:
     gram = w.mT @ w
     finite = _finite(gram)
-    values = torch.linalg.eigvalsh(gram.where(finite, 0.0))[:, -1]
-    return values.clamp(min=0).sqrt().where(finite[:, 0, 0], torch.nan)
+    (values,) = on_cores(lambda m: (torch.linalg.eigvalsh(m),), gram.where(finite, 0.0))
+    return values[:, -1].clamp(min=0).sqrt().where(finite[:, 0, 0], torch.nan)
 
 
 def _krylov(w: Tensor, block: Tensor) -> Largest:
@@ -79,7 +81,7 @@ def _krylov(w: Tensor, block: Tensor) -> Largest:
 def _largest(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The root of the largest eigenvalue (S,), and the BLOCK leading eigenvectors (S, k, BLOCK), the largest first."""
     finite = _finite(gram)
-    values, vectors = torch.linalg.eigh(gram.double().where(finite, 0.0))
+    values, vectors = on_cores(torch.linalg.eigh, gram.double().where(finite, 0.0))
     return values[:, -1].clamp(min=0).sqrt().where(finite[:, 0, 0], torch.nan), vectors[:, :, -BLOCK:].flip(2)
 
 

@@ -18,8 +18,12 @@ from ntkrun.engine.threads import spread
 
 WIDTHS = (64, 256, 1024)  # of the products that are timed; between them rates are interpolated, beyond them kept
 STACKED = {64: 16, 256: 8, 1024: 1}
+LIGHTER = 0.4  # replayed on a GPU, an operation as costs.py counts them: it counts Python's share on a CPU as well
+FILLING = 16  # times as many on a GPU, where a smaller product takes as long as its launch
 INPUTS = 64
-CACHED, LARGE = 2**18, 2**24  # numbers of float32 that stay in a cache, and that do not
+CACHED = {"cpu": 2**18, "cuda": 2**22}  # numbers of float32 that stay in a cache,
+LARGE = 2**24  # and that do not
+DRAWN = 2**16
 SIDES = (64, 256)  # of the matrices whose eigenvalues are timed; a power law between and beyond them
 REPETITIONS = 5
 
@@ -28,7 +32,8 @@ REPETITIONS = 5
 class Rates:
     """Seconds: a multiplication in products of each of WIDTHS, in the training's precision and in float64; a byte read
     or written, in the cache and beyond it; the eigenvalues of a float64 matrix of each of SIDES; a small operation of
-    those that are replayed at every step, and one that is called; a normal number; the generator of a seed and layer.
+    those that are replayed at every step, and one that is called; a normal number where all cores draw; the generator
+    of a seed and layer.
     """
 
     product: tuple[float, ...]
@@ -54,7 +59,7 @@ class Rates:
 
     def traffic(self, held: float) -> float:
         """Seconds a byte where this many bytes are gone through in turn."""
-        return self.cached if held <= 4 * 8 * CACHED else self.large
+        return self.cached if held <= 4 * 8 * CACHED["cpu"] else self.large
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> Rates:
@@ -64,8 +69,9 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         return _timed(call, times, device)
 
     def product(width: int, kind: torch.dtype) -> float:
-        a = torch.ones(STACKED[width], INPUTS, width, dtype=kind, device=device)
-        w = torch.ones(STACKED[width], width, width, dtype=kind, device=device)
+        stack = STACKED[width] * (1 if device.type == "cpu" else FILLING)
+        a = torch.ones(stack, INPUTS, width, dtype=kind, device=device)
+        w = torch.ones(stack, width, width, dtype=kind, device=device)
         return timed(lambda: torch.bmm(a, w), 3) / (a.numel() * width)
 
     def traffic(numbers: int, times: int) -> float:
@@ -86,16 +92,16 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         for _ in range(500):
             small + small
 
-    draws, drawn = generator(0, 0), np.empty(2**16)
+    draws = [(generator(0, k), np.empty(DRAWN)) for k in range(torch.get_num_threads())]
     return Rates(
         tuple(product(width, dtype) for width in WIDTHS),
         tuple(product(width, torch.float64) for width in WIDTHS),
-        traffic(CACHED, 20),
+        traffic(CACHED[device.type], 20),
         traffic(LARGE, 1),
         tuple(map(eigenvalues, SIDES)),
-        timed(lambda: replay("additions", additions)) / 500,
+        timed(lambda: replay("additions", additions)) / 500 * (1 if device.type == "cpu" else LIGHTER),
         timed(additions) / 500,
-        timed(lambda: draws.standard_normal(out=drawn)) / drawn.size,
+        timed(lambda: spread(lambda one: one[0].standard_normal(out=one[1]), draws)) / (DRAWN * len(draws)),
         timed(lambda: generator(0, 0, 0, 64, 64), 20),
     )
 

@@ -7,6 +7,7 @@ from threading import Barrier
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,6 +18,15 @@ def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Re
     LAPACK, random numbers."""
     count = torch.get_num_threads()
     return list(map(function, items) if min(count, len(items)) <= 1 else _threads(count).map(function, items))
+
+
+def on_cores(function: Callable[[Tensor], tuple[Tensor, ...]], matrices: Tensor) -> tuple[Tensor, ...]:
+    """`function` of a stack of small matrices for which a GPU has no parallel routine and takes them one after the
+    other, each longer than a core of the host does: by these cores."""
+    if matrices.device.type == "cpu":
+        return function(matrices)
+    found = spread(function, torch.split(matrices.cpu(), -(-len(matrices) // torch.get_num_threads())))
+    return tuple(torch.cat(parts).to(matrices.device) for parts in zip(*found, strict=True))
 
 
 @cache

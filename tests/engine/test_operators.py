@@ -91,3 +91,14 @@ def test_a_start_from_where_the_matrix_was_large() -> None:
         change = size * 2 * 300**0.5 * u.unsqueeze(2) * v.unsqueeze(1) + 0.05 * _draw(4, 300, 300, seed=7)
         start = torch.cat([vectors[:, :, :12], operator_norms(change).vectors[:, :, :4]], 2)
         _check(w + change, start)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("shape", [(9, 64), (300, 70), (256, 256)])
+def test_a_device_finds_the_norms_of_the_cpu(shape: tuple[int, int]) -> None:
+    w = _draw(5, *shape)
+    here, there = operator_norms(w), operator_norms(w.cuda())
+    # The same iteration, in another order of summation: its rounding, grown over a few blocks.
+    assert torch.allclose(there.norms.cpu(), here.norms, rtol=1e-9, atol=0)
+    assert there.norms.is_cuda
+    assert there.vectors.is_cuda
