@@ -26,12 +26,20 @@ DIMENSION, DEPTH = 64, 4
 SMALL = (64, 1024, 1)  # N, n, O
 LARGE = (256, 4096, 10)
 ROUNDS = 5
-# The kernel where one of N, n and O doubles: in the range where its term of the operation count leads.
+# The kernel where one of N, n and O doubles: in the range where its term of the operation count leads, and on a GPU
+# where it takes longer than its launches.
 GROWTH = {
-    "N": ((2048, 128, 1), (4096, 128, 1)),
-    "n": ((64, 1024, 1), (64, 2048, 1)),
-    "O": ((256, 128, 8), (256, 128, 16)),
-}
+    "cpu": {
+        "N": ((2048, 128, 1), (4096, 128, 1)),
+        "n": ((64, 1024, 1), (64, 2048, 1)),
+        "O": ((256, 128, 8), (256, 128, 16)),
+    },
+    "cuda": {
+        "N": ((8192, 256, 1), (16384, 256, 1)),
+        "n": ((256, 8192, 1), (256, 16384, 1)),
+        "O": ((1024, 256, 8), (1024, 256, 16)),
+    },
+}[DEVICE.type]
 
 Problem = tuple[ntkrun.DenseNetwork, ntkrun.Parameters, Tensor]
 

@@ -24,7 +24,8 @@ from ntkrun.lab.points import data_of
 from ntkrun.lab.sections import Point
 
 CONFIG = Path(__file__).parents[1] / "configs" / "width.yaml"
-STEPS, TIMED = 20, 5
+STEPS = 20 if DEVICE.type == "cpu" else 300  # on a GPU all of them: the detail steps, 16 whatever the steps, are most
+TIMED = 5
 
 
 def script_step(point: Point) -> float:
