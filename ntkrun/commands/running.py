@@ -120,7 +120,9 @@ def _say_notes(the_sweep: "Sweep", quiet: bool) -> None:
     from ntkrun.lab.plan import plan
     from ntkrun.lab.tasks import notes_on
 
-    for note in () if quiet else notes_on(plan(the_sweep)):
+    if quiet:
+        return
+    for note in notes_on(plan(the_sweep)):
         say(f"note: {note}", error=True)
 
 

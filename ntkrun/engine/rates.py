@@ -58,7 +58,8 @@ class Rates:
         return first * float(side / small) ** power
 
     def traffic(self, held: float) -> float:
-        """Seconds a byte where this many bytes are gone through in turn."""
+        """Seconds a byte where this many bytes are gone through in turn. The cache is a CPU's: a GPU's two rates are
+        within a factor of two of each other."""
         return self.cached if held <= 4 * 8 * CACHED["cpu"] else self.large
 
 
