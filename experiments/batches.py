@@ -1,7 +1,7 @@
 """Stochastic gradient descent against the gradient flow."""
 
-from experiments.drawing import one_law
-from experiments.framework import Experiment, Planned
+from ntkrun.experiments.drawing import one_law
+from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="stochastic-gradient",

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.drawing import canvas, lost, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found, Row
-from experiments.shared import LARGE_STEP
+from ntkrun.experiments.drawing import canvas, lost, shown_verdicts
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Row
+from ntkrun.experiments.shared import LARGE_STEP
 from ntkrun.evidence.estimates import level
 from ntkrun.evidence.figures.pieces import log_scale
 from ntkrun.evidence.per_run import done, per_run

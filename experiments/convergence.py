@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
-from experiments.framework import Drawn, Experiment, Found
-from experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 

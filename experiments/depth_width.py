@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from experiments.drawing import canvas, log_axes, mark, with_bars
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.cases import AT, AXES, cases
 from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
 from ntkrun.evidence.estimates import pooled

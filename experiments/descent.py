@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import canvas, levels, mark, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found, Planned
+from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned
 from ntkrun.evidence.cases import AXES, cases, label
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.pieces import width_colours

@@ -1,7 +1,7 @@
 """Other losses: any bounded training direction."""
 
-from experiments.drawing import one_law
-from experiments.framework import Experiment, Planned
+from ntkrun.experiments.drawing import one_law
+from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="training-direction",

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from experiments.framework import Drawn, Found
+from ntkrun.experiments.framework import Drawn, Found
 from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import BEYOND, measured, place, span

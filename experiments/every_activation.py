@@ -1,7 +1,7 @@
 """The kernel freezes for every σ."""
 
-from experiments.drawing import one_law
-from experiments.framework import Experiment, Planned
+from ntkrun.experiments.drawing import one_law
+from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="every-activation",

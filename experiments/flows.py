@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import shown_verdicts, with_runs
-from experiments.framework import Drawn, Experiment, Found
-from experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.drawing import shown_verdicts, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.figures.over_time import flows_over_time
 from ntkrun.evidence.summary import groups
 

@@ -109,9 +109,8 @@ class Experiment:
 
 
 def configs() -> Path:
-    """Where the configs are: beside this package in a checkout, within it when installed."""
-    within = Path(__file__).with_name("configs")
-    return within if within.is_dir() else Path(__file__).parents[1] / "configs"
+    """Where the configs are: within the package ntkrun, which in a checkout has a link to the folder beside it."""
+    return Path(__file__).parents[1] / "configs"
 
 
 def sweeps_of(experiments: Iterable[Experiment]) -> list[Planned]:

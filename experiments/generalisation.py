@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from experiments.drawing import canvas, sizes, with_runs
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.drawing import canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, level
 from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.evidence.per_run import last_steps

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from experiments.drawing import canvas, sizes, with_runs
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
-from experiments.shared import of_relu
+from ntkrun.experiments.drawing import canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.shared import of_relu
 from ntkrun.evidence.estimates import WIDTH, level, pooled
 
 STARTS = Planned(

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.drawing import band, canvas, sizes, with_runs
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.ensembles import inside
 from ntkrun.evidence.estimates import WIDTH, level
 

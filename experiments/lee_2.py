@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from experiments.drawing import band, canvas, with_runs
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.drawing import band, canvas, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.ensembles import mean_bias, over_seeds
 from ntkrun.evidence.estimates import level, pooled
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.drawing import canvas, sizes, with_runs
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.drawing import canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, WIDTHS_PER_LAYER, fit_exponent, level
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
 from ntkrun.evidence.per_run import last_steps

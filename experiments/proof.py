@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from experiments.drawing import canvas, levels, mark, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found
-from experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
+from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.evidence.cases import AXES, cases
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 

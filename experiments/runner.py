@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.framework import Experiment, Planned, sweeps_of
-from experiments.writing import write_experiment
+from ntkrun.experiments.framework import Experiment, Planned, sweeps_of
+from ntkrun.experiments.writing import write_experiment
 from ntkrun.closing import draw, judge
 from ntkrun.errors import UserError
 from ntkrun.evidence.verdicts import UNDECIDED, Verdict, exit_code

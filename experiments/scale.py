@@ -1,7 +1,7 @@
 """Lazy by scale: a narrow network is lazy where its output is scaled up."""
 
-from experiments.drawing import one_law
-from experiments.framework import Experiment, Planned
+from ntkrun.experiments.drawing import one_law
+from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="lazy-by-scale",

@@ -1,6 +1,6 @@
 """What several experiments share: sweeps, and the finite-width formulas of relu networks."""
 
-from experiments.framework import Planned
+from ntkrun.experiments.framework import Planned
 
 WIDTH_SWEEP = Planned(
     "width",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments import (
+from ntkrun.experiments import (
     batches,
     catapult,
     controls,
@@ -25,7 +25,7 @@ from experiments import (
     proof,
     scale,
 )
-from experiments.framework import Experiment
+from ntkrun.experiments.framework import Experiment
 from ntkrun.errors import UserError
 
 EXPERIMENTS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from experiments.framework import Experiment, Found, as_json
+from ntkrun.experiments.framework import Experiment, Found, as_json
 from ntkrun.closing import json_text
 from ntkrun.evidence.figures import FORMATS, saver
 from ntkrun.evidence.figures.pieces import STYLE, settle

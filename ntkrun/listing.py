@@ -1,11 +1,5 @@
-"""What a config or a command may name: the rows of `ntkrun list`, and the way to experiments/."""
+"""What a config or a command may name: the rows of `ntkrun list`."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
-from typing import Any
-
-import ntkrun
 from ntkrun.errors import UserError
 
 
@@ -28,20 +22,7 @@ def rows_of(what: str) -> list[tuple[str, str]]:
 
         return [(claim.name, claim.statement) for claim in CLAIMS.values()]
     if what == "experiments":
-        return [(each.name, each.statement) for each in experiments("table").EXPERIMENTS.values()]
+        from ntkrun.experiments.table import EXPERIMENTS
+
+        return [(each.name, each.statement) for each in EXPERIMENTS.values()]
     raise UserError(f"list {what}: choose activations, data, losses, claims or experiments")
-
-
-def experiments(module: str) -> Any:
-    """A module of experiments/, which imports ntkrun and which nothing else of ntkrun imports."""
-    home = Path(ntkrun.__file__).parents[1]
-    if (home / "experiments" / "table.py").exists() and str(home) not in sys.path:
-        sys.path.append(str(home))  # a checkout whose installation is older than its experiments
-    try:
-        return import_module(f"experiments.{module}")
-    except ModuleNotFoundError as error:
-        if error.name not in ("experiments", f"experiments.{module}"):
-            raise
-        raise UserError(
-            "the experiments are not installed here: run this in a checkout of ntkrun, or install it with them"
-        ) from None

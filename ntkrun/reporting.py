@@ -23,7 +23,6 @@ from ntkrun.evidence.verdicts import run_counts
 from ntkrun.lab.files import inside, write_text
 from ntkrun.lab.results import LARGEST_TEXT
 from ntkrun.lab.store import Results, Store
-from ntkrun.listing import experiments
 from ntkrun.reading import Unreadable, read_json, read_text
 
 RESULT = "result.json"
@@ -76,7 +75,9 @@ def _sections(path: Path) -> Iterator[Section]:
 
 def _in_order(folder: Path) -> list[Path]:
     """The experiments that left a result, in the order in which they run."""
-    rank = {name: number for number, name in enumerate(experiments("table").EXPERIMENTS)}
+    from ntkrun.experiments.table import EXPERIMENTS  # experiments import this module to write their page
+
+    rank = {name: number for number, name in enumerate(EXPERIMENTS)}
     found = [path.parent for path in folder.glob(f"*/{RESULT}")]
     return sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name))
 

@@ -97,16 +97,6 @@ def test_reproduce_runs_an_experiment_and_tells_it_as_json(here: Path) -> None:
     assert "### jacot-1" in (here / "results" / "smoke" / "summary.md").read_text()
 
 
-def test_without_the_experiments_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ntkrun.errors import UserError
-    from ntkrun.listing import experiments
-
-    for name in ("experiments", "experiments.table"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match="experiments are not installed here"):
-        experiments("table")
-
-
 # ---------------------------------------------------------------- claims
 
 CLAIMED = """\

@@ -49,7 +49,7 @@ def _imports(floor: str, names: str) -> str:
         ),
         ("import ntkrun.exporting, ntkrun.commands.tables", ("torch", "matplotlib", "tensorboard", "ntkrun.engine")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
-        ("import experiments.table; import ntkrun", ("torch", "sklearn", "ntkrun.engine", "experiments.runner")),
+        ("import ntkrun.experiments.table", ("torch", "sklearn", "ntkrun.engine", "ntkrun.experiments.runner")),
     ],
     ids=["evidence", "theory", "engine", "lab", "cli", "exporting", "results", "experiments"],
 )

@@ -11,7 +11,6 @@ from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Override
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
 from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
-from ntkrun.listing import experiments
 from ntkrun.saying import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -167,13 +166,16 @@ def reproduce(
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
-    chosen, presets = experiments("table").chosen(names or []), experiments("framework").PRESETS
-    if preset not in presets:
-        raise UserError(f"--preset {preset}: choose {', '.join(presets)}")
-    runner = experiments("runner")
+    from ntkrun.experiments import runner
+    from ntkrun.experiments.framework import PRESETS
+    from ntkrun.experiments.table import chosen
+
+    wanted = chosen(names or [])
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: choose {', '.join(PRESETS)}")
     root = runner.root_of(results, preset)
     tell = _nothing if quiet else partial(say, error=True)
-    expected = runner.ahead(chosen, preset, root, device, retry_failed)
+    expected = runner.ahead(wanted, preset, root, device, retry_failed)
     tell("\n".join(runner.lines(expected)))
     if dry_run:
         if json:
@@ -182,7 +184,7 @@ def reproduce(
     runner.check(expected)
     with interruptible(_kept(root)):
         watch = partial(_watch, device, quiet)
-        documents, code = runner.reproduce(chosen, preset, root, device, watch, tell, retry_failed)
+        documents, code = runner.reproduce(wanted, preset, root, device, watch, tell, retry_failed)
     if json:
         print_json({"preset": preset, "experiments": documents})
     raise typer.Exit(code)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import matplotlib as mpl
 import pytest
 
-from experiments.framework import PRESETS, Drawn, Planned, Row
-from experiments.table import EXPERIMENTS
+from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
+from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.closing import judge
 from ntkrun.evidence.figures.pieces import STYLE, settle
 from ntkrun.lab.config import load_config

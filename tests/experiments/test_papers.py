@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import jacot_1, jacot_2, jacot_3, lee_1
-from experiments.framework import Experiment, Found, Row
+from ntkrun.experiments import jacot_1, jacot_2, jacot_3, lee_1
+from ntkrun.experiments.framework import Experiment, Found, Row
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.lab.execute import run_sweep

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
-from experiments.framework import Experiment, Found, Row
+from ntkrun.experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
+from ntkrun.experiments.framework import Experiment, Found, Row
 from ntkrun.evidence.estimates import level
 from tests.experiments.known import results
 

@@ -10,9 +10,9 @@ import sklearn.datasets
 import typer
 from matplotlib.figure import Figure
 
-from experiments import framework, runner, table
-from experiments.drawing import canvas, shown_verdicts
-from experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments import framework, runner, table
+from ntkrun.experiments.drawing import canvas, shown_verdicts
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.commands.running import reproduce
 from ntkrun.errors import UserError
 from ntkrun.lab import attempt
