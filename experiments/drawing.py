@@ -62,8 +62,8 @@ def mark(k: int) -> dict[str, Any]:
 
 
 def with_bars(ax: Axes, x: Any, y: Any, low: Any, high: Any, look: Mapping[str, Any], label: str) -> None:
-    """Markers with their intervals, which need not hold the marker; none where it is nan."""
-    bars = np.nan_to_num(np.maximum([y - low, high - y], 0))
+    """Markers with their intervals; none where it is nan."""
+    bars = np.nan_to_num([y - low, high - y])
     ax.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=label, **{**look, "linestyle": ""})
 
 

@@ -6,7 +6,6 @@ exactly. Averages over it have less noise than those of F itself, by the whole s
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ntkrun.evidence.cases import AT, Case
 from ntkrun.evidence.estimates import holm
@@ -81,6 +80,8 @@ def covariance_bias(case: Case, at: float, column: str = "") -> pd.Series:
 def normality(case: Case, at: float) -> str:
     """In words, the smallest p value over inputs and outputs, adjusted by Holm, of D'Agostino and Pearson's test that
     F_i(x) at step 0 is Gaussian over seeds: few seeds cannot tell, and enough of them tell any finite width."""
+    from scipy import stats  # dear to import, and asked of the sweep at initialisation alone
+
     table = at_start(case, at)
     if table.index.nunique() < 20:
         return ""
