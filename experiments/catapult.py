@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ntkrun.experiments.drawing import canvas, lost, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Row
-from ntkrun.experiments.shared import LARGE_STEP
 from ntkrun.evidence.estimates import level
 from ntkrun.evidence.figures.pieces import log_scale
 from ntkrun.evidence.per_run import done, per_run
+from ntkrun.experiments.drawing import canvas, lost, shown_verdicts
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Row
+from ntkrun.experiments.shared import LARGE_STEP
 
 EDGE, END = 2.0, 4.0  # of r = ηλ_max(K̂_0): where the loss first rises; where the networks that [Lw] solves diverge
 REGIONS = ((0.0, EDGE, "r < 2: lazy"), (EDGE, END, "2 < r < 4: catapult"), (END, np.inf, "r > 4"))

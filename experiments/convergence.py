@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found
 from ntkrun.experiments.shared import WIDTH_SWEEP
-from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 
 SHOWN = (0, 1, 3, 7)  # modes, by rank
 FLOOR = 1e-6  # what is shown of a prediction: a frozen kernel has no rounding

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.cases import AT, AXES, cases
 from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
 from ntkrun.evidence.estimates import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
+from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 
 def _variances(found: Found) -> pd.DataFrame:

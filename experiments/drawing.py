@@ -11,7 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ntkrun.experiments.framework import Drawn, Found
 from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import BEYOND, measured, place, span
@@ -20,6 +19,7 @@ from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, wedge
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 from ntkrun.evidence.per_run import done
 from ntkrun.evidence.verdicts import Verdict
+from ntkrun.experiments.framework import Drawn, Found
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
 MARKERS = "osD^vPX"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, level
 from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.evidence.per_run import last_steps
+from ntkrun.experiments.drawing import canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 PREDICTORS = {
     "test_loss": "trained network",

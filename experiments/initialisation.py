@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
-from ntkrun.experiments.shared import of_relu
 from ntkrun.evidence import ensembles
 from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.estimates import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
+from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.shared import of_relu
 
 # Name, sample, statistic, whether that is positive by nature, formula.
 POOLED = (

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.ensembles import inside
 from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 OUTER = float(stats.norm.ppf(0.9))  # standard deviations from the 10th percentile to the median, and on to the 90th
 

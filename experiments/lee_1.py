@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from ntkrun.experiments.drawing import canvas
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, Exponent, fit_exponent
 from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.evidence.per_run import done, per_run
+from ntkrun.experiments.drawing import canvas
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 # Column of per_run, what it is, the paper's slope, the smallest width that it was fitted from.
 LINES = (

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.evidence.estimates import WIDTH, WIDTHS_PER_LAYER, fit_exponent, level
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
 from ntkrun.evidence.per_run import last_steps
+from ntkrun.experiments.drawing import canvas, sizes, with_runs
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 
 def _steps(found: Found) -> pd.DataFrame:

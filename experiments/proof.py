@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from ntkrun.evidence.cases import AXES, cases
+from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found
 from ntkrun.experiments.shared import WIDTH_SWEEP
-from ntkrun.evidence.cases import AXES, cases
-from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 
 STARTS = (
     ("weight_operator_0.1", r"$\Vert w\Vert_{op}/\sqrt{n}$, hidden"),

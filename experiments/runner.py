@@ -1,14 +1,18 @@
 """Runs experiments: their sweeps once, and each one's figures, verdicts and table as soon as they can be had."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntkrun.experiments.framework import Experiment, Planned, sweeps_of
-from ntkrun.experiments.writing import write_experiment
 from ntkrun.closing import draw, judge
 from ntkrun.errors import UserError
-from ntkrun.evidence.verdicts import UNDECIDED, Verdict, exit_code
+from ntkrun.evidence.judging import INCONCLUSIVE
+from ntkrun.evidence.verdicts import FINE, REFUTATION, UNDECIDED, Verdict, exit_code
+from ntkrun.experiments import recorded
+from ntkrun.experiments.framework import Experiment, Planned, sweeps_of
+from ntkrun.experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.writing import write_experiment
 from ntkrun.lab.config import Sweep
 from ntkrun.lab.devices import resolve_device
 from ntkrun.lab.execute import outlook, run_sweep
@@ -17,7 +21,7 @@ from ntkrun.lab.store import Results
 from ntkrun.lab.watch import Watch
 from ntkrun.reporting import gathered, written
 
-WORST_FIRST = (2, 4, 1, 3, UNDECIDED, 0)  # exit codes, where several hold
+WORST_FIRST = (2, 4, 1, REFUTATION, UNDECIDED, FINE)  # exit codes, where several hold
 Say = Callable[[str], None]
 
 
@@ -74,6 +78,26 @@ def check(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> None:
             raise cost
 
 
+@dataclass(frozen=True)
+class Reproduced:
+    """What experiments left: the documents (result.json) of each, the exit codes of their sweeps by `exit_code`, a
+    sentence for each verdict that is open (inconclusive), and for each of the main claims that was supported in the
+    committed results of this preset and is not any more."""
+
+    documents: list[dict[str, Any]]
+    codes: frozenset[int]
+    open: list[str]
+    lost: list[str]
+
+    def code(self, strict: bool = False) -> int:
+        """0 when everything ran and nothing came out against its expectation. Open verdicts give 5 where `strict`; what
+        was supported and is not any more gives 3."""
+        seen = self.codes | ({REFUTATION} if self.lost else {FINE})
+        if not strict:
+            seen -= {UNDECIDED}
+        return next((code for code in WORST_FIRST if code in seen), FINE)
+
+
 def reproduce(
     experiments: Sequence[Experiment],
     preset: str,
@@ -82,15 +106,14 @@ def reproduce(
     watch: Callable[[], Watch] | None = None,
     say: Say = lambda line: None,
     retry_failed: bool = False,
-) -> tuple[list[dict[str, Any]], int]:
-    """The documents of the experiments (result.json) and the exit code by their verdicts.
+) -> Reproduced:
+    """Run the sweeps of the experiments, each once, and write each one's figures, verdicts and table.
 
-    Interrupted, it keeps every finished stack, and the same call goes on. In the smoke preset what is inconclusive is
-    reported and counts as fine.
+    Interrupted, it keeps every finished stack, and the same call goes on.
     """
     results: dict[str, Results] = {}
     verdicts: dict[str, list[Verdict]] = {}
-    documents, codes = [], []
+    documents, codes, undecided = [], set[int](), []
     for experiment in experiments:
         for planned in experiment.sweeps:
             if planned.config not in results:
@@ -101,14 +124,19 @@ def reproduce(
                     draw(results[planned.config])
         found = experiment.found(results, verdicts)
         documents.append(write_experiment(root, experiment, found, preset))
-        codes += [
-            exit_code(found.verdicts[name], tables, tables.config().get("expect"))
-            for name, tables in found.results.items()
-        ]
+        for name, tables in found.results.items():
+            codes.add(exit_code(found.verdicts[name], tables, tables.config().get("expect")))
+        undecided += [_open(experiment.name, name, each) for name, each in found.judged if each.verdict == INCONCLUSIVE]
         page = gathered([root])  # each time: an interrupt leaves one that speaks of what there is
         summary, report = (written(page, root / name) for name in ("summary.md", "report.html"))
         say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
-    return documents, _worst(codes, preset)
+    main = [(each.claim.name, each.verdict) for each in verdicts.get(WIDTH_SWEEP.config, [])]
+    return Reproduced(documents, frozenset(codes), undecided, recorded.lost(preset, main))
+
+
+def _open(experiment: str, sweep: str, verdict: Verdict) -> str:
+    where = ", ".join(part for part in (sweep, verdict.label) if part)
+    return f"{experiment}: {verdict.claim.name} ({where}): {verdict.deciding.why}"
 
 
 def _swept(
@@ -120,8 +148,3 @@ def _swept(
     finally:
         if watching:
             watching.close()
-
-
-def _worst(codes: Iterable[int], preset: str) -> int:
-    seen = {0 if code == UNDECIDED and preset == "smoke" else code for code in codes}
-    return next(code for code in WORST_FIRST if code in seen | {0})

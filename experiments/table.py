@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ntkrun.errors import UserError
 from ntkrun.experiments import (
     batches,
     catapult,
@@ -26,7 +27,6 @@ from ntkrun.experiments import (
     scale,
 )
 from ntkrun.experiments.framework import Experiment
-from ntkrun.errors import UserError
 
 EXPERIMENTS = {
     each.name: each

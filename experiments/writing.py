@@ -6,11 +6,11 @@ from typing import Any
 
 import matplotlib as mpl
 
-from ntkrun.experiments.framework import Experiment, Found, as_json
 from ntkrun.closing import json_text
 from ntkrun.evidence.figures import FORMATS, saver
 from ntkrun.evidence.figures.pieces import STYLE, settle
 from ntkrun.evidence.verdicts import document
+from ntkrun.experiments.framework import Experiment, Found, as_json
 from ntkrun.lab.files import write_file, write_text
 from ntkrun.lab.store import Results, Store
 

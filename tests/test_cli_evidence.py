@@ -1,7 +1,6 @@
 """Judging from the command line: claims, the check against a baseline, the experiments."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest

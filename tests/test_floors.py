@@ -47,11 +47,13 @@ def _imports(floor: str, names: str) -> str:
             "import ntkrun.cli",
             ("torch", "matplotlib", "pandas", "pydantic", "sklearn", "scipy", "numpy", "rich.table", "jinja2"),
         ),
+        ("import ntkrun.lab.config, ntkrun.lab.plan", ("torch", "sklearn", "scipy", "matplotlib")),
+        ("import ntkrun.theory.activations, ntkrun.theory.losses, ntkrun.engine.data", ("torch", "pandas", "sklearn")),
         ("import ntkrun.exporting, ntkrun.commands.tables", ("torch", "matplotlib", "tensorboard", "ntkrun.engine")),
         ("import ntkrun; ntkrun.read_results", ("torch", "matplotlib", "sklearn")),
         ("import ntkrun.experiments.table", ("torch", "sklearn", "ntkrun.engine", "ntkrun.experiments.runner")),
     ],
-    ids=["evidence", "theory", "engine", "lab", "cli", "exporting", "results", "experiments"],
+    ids=["evidence", "theory", "engine", "lab", "cli", "config", "names", "exporting", "results", "experiments"],
 )
 def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> None:
     found = _modules_after(code)

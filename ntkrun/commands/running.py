@@ -155,14 +155,17 @@ def reproduce(
     ),
     device: Device = "auto",
     retry_failed: RetryFailed = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 where a verdict stays open")] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the experiments: each claim with its verdict, the papers' figures with their numbers beside ours.
 
-    Running it again resumes; sweeps that experiments share run once. Exits by the verdicts, as claims does; in the
-    smoke preset, which is too small to settle every claim, inconclusive is reported and exits 0.
+    Running it again resumes; sweeps that experiments share run once. Exits 0 when everything ran and nothing came out
+    against its expectation, and lists the verdicts that stay open (inconclusive); 1 when runs failed or diverged; 3
+    when a verdict came out otherwise than expected or, in a checkout, a main claim that is supported in the committed
+    results of the preset is not any more.
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
@@ -184,10 +187,14 @@ def reproduce(
     runner.check(expected)
     with interruptible(_kept(root)):
         watch = partial(_watch, device, quiet)
-        documents, code = runner.reproduce(wanted, preset, root, device, watch, tell, retry_failed)
+        left = runner.reproduce(wanted, preset, root, device, watch, tell, retry_failed)
+    if left.open:
+        tell("\n  ".join([f"{len(left.open)} of the verdicts stay open:", *left.open]))
+    for line in left.lost:
+        say(line, error=True)
     if json:
-        print_json({"preset": preset, "experiments": documents})
-    raise typer.Exit(code)
+        print_json({"preset": preset, "experiments": left.documents, "open": left.open, "lost": left.lost})
+    raise typer.Exit(left.code(strict))
 
 
 def _nothing(line: object) -> None: ...

@@ -59,6 +59,7 @@ def check_lines(check: Check, baseline: Baseline) -> list[str]:
     lines += [problem.what for problem in check.problems]
     closing = {
         "regression": f"regression: {_count(check)} of {quantities} quantities moved",
+        "stale": f"stale: the baseline lacks {', '.join(check.new)}; where all else agrees, write it again with --update",
         "inconclusive": "inconclusive: " + _undecided(check),
         "fine": f"fine: none of {quantities} quantities moved beyond {100 * MARGIN:g} %; {100 * EFFECT:g} % would show",
     }[check.verdict]
@@ -74,6 +75,7 @@ def check_document(check: Check, baseline: Baseline) -> dict[str, Any]:
         "seeds_needed": check.seeds_needed,
         "problems": [problem.what for problem in check.problems],
         "unjudged": dict(check.unjudged),
+        "new": list(check.new),
         "baseline": {"config_hash": baseline.config_hash, "made_by": baseline.made_by},
         "tests": [_row_document(row) for row in check.rows],
     }

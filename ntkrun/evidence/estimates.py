@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 WIDTH = "network.width"
 CONFIDENCE = 0.95
@@ -15,7 +14,7 @@ WIDTHS_PER_LAYER = 16  # a width enters a fit when n >= 16 L: the expansion is i
 CURVATURE_LEVEL = 0.03  # a power law is given up for a range when its curvature is this unlikely
 BLOCKS = 40  # of seeds, for the jackknife: more would not make its interval better, only dearer
 # Differences between numbers of order 1 (logarithms, say) that are smaller than this are rounding, and rounding is no
-# scatter and no curvature. A float64 mean of thousands of runs is off by some 1e-14; nothing measured is known to 1e-12.
+# scatter and no curvature: a float64 mean of thousands of runs is off by some 1e-14, and nothing is measured to 1e-12.
 ROUNDING = 1e-12
 
 Interval = tuple[float, float]
@@ -183,7 +182,7 @@ def holding(value: float, interval: Interval) -> Interval:
 def monotonicity(axis: Sequence[float] | pd.Series, values: Sequence[float] | pd.Series) -> tuple[float, float]:
     """Kendall's τ-b of `values` (one a run) with the axis, and the p value of independence: -1 where every run at a
     larger value of the axis lies below every run at a smaller one, whatever the law."""
-    from scipy import stats  # four times as dear to import as scipy.special, which all else here needs
+    from scipy import stats  # four times as dear to import as scipy.special
 
     found = stats.kendalltau(np.asarray(axis, dtype=float), np.asarray(values, dtype=float), nan_policy="omit")
     return float(found.statistic), float(found.pvalue)
@@ -249,7 +248,16 @@ def _estimate(
 
 def _t_quantile(probability: float, freedom: float) -> float:
     """The quantile of Student's t."""
+    from scipy import special  # imported when something is estimated: a config is read without it
+
     return float(special.stdtrit(freedom, probability))
+
+
+def _t_tail(value: float, freedom: float) -> float:
+    """The probability that Student's t is larger."""
+    from scipy import special
+
+    return float(special.stdtr(freedom, -value))
 
 
 def _error(groups: Replicates, c: np.ndarray, parameters: int, paired: bool) -> tuple[float, float]:
@@ -301,7 +309,7 @@ def _curvature_p(groups: Replicates, paired: bool) -> float:
     value = abs(float(c @ _means(groups)))
     if value <= _rounding(groups, c):
         return 1.0
-    return float(2 * special.stdtr(freedom, -value / error)) if error else 0.0
+    return 2 * _t_tail(value / error, freedom) if error else 0.0
 
 
 def _means(groups: Replicates) -> np.ndarray:

@@ -15,6 +15,8 @@ from ntkrun.evidence.baseline import RunRecord
 
 ROUNDINGS = 100  # the floor, in units of the float's rounding: at the floor, rounding is a change of about 1 %
 
+NEW = "not in the baseline"  # why a quantity is not judged that only the runs of now have
+
 # What a quantity's rounding is relative to: a number, or the largest value in the baseline of the quantity named ("":
 # itself). The power: a loss is the square of a residual.
 _FLOORS: tuple[tuple[str, str | float, int], ...] = (
@@ -208,7 +210,7 @@ def _why(
     if any(step.any() for step in judged):
         return ""
     if any(here.any() for here, _ in finite) and not any(there.any() for _, there in finite):
-        return "not in the baseline; `--update` adds it"
+        return NEW
     if not any(here.any() for here, _ in finite):
         return "no numbers on either side"
     return "at the level of rounding on both sides"

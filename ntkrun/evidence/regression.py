@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 from ntkrun.evidence.baseline import RunRecord
-from ntkrun.evidence.pairing import Cell, Problem, Sides, cells_of, sides_of
+from ntkrun.evidence.pairing import NEW, Cell, Problem, Sides, cells_of, sides_of
 
 ALPHA = 0.01  # false alarms of the whole check
 MARGIN = 0.02  # a smaller change is never an alarm: other machines round otherwise
@@ -30,7 +30,7 @@ EFFECT, POWER = 0.05, 0.8  # a check that would miss this change more often than
 RESOLUTION = 1e-9  # of a baseline's nine digits: no scatter is smaller
 MOST_SEEDS = 10**7
 
-Verdict = Literal["fine", "regression", "inconclusive"]
+Verdict = Literal["fine", "regression", "stale", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Check:
-    """All tests, what stands in the way of a verdict, and what cannot be judged and why."""
+    """All tests, what stands in the way of a verdict, what cannot be judged and why, and the quantities that the
+    baseline lacks: one made before they were measured is stale, and says nothing of them."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
     unjudged: tuple[tuple[str, str], ...]
+    new: tuple[str, ...] = ()
 
     @property
     def regressions(self) -> list[Row]:
@@ -77,6 +79,8 @@ class Check:
     def verdict(self) -> Verdict:
         if self.regressions:
             return "regression"
+        if self.new:
+            return "stale"
         undecided = self.problems or not self.rows or any(row.verdict == "inconclusive" for row in self.rows)
         return "inconclusive" if undecided else "fine"
 
@@ -85,7 +89,7 @@ class Check:
         """The exit code: 1 where runs failed or diverged that did not in the baseline, else by the verdict."""
         if any(problem.run_ended for problem in self.problems):
             return 1
-        return {"fine": 0, "regression": 3, "inconclusive": 5}[self.verdict]
+        return {"fine": 0, "regression": 3, "stale": 3, "inconclusive": 5}[self.verdict]
 
     @property
     def seeds_needed(self) -> int:
@@ -111,17 +115,20 @@ def compare(now: Sequence[RunRecord], then: Sequence[RunRecord], alpha: float = 
     overall: list[_Test] = []
     local: list[_Test] = []
     unjudged: dict[str, str] = {}
+    new: dict[str, None] = {}  # in their order, each once
     for group, members in groupby(cells, key=lambda cell: cell.group):
         for found in sides_of(list(members)):
             if isinstance(found.why, Problem):
                 problems.append(found.why)
+            elif found.why == NEW:
+                new[found.label] = None
             elif found.why:
                 unjudged[found.label] = found.why
             if found.widths:
                 overall.append(_overall(group, found))
                 local.extend(_local(group, found))
     rows = [*_judged(overall, alpha / 2, decides=True), *_judged(local, alpha / 2, decides=False)]
-    return Check(tuple(rows), tuple(problems), tuple(unjudged.items()))
+    return Check(tuple(rows), tuple(problems), tuple(unjudged.items()), tuple(new))
 
 
 # ---------------------------------------------------------------- contrasts

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from pydantic import TypeAdapter, ValidationError
 from ntkrun.engine.data import DataConfig, DataSet
 from ntkrun.errors import ConfigError, FieldError, Problem, UserError
 from ntkrun.lab.config_errors import sentence
-from ntkrun.lab.points import check_batch, check_loss, step_size
 from ntkrun.lab.sections import MOST_POINTS, MOST_ROWS, MOST_RUNS, Config, LogSpaced, Point, SweepBlock
 from ntkrun.lab.yaml_reader import LARGEST_CONFIG, Document, dotted, read_value
 from ntkrun.reading import Unreadable, read_text
@@ -283,12 +282,14 @@ def _data_problems(raw: _Raw, problems: list[Problem]) -> None:
 
 
 def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
-    """What only several sections together can tell."""
+    """What only several sections together can tell, without a kernel and without fetching data."""
     found: list[tuple[tuple[Any, ...], str]] = []
-    of_data = () if point.data.remote or point.data.problems() else (check_loss, step_size)
-    for check in (check_batch, *of_data):
+    checks: list[Callable[[], None]] = [point.check_batch]
+    if not (point.data.remote or point.data.component or point.data.problems()):
+        checks.append(lambda: point.check_targets(point.data.load()))
+    for check in checks:
         try:
-            check(point)
+            check()
         except FieldError as error:
             found.append((tuple(error.field.split(".")), error.what))
     for key in ("kernels", "outputs"):

@@ -13,6 +13,7 @@ from ntkrun.lab.files import inside
 from ntkrun.lab.interrupts import Interrupts
 from ntkrun.lab.loop import Loop
 from ntkrun.lab.plan import Run, Stack, columns, plan
+from ntkrun.lab.points import check_ready
 from ntkrun.lab.profile import Profile
 from ntkrun.lab.shards import WHOLE_SWEEP, Shard, finer, runs_of
 from ntkrun.lab.store import Results, Store
@@ -94,6 +95,7 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: How, watch: 
     still to come; the tables are written once none is."""
     store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
     mine, kept = runs_of(shard, runs), inside(store.root, "checkpoints")
+    check_ready(point for point, _ in sweep.points)
     with opened(how.asked, how.device, kept, watch, interrupts, how.profile is not None) as on:
         budget = bytes_for(on.memory if how.memory is None else how.memory, on.device)
 
@@ -140,6 +142,7 @@ def outlook(
 ) -> Outlook:
     """What `run_shard` would do, without doing it."""
     on = foreseen(asked, device)
+    check_ready(point for point, _ in sweep.points)
     runs = runs_of(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)

@@ -1,9 +1,9 @@
 """A grid point as the engine takes it: its network, sized for its data, and its step size as a number."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,11 +12,10 @@ from ntkrun.engine.data.base import read_only
 from ntkrun.engine.memory import check_free
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.readout import OutputScale
-from ntkrun.errors import FieldError, TooLarge, UserError
+from ntkrun.errors import ConfigError, FieldError, Problem, TooLarge, UserError
 from ntkrun.lab.sections import Centred, Point, Relative
 from ntkrun.theory.components import component
 from ntkrun.theory.limit import expected_kernel, relative_step
-from ntkrun.theory.losses import LOSSES
 
 
 def data_of(point: Point) -> Data:
@@ -62,22 +61,21 @@ def output_scale(point: Point) -> OutputScale:
     return OutputScale(given.centred, centred=True) if isinstance(given, Centred) else OutputScale(given)
 
 
-def check_batch(point: Point) -> None:
-    """Raises FieldError where a batch is larger than the training set."""
-    batch, samples = point.training.batch, point.data.samples
-    if batch != "full" and batch > samples:
-        raise FieldError(
-            "training.batch", f"{batch} inputs a step, but data.samples is {samples}; at most that many, or `full`"
-        )
-
-
-def check_loss(point: Point) -> None:
-    """Raises FieldError where the targets do not suit the loss."""
-    data = data_of(point)
-    y_test = data.y_test[:0] if point.data.between else data.y_test  # of a path there are none
-    objection = LOSSES[point.training.loss].objection(torch.from_numpy(np.concatenate([data.y, y_test])))
-    if objection:
-        raise FieldError("training.loss", objection)
+def check_ready(points: Iterable[Point]) -> None:
+    """Raises UserError, with every problem, where the kernels that step sizes and targets of these grid points need
+    cannot be had, or the targets do not suit the loss: what reading a config leaves, since it computes no kernel and
+    fetches no data."""
+    problems = list[Problem]()
+    for point in points:
+        try:
+            point.check_targets(data_of(point))
+            step_size(point)
+        except TooLarge:
+            raise
+        except FieldError as error:
+            problems.append(Problem("", error.field, error.what))
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
 
 
 def step_size(point: Point) -> float:

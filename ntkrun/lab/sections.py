@@ -6,15 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from ntkrun.engine.data import DataConfig
+from ntkrun.engine.data import Data, DataConfig
 from ntkrun.engine.data.base import LARGEST_SEED, MOST
-from ntkrun.errors import UserError
+from ntkrun.errors import FieldError, UserError
 from ntkrun.lab.asked import Claims, check_claims
 from ntkrun.strict import Strict
 from ntkrun.theory.activations import activation, registered_values
-from ntkrun.theory.limit import Parametrization
+from ntkrun.theory.architecture import Parametrization
 from ntkrun.theory.losses import LOSSES
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
@@ -211,6 +212,20 @@ class Point(Strict):
 
     def identity(self) -> dict[str, Any]:
         return {name: getattr(self, name).identity() for name in type(self).model_fields}
+
+    def check_batch(self) -> None:
+        """Raises FieldError where a batch is larger than the training set."""
+        batch, samples = self.training.batch, self.data.samples
+        if batch != "full" and batch > samples:
+            what = f"{batch} inputs a step, but data.samples is {samples}; at most that many, or `full`"
+            raise FieldError("training.batch", what)
+
+    def check_targets(self, data: Data) -> None:
+        """Raises FieldError where the targets of its data do not suit the loss."""
+        y_test = data.y_test[:0] if self.data.between else data.y_test  # of a path there are none
+        objection = LOSSES[self.training.loss].objection(np.concatenate([data.y, y_test]))
+        if objection:
+            raise FieldError("training.loss", objection)
 
 
 class Config(Point):

@@ -13,7 +13,7 @@ from ntkrun.engine.stack import StackResult, StackTask
 from ntkrun.errors import TooLarge, UserError
 from ntkrun.lab.limits import check_limits, limit_outputs
 from ntkrun.lab.plan import Run, Stack, detail_steps, kept_steps, probed_steps
-from ntkrun.lab.points import check_loss, data_of, limit_kernel, network, output_scale, step_size
+from ntkrun.lab.points import data_of, limit_kernel, network, output_scale, step_size
 from ntkrun.lab.sections import Point
 from ntkrun.lab.tables import completed, of_runs, with_limits
 from ntkrun.theory import corrections
@@ -31,7 +31,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
     """What the engine is to do for a stack of these seeds of a grid point."""
     data = data_of(point)
-    check_loss(point)  # the config reader could not, where data are fetched
+    point.check_targets(data)
     check_limits(point)
     steps, kept, probes = point.training.steps, point.probes.kernels, point.probes
     keep = kept_steps((step for step in kept if step != "last"), steps)

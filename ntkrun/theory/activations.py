@@ -1,7 +1,8 @@
 """The nonlinearities σ that a config may name.
 
 One table: what σ is, and where it has kinks. A name may carry a parameter in brackets: `leaky_relu(0.2)`. A user's own
-is registered from Python, never named by a file.
+is registered from Python, never named by a file. The functions act by the methods of the tensor that they are given, or
+import torch when they are called: a config is read and names are listed without it.
 """
 
 import difflib
@@ -11,12 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from ntkrun.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Elementwise: TypeAlias = "Callable[[Tensor], Tensor]"
+Slope: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -29,49 +33,51 @@ class Activation:
 
     name: str
     statement: str
-    function: Callable[[Tensor], Tensor]
+    function: Elementwise
     kinks: tuple[float, ...] = ()
-    derivative: Callable[[Tensor, Tensor], Tensor] | None = None
+    derivative: "Slope | None" = None
 
-    def slope(self, z: Tensor, a: Tensor) -> Tensor:
+    def slope(self, z: "Tensor", a: "Tensor") -> "Tensor":
         """σ'(z), elementwise, given a = σ(z); at a kink what torch takes it to be."""
         if self.derivative is not None:
             return self.derivative(z, a)
+        import torch
+
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             return torch.autograd.grad(self.function(z), z, torch.ones_like(z))[0]
 
 
-def _identity(z: Tensor) -> Tensor:
+def _identity(z: "Tensor") -> "Tensor":
     # A copy, so that no caller ends up holding one tensor under two names.
     return z.clone()
 
 
-def _square_relu(z: Tensor) -> Tensor:
-    return F.relu(z).square()
+def _relu(z: "Tensor") -> "Tensor":
+    return z.relu()
 
 
-def _cube(z: Tensor) -> Tensor:
-    return z * z * z
+def _functional(z: "Tensor", name: str, **options: float) -> "Tensor":
+    """The function of that name in torch.nn.functional, of those for which tensors have no method."""
+    from torch.nn import functional
+
+    found: Tensor = getattr(functional, name)(z, **options)
+    return found
 
 
-def _erf_sigmoid(z: Tensor) -> Tensor:
-    return (1 + torch.erf(z)) / 2
+def _torch(name: str, **options: float) -> Elementwise:
+    return partial(_functional, name=name, **options)
 
 
-def _gaussian(z: Tensor) -> Tensor:
-    return torch.exp(-z * z)
-
-
-def _erf_slope(z: Tensor) -> Tensor:
+def _erf_slope(z: "Tensor") -> "Tensor":
     return 2 / math.sqrt(math.pi) * (-z * z).exp()
 
 
-def _leaky_slope(z: Tensor, a: Tensor, s: float) -> Tensor:
+def _leaky_slope(z: "Tensor", a: "Tensor", s: float) -> "Tensor":
     return z.sign().clamp_(min=0).mul_(1 - s).add_(s)  # in a sixth of the time that torch.where takes
 
 
-def _silu_slope(z: Tensor, a: Tensor) -> Tensor:
+def _silu_slope(z: "Tensor", a: "Tensor") -> "Tensor":
     p = z.sigmoid()
     return p + a * (1 - p)
 
@@ -81,37 +87,46 @@ def _table(*activations: Activation) -> MappingProxyType[str, Activation]:
 
 
 ACTIVATIONS = _table(
-    Activation("identity", "z", _identity, derivative=lambda z, a: torch.ones_like(z)),
-    Activation("relu", "max(z, 0)", F.relu, (0.0,), derivative=lambda z, a: a.sign()),
+    Activation("identity", "z", _identity, derivative=lambda z, a: z.new_ones(z.shape)),
+    Activation("relu", "max(z, 0)", _relu, (0.0,), derivative=lambda z, a: a.sign()),
     Activation(
         "leaky_relu",
         "z for z > 0, else s·z; slope s = 0.01 or leaky_relu(s)",
-        F.leaky_relu,
+        _torch("leaky_relu", negative_slope=0.01),
         (0.0,),
         derivative=partial(_leaky_slope, s=0.01),
     ),
-    Activation("abs", "|z|", torch.abs, (0.0,), derivative=lambda z, a: z.sign()),
-    Activation("erf", "erf(z)", torch.erf, derivative=lambda z, a: _erf_slope(z)),
-    Activation("tanh", "tanh(z)", torch.tanh, derivative=lambda z, a: 1 - a * a),
-    Activation("sigmoid", "1/(1 + exp(-z))", torch.sigmoid, derivative=lambda z, a: a * (1 - a)),
-    Activation("softplus", "log(1 + exp(z))", F.softplus, derivative=lambda z, a: z.sigmoid()),
-    Activation("gelu", "z·Φ(z), Φ the normal distribution function", F.gelu),  # torch's own backward is faster
-    Activation("silu", "z/(1 + exp(-z))", F.silu, derivative=_silu_slope),
-    Activation("elu", "z for z > 0, else exp(z) - 1", F.elu, (0.0,), derivative=lambda z, a: a.clamp(max=0) + 1),
-    Activation("sin", "sin(z)", torch.sin, derivative=lambda z, a: z.cos()),
-    Activation("cos", "cos(z)", torch.cos, derivative=lambda z, a: -z.sin()),
-    Activation("erf_sigmoid", "(1 + erf(z))/2", _erf_sigmoid, derivative=lambda z, a: _erf_slope(z) / 2),
-    Activation("gaussian", "exp(-z²)", _gaussian, derivative=lambda z, a: -2 * z * a),
-    Activation("square", "z² (not Lipschitz)", torch.square, derivative=lambda z, a: 2 * z),
-    Activation("cube", "z³ (not Lipschitz)", _cube, derivative=lambda z, a: 3 * z * z),
+    Activation("abs", "|z|", lambda z: z.abs(), (0.0,), derivative=lambda z, a: z.sign()),
+    Activation("erf", "erf(z)", lambda z: z.erf(), derivative=lambda z, a: _erf_slope(z)),
+    Activation("tanh", "tanh(z)", lambda z: z.tanh(), derivative=lambda z, a: 1 - a * a),
+    Activation("sigmoid", "1/(1 + exp(-z))", lambda z: z.sigmoid(), derivative=lambda z, a: a * (1 - a)),
+    Activation("softplus", "log(1 + exp(z))", _torch("softplus"), derivative=lambda z, a: z.sigmoid()),
+    Activation("gelu", "z·Φ(z), Φ the normal distribution function", _torch("gelu")),  # torch's own backward is faster
+    Activation("silu", "z/(1 + exp(-z))", _torch("silu"), derivative=_silu_slope),
     Activation(
-        "relu_squared", "max(z, 0)² (not Lipschitz)", _square_relu, (0.0,), derivative=lambda z, a: 2 * F.relu(z)
+        "elu",
+        "z for z > 0, else exp(z) - 1",
+        _torch("elu"),
+        (0.0,),
+        derivative=lambda z, a: a.clamp(max=0) + 1,
     ),
-    Activation("exp", "exp(z) (not Lipschitz)", torch.exp, derivative=lambda z, a: a),
+    Activation("sin", "sin(z)", lambda z: z.sin(), derivative=lambda z, a: z.cos()),
+    Activation("cos", "cos(z)", lambda z: z.cos(), derivative=lambda z, a: -z.sin()),
+    Activation("erf_sigmoid", "(1 + erf(z))/2", lambda z: (1 + z.erf()) / 2, derivative=lambda z, a: _erf_slope(z) / 2),
+    Activation("gaussian", "exp(-z²)", lambda z: (-z * z).exp(), derivative=lambda z, a: -2 * z * a),
+    Activation("square", "z² (not Lipschitz)", lambda z: z.square(), derivative=lambda z, a: 2 * z),
+    Activation("cube", "z³ (not Lipschitz)", lambda z: z * z * z, derivative=lambda z, a: 3 * z * z),
+    Activation(
+        "relu_squared",
+        "max(z, 0)² (not Lipschitz)",
+        lambda z: z.relu().square(),
+        (0.0,),
+        derivative=lambda z, a: 2 * z.relu(),
+    ),
+    Activation("exp", "exp(z) (not Lipschitz)", lambda z: z.exp(), derivative=lambda z, a: a),
 )
 
 _REGISTERED: dict[str, Activation] = {}  # users' own
-_PROBES = torch.linspace(-4, 4, 33, dtype=torch.float64)  # where a user's σ is looked at
 
 _WITH_SLOPE = re.compile(r"leaky_relu\((.*)\)")
 
@@ -120,7 +135,7 @@ def activation(name: str) -> Activation:
     """The nonlinearity called `name`. Raises UserError, naming the known ones, if there is none."""
     slope = leaky_slope(name)
     if slope is not None:
-        function = partial(F.leaky_relu, negative_slope=slope)
+        function = _torch("leaky_relu", negative_slope=slope)
         return Activation(name, f"z for z > 0, else {slope}·z", function, (0.0,), partial(_leaky_slope, s=slope))
     known = {**ACTIVATIONS, **_REGISTERED}
     if name not in known:
@@ -131,7 +146,7 @@ def activation(name: str) -> Activation:
 
 
 def register_activation(
-    name: str, function: Callable[[Tensor], Tensor], kinks: Sequence[float] = (), statement: str = ""
+    name: str, function: Elementwise, kinks: Sequence[float] = (), statement: str = ""
 ) -> Activation:
     """Make a user's own σ known by name to networks, configs and limit kernels of this process.
 
@@ -167,18 +182,27 @@ def registered_values(name: str) -> list[float] | None:
     if name not in _REGISTERED:
         return None
     chosen = _REGISTERED[name]
-    return [float(f"{value:.9e}") for value in (*chosen.kinks, *chosen.function(_PROBES).tolist())]
+    return [float(f"{value:.9e}") for value in (*chosen.kinks, *chosen.function(_probes()).tolist())]
+
+
+def _probes() -> "Tensor":
+    """Where a user's σ is looked at."""
+    import torch
+
+    return torch.linspace(-4, 4, 33, dtype=torch.float64)
 
 
 def _same(first: Activation, second: Activation) -> bool:
-    return first.kinks == second.kinks and torch.equal(first.function(_PROBES), second.function(_PROBES))
+    return first.kinks == second.kinks and bool((first.function(_probes()) == second.function(_probes())).all())
 
 
 def _check_elementwise(chosen: Activation) -> None:
+    import torch
+
     where = f"activation {chosen.name}"
-    z = _PROBES.clone().requires_grad_()
+    z = _probes().requires_grad_()
     value = chosen.function(z)
-    if not isinstance(value, Tensor) or value.shape != z.shape or value.dtype != z.dtype:
+    if not isinstance(value, torch.Tensor) or value.shape != z.shape or value.dtype != z.dtype:
         raise UserError(f"{where}: the function must map a tensor to one of the same shape and dtype, elementwise")
     # To rounding alone: vectorised code may round the last elements of a tensor otherwise.
     if not torch.allclose(chosen.function(z[5:16]), value[5:16], rtol=1e-12, equal_nan=True):

@@ -15,7 +15,7 @@ not matter. Conditions: σ = relu, β = 0.
 import math
 
 from ntkrun.errors import UserError
-from ntkrun.theory.limit import SizedArchitecture
+from ntkrun.theory.architecture import SizedArchitecture
 
 
 def output_kurtosis(net: SizedArchitecture) -> float:

@@ -44,7 +44,7 @@ def frozen_any_loss(
     chosen, problem, when = LOSSES[loss], problem_of(kernel, y, start, cross, test_start), times_of(times, y)
     if not when.isfinite().all():
         raise UserError(f"times must be finite for the loss {loss}; only squared error has its limit in closed form")
-    if objection := chosen.objection(problem.folded(problem.y)):
+    if objection := chosen.objection(problem.folded(problem.y).cpu().numpy()):
         raise UserError(objection)
     order = torch.argsort(when)
     if isinstance(rule, Descent):

@@ -12,45 +12,21 @@ wants larger ones, 2.5 GiB) beside the result.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ntkrun.errors import UserError
+from ntkrun.theory.architecture import Architecture, Parametrization, SizedArchitecture
 from ntkrun.theory.duals import LayerDual, layer_dual
 
 BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # pairs at a time; 1 MiB an array stays in a core's cache
 ROUNDING = 1e-15  # a correlation this close to ±1 is ±1: near there arccos would turn rounding of 1e-16 into 1e-8
 
-Parametrization = Literal["ntk", "standard", "mean_field"]
 Points = Tensor | np.ndarray
 Term = Callable[[int, Tensor], Tensor]
-
-
-class Architecture(Protocol):
-    """What the limit depends on: everything of a network but its widths."""
-
-    @property
-    def inputs(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
-    @property
-    def activation(self) -> str: ...
-    @property
-    def beta(self) -> float: ...
-    @property
-    def weight_scale(self) -> float: ...
-    @property
-    def parametrization(self) -> str: ...
-
-
-class SizedArchitecture(Architecture, Protocol):
-    """An architecture with its widths (n_0, n_1, ..., n_L)."""
-
-    @property
-    def widths(self) -> tuple[int, ...]: ...
 
 
 class LimitKernels(NamedTuple):

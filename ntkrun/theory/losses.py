@@ -10,18 +10,21 @@ The loss of a network is the mean over its N inputs of ℓ(F(x_i), y_i), summed 
 (torch's MSELoss has no ½ and also averages over outputs.) The training direction of Jacot, Gabriel and Hongler 2018 is
 -∂ℓ_i/∂F(x_i); the 1/N of the mean stands with the kernel, dF(x)/dt = -(1/N) Σ_i K(x, x_i) ∂ℓ_i/∂F.
 
-Outputs are (..., N, O) with any leading axes, targets y (N, O) or of the outputs' shape.
+Outputs are (..., N, O) with any leading axes, targets y (N, O) or of the outputs' shape. torch is imported when a
+function is called: a config is read and losses are listed without it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-Elementwise = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Elementwise: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
@@ -34,74 +37,75 @@ class Loss:
     each: Elementwise
     gradient: Elementwise
     curvature: Elementwise
-    objection: Callable[[Tensor], str]
+    objection: Callable[[np.ndarray], str]
 
-    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """(1/N) Σ_i ℓ(F(x_i), y_i): (...)."""
         return self.each(outputs, y).mean(dim=-1)
 
 
-def _any_target(y: Tensor) -> str:
+def _any_target(y: np.ndarray) -> str:
     return ""
 
 
-def _signs(y: Tensor) -> str:
-    return "" if (y.abs() == 1).all() else "the logistic loss takes targets of +1 and -1 alone"
+def _signs(y: np.ndarray) -> str:
+    return "" if (np.abs(y) == 1).all() else "the logistic loss takes targets of +1 and -1 alone"
 
 
-def _distribution(y: Tensor) -> str:
+def _distribution(y: np.ndarray) -> str:
     if y.shape[-1] < 2:
         return "cross_entropy takes two outputs or more, as from `targets: one_hot`; with one output use logistic"
-    good = (y >= 0).all() and (
-        (y.sum(dim=-1) - 1).abs() < 1e-9
-    ).all()  # 1e-9: weights like 1/3 need not sum to 1 exactly
+    # 1e-9: weights like 1/3 need not sum to 1 exactly
+    good = (y >= 0).all() and (np.abs(y.sum(axis=-1) - 1) < 1e-9).all()
     return "" if good else "cross_entropy takes targets that are distributions, as from `targets: one_hot`"
 
 
-def _squared(outputs: Tensor, y: Tensor) -> Tensor:
+def _squared(outputs: "Tensor", y: "Tensor") -> "Tensor":
     return (outputs - y).square().sum(dim=-1) / 2
 
 
-def _squared_curvature(outputs: Tensor, y: Tensor) -> Tensor:
-    return torch.diag_embed(torch.ones_like(outputs))
+def _squared_curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    return outputs.new_ones(outputs.shape).diag_embed()
 
 
-def _huber(outputs: Tensor, y: Tensor) -> Tensor:
+def _huber(outputs: "Tensor", y: "Tensor") -> "Tensor":
     size = (outputs - y).abs()
-    return torch.where(size <= 1, size * size / 2, size - 0.5).sum(dim=-1)
+    return (size * size / 2).where(size <= 1, size - 0.5).sum(dim=-1)
 
 
-def _huber_gradient(outputs: Tensor, y: Tensor) -> Tensor:
+def _huber_gradient(outputs: "Tensor", y: "Tensor") -> "Tensor":
     return (outputs - y).clamp(-1, 1)
 
 
-def _huber_curvature(outputs: Tensor, y: Tensor) -> Tensor:
-    return torch.diag_embed(((outputs - y).abs() <= 1).to(outputs.dtype))
+def _huber_curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    return ((outputs - y).abs() <= 1).to(outputs.dtype).diag_embed()
 
 
-def _logistic(outputs: Tensor, y: Tensor) -> Tensor:
-    return F.softplus(-y * outputs).sum(dim=-1)
+def _logistic(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    from torch.nn.functional import softplus
+
+    return softplus(-y * outputs).sum(dim=-1)
 
 
-def _logistic_gradient(outputs: Tensor, y: Tensor) -> Tensor:
-    return -y * torch.sigmoid(-y * outputs)
+def _logistic_gradient(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    return -y * (-y * outputs).sigmoid()
 
 
-def _logistic_curvature(outputs: Tensor, y: Tensor) -> Tensor:
-    return torch.diag_embed(torch.sigmoid(outputs) * torch.sigmoid(-outputs))
+def _logistic_curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    return (outputs.sigmoid() * (-outputs).sigmoid()).diag_embed()
 
 
-def _cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
-    return -(y * F.log_softmax(outputs, dim=-1)).sum(dim=-1)
+def _cross_entropy(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    return -(y * outputs.log_softmax(dim=-1)).sum(dim=-1)
 
 
-def _cross_entropy_gradient(outputs: Tensor, y: Tensor) -> Tensor:
-    return F.softmax(outputs, dim=-1) - y
+def _cross_entropy_gradient(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    return outputs.softmax(dim=-1) - y
 
 
-def _cross_entropy_curvature(outputs: Tensor, y: Tensor) -> Tensor:
-    p = F.softmax(outputs, dim=-1)
-    return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+def _cross_entropy_curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
+    p = outputs.softmax(dim=-1)
+    return p.diag_embed() - p.unsqueeze(-1) * p.unsqueeze(-2)
 
 
 def _table(*losses: Loss) -> MappingProxyType[str, Loss]:

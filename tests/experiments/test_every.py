@@ -7,10 +7,10 @@ from collections.abc import Callable
 import matplotlib as mpl
 import pytest
 
-from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
-from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.closing import judge
 from ntkrun.evidence.figures.pieces import STYLE, settle
+from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
+from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.lab.config import load_config
 from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.store import Results

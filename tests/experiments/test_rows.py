@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from ntkrun.evidence.estimates import level
 from ntkrun.experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
 from ntkrun.experiments.framework import Experiment, Found, Row
-from ntkrun.evidence.estimates import level
 from tests.experiments.known import results
 
 

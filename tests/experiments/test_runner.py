@@ -10,11 +10,11 @@ import sklearn.datasets
 import typer
 from matplotlib.figure import Figure
 
-from ntkrun.experiments import framework, runner, table
-from ntkrun.experiments.drawing import canvas, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.commands.running import reproduce
 from ntkrun.errors import UserError
+from ntkrun.experiments import framework, recorded, runner, table
+from ntkrun.experiments.drawing import canvas, shown_verdicts
+from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.lab import attempt
 from ntkrun.lab.watch import Watch
 
@@ -80,17 +80,17 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_a_shared_sweep_runs_once_and_a_second_call_runs_nothing(tmp_path: Path, configs: Path) -> None:
     both, watch = [_experiment("one"), _experiment("two", claims=())], _Counting()
-    documents, _ = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch)
+    documents = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch).documents
     assert watch.ran == 2  # the stacks of two widths
     assert [len(document["claims"]) for document in documents] == [1, 0]
-    again, _ = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch)
+    again = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch).documents
     assert watch.ran == 2
     assert again == documents
 
 
 def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
     root = tmp_path / "r"
-    (document,), _ = runner.reproduce([_experiment()], "laptop", root, "cpu")
+    (document,) = runner.reproduce([_experiment()], "laptop", root, "cpu").documents
     folder = root / "experiments" / "one"
     assert {path.name for path in folder.iterdir()} == {
         *(f"{stem}.{ending}" for stem in ("empty", "verdicts") for ending in ("png", "svg", "pdf")),
@@ -120,32 +120,73 @@ def test_a_figure_that_fails_leaves_no_result_behind(tmp_path: Path, configs: Pa
 
 
 @pytest.mark.parametrize(
-    ("claim", "step", "preset", "code"),
+    ("claim", "step", "code", "strict"),
     [
-        ("frozen-kernel", "", "smoke", 0),  # inconclusive, reported
-        ("frozen-kernel", "", "laptop", 5),
-        ("{name: lazy-regime, kernel_drift: [0, 10]}", "", "laptop", 5),  # two seeds
-        ("lazy-regime", ", step_size: 1e9", "smoke", 1),  # diverged
+        ("frozen-kernel", "", 0, 5),  # inconclusive: two widths are no trend
+        ("{name: lazy-regime, kernel_drift: [0, 10]}", "", 0, 5),  # two seeds
+        ("lazy-regime", ", step_size: 1e9", 1, 1),  # diverged
     ],
 )
 @pytest.mark.usefixtures("undrawn")
-def test_exit_codes(tmp_path: Path, configs: Path, claim: str, step: str, preset: str, code: int) -> None:
+def test_open_verdicts_are_listed_and_only_strictly_an_error(
+    tmp_path: Path, configs: Path, claim: str, step: str, code: int, strict: int
+) -> None:
     _write(configs, claim, step)
-    assert runner.reproduce([_experiment()], preset, tmp_path / "r", "cpu")[1] == code
+    left = runner.reproduce([_experiment()], "smoke", tmp_path / "r", "cpu")
+    assert (left.code(), left.code(strict=True)) == (code, strict)
+    (line,) = left.open
+    assert line.startswith(f"one: {'frozen-kernel' if claim == 'frozen-kernel' else 'lazy-regime'} (tiny): ")
 
 
 def test_a_refuted_claim_exits_3_unless_that_is_expected(tmp_path: Path, configs: Path) -> None:
     many = _experiment(sweeps=(Planned("tiny", smoke=("sweep.seeds=4",)),))
     for claim, code in (("[5, 6]", 3), ("[5, 6], expect: refuted", 0), ("[0, 2]", 0)):
         _write(configs, f"{{name: lazy-regime, kernel_drift: {claim}}}")
-        assert runner.reproduce([many], "smoke", tmp_path / "r", "cpu")[1] == code
+        left = runner.reproduce([many], "smoke", tmp_path / "r", "cpu")
+        assert left.code() == left.code(strict=True) == code
+        assert left.open == []
 
 
-def test_the_worst_code_wins() -> None:
-    assert runner._worst([0, 5, 3], "smoke") == 3
-    assert runner._worst([5, 3, 1], "laptop") == 1
-    assert runner._worst([5, 0], "laptop") == 5
-    assert runner._worst([], "laptop") == 0
+@pytest.mark.parametrize(
+    ("codes", "lost", "code", "strict"),
+    [
+        ({0, 5, 3}, [], 3, 3),
+        ({5, 3, 1}, [], 1, 1),
+        ({5, 0}, [], 0, 5),
+        (set(), [], 0, 0),
+        ({0, 5}, ["frozen-kernel"], 3, 3),
+        ({1}, ["frozen-kernel"], 1, 1),
+    ],
+)
+def test_the_worst_code_wins(codes: set[int], lost: list[str], code: int, strict: int) -> None:
+    left = runner.Reproduced([], frozenset(codes), [], lost)
+    assert (left.code(), left.code(strict=True)) == (code, strict)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
+    tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded as supported; then the margin is one that the same runs straddle: open, which alone would exit 0."""
+    main = Planned("tiny", smoke=("sweep.seeds=4",))
+    monkeypatch.setattr(runner, "WIDTH_SWEEP", main)
+    monkeypatch.setattr(recorded, "WIDTH_SWEEP", main)
+    committed = tmp_path / "docs"
+    monkeypatch.setattr(recorded.lost, "__defaults__", (committed,))
+    _write(configs, "{name: lazy-regime, kernel_drift: [0, 2]}")
+    assert runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu").code() == 0
+    assert recorded.record(tmp_path / "r", committed) == "smoke"
+    assert json.loads((committed / "verdicts.json").read_text()) == {"smoke": {"lazy-regime": "supported"}}
+    drift = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
+    assert (drift.code(), drift.lost) == (0, [])
+    (claim,) = drift.documents[0]["claims"]
+    _write(configs, f"{{name: lazy-regime, kernel_drift: [0, {claim['estimate']}]}}")
+    left = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
+    assert left.code() == 3
+    (line,) = left.lost
+    assert line.startswith("lazy-regime: inconclusive now, but supported in the results of this preset")
+    assert recorded.lost("laptop", [("lazy-regime", "refuted")], committed) == []  # of another preset nothing is known
+    assert recorded.lost("smoke", [("lazy-regime", "refuted")], tmp_path / "no-checkout") == []
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path) -> None:

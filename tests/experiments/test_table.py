@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ntkrun import experiments
-from ntkrun.experiments.framework import PRESETS, configs, sweeps_of
-from ntkrun.experiments.table import EXPERIMENTS, chosen
 from ntkrun.errors import UserError
 from ntkrun.evidence.claims import CLAIMS
+from ntkrun.experiments.framework import PRESETS, sweeps_of
+from ntkrun.experiments.table import EXPERIMENTS, chosen
 from ntkrun.lab.costs import rough_seconds
 from ntkrun.lab.plan import plan, stacks
 

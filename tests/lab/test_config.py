@@ -171,7 +171,6 @@ def test_order_of_keys_is_nothing() -> None:
         ("data.targets={component: 9}", "data.targets: there is no component 9 of 6 training inputs"),
         ("data.targets={component: 0}", "data.targets.component: must be at least 1, not 0"),
         ("data.targets={component: 1, size: 0}", "data.targets.size: must be greater than 0, not 0"),
-        ("data={name: circle, targets: {component: 2}}", "data.targets: components 1 and 2 of the kernel have one"),
         ("data={name: digits, targets: parity}", "data.targets: 'parity' is not one of signed, one_hot"),
         ("data.between=[0, 6]", "data.between: there is no training input 6; they are numbered from 0 to 5"),
         ("data.between=[0]", "data.between: give two different training inputs by their numbers, as in [0, 1]"),
@@ -258,12 +257,6 @@ def test_a_wrong_key_of_an_override_is_placed_on_the_command_line(override: str)
     assert [problem.split(": ")[0] for problem in _problems(GOOD, override)] == ["command line"]
     (problem,) = _problems(GOOD.replace("network:", "netwrok:"), "netwrok.depth=3")[:1]
     assert problem.startswith("f.yaml:")  # a section of the file's own stays the file's mistake
-
-
-def test_relative_step_without_a_limit_kernel_says_so() -> None:
-    (problem,) = _problems(GOOD.replace("0.5", "{relative: 1}").replace("erf", "exp, weight_scale: 100"))
-    assert problem.startswith("f.yaml:4: training.step_size: the limit kernel of exp is beyond float64 at layer 2")
-    assert problem.endswith("as in step_size: 0.5")
 
 
 def test_targets_that_do_not_suit_the_loss_point_at_it() -> None:

@@ -9,11 +9,11 @@ import torch
 
 import ntkrun
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.errors import UserError
+from ntkrun.errors import ConfigError, UserError
 from ntkrun.evidence.figures import draw_all
 from ntkrun.lab import points
 from ntkrun.lab.config import parse_config
-from ntkrun.lab.execute import notes_on
+from ntkrun.lab.execute import notes_on, outlook, run_sweep
 from ntkrun.lab.kernels import limit_arrays
 from ntkrun.lab.plan import plan
 from ntkrun.lab.sections import Point
@@ -30,6 +30,30 @@ sweep: {seeds: 2}
 
 def _points(*overrides: str) -> list[Point]:
     return [point for point, _ in parse_config(TEXT, overrides=overrides).points]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        (
+            ("network.activation=exp", "network.weight_scale=100"),
+            "training.step_size: the limit kernel of exp is beyond float64 at layer 2; give the step size as a number "
+            "instead, as in step_size: 0.5",
+        ),
+        (("data={name: circle, targets: {component: 2}}",), "data.targets: components 1 and 2 of the kernel have one"),
+    ],
+)
+def test_what_only_a_kernel_can_tell_is_said_before_anything_is_written(
+    tmp_path: Path, override: tuple[str, ...], problem: str
+) -> None:
+    """Reading a config computes no kernel, so that it stays quick; the sweep does, once, as it begins."""
+    sweep = parse_config(TEXT, overrides=override)
+    for begin in (run_sweep, outlook):
+        with pytest.raises(ConfigError) as caught:
+            begin(sweep, tmp_path / "results")
+        assert str(caught.value).startswith(problem)
+        assert len(caught.value.problems) == 1
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("name", ["ntk", "standard", "mean_field"])

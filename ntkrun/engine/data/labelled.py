@@ -1,6 +1,9 @@
 """Data sets of labelled examples: how labels become targets. `digits` is one that scikit-learn carries."""
 
+import gzip
+import importlib.util
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -95,10 +98,19 @@ class Digits(Labelled):
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[Array, Array]:
-    from sklearn.datasets import load_digits
+    """All inputs (1797, 64) and labels (1797,) of `sklearn.datasets.load_digits`, read from its file, whose last column
+    is the label: importing scikit-learn takes longer than checking a config."""
+    found = importlib.util.find_spec("sklearn")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    file = folder / "datasets" / "data" / "digits.csv.gz"
+    if not file.exists():  # a release that keeps it elsewhere
+        from sklearn.datasets import load_digits
 
-    inputs, labels = load_digits(return_X_y=True)
-    return inputs, labels
+        inputs, labels = load_digits(return_X_y=True)
+        return inputs, labels
+    with gzip.open(file, "rt", encoding="ascii") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(int)
 
 
 def _listed(values: list[int]) -> str:
