@@ -1,4 +1,4 @@
-"""The command line as a user meets it: each test runs the installed command in a process of its own."""
+"""The command line as a user meets it."""
 
 import json
 import signal

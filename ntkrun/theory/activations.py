@@ -57,16 +57,16 @@ def _relu(z: "Tensor") -> "Tensor":
     return z.relu()
 
 
-def _functional(z: "Tensor", name: str, **options: float) -> "Tensor":
-    """The function of that name in torch.nn.functional, of those for which tensors have no method."""
-    from torch.nn import functional
-
-    found: Tensor = getattr(functional, name)(z, **options)
-    return found
-
-
 def _torch(name: str, **options: float) -> Elementwise:
-    return partial(_functional, name=name, **options)
+    """The function of that name in torch.nn.functional, of those for which tensors have no method."""
+
+    def function(z: "Tensor") -> "Tensor":
+        from torch.nn import functional
+
+        found: Tensor = getattr(functional, name)(z, **options)
+        return found
+
+    return function
 
 
 def _erf_slope(z: "Tensor") -> "Tensor":

@@ -37,8 +37,7 @@ def _points(*overrides: str) -> list[Point]:
     [
         (
             ("network.activation=exp", "network.weight_scale=100"),
-            "training.step_size: the limit kernel of exp is beyond float64 at layer 2; give the step size as a number "
-            "instead, as in step_size: 0.5",
+            "training.step_size: the limit kernel of exp is beyond float64 at layer 2",
         ),
         (("data={name: circle, targets: {component: 2}}",), "data.targets: components 1 and 2 of the kernel have one"),
     ],

@@ -14,7 +14,7 @@ import pytest
 
 import ntkrun
 from ntkrun.columns import TABLES
-from tests.command import ENVIRONMENT, NTKRUN, ntkrun_command
+from tests.command import ENVIRONMENT, NTKRUN, ntkrun_process
 from tests.lab.processes import descendants
 
 pytestmark = [
@@ -51,7 +51,7 @@ def _assert_equal(one: Path, other: Path) -> None:
 def test_a_sweep_with_two_workers_is_the_sweep_to_the_bit(tmp_path: Path) -> None:
     (tmp_path / "rays.yaml").write_text(CONFIG.replace("ACTIVATION", "tanh"))
     for folder, engine in (("local", ()), ("ray", RAY)):
-        done = ntkrun_command("sweep", "rays.yaml", "--results", folder, "--no-plots", *engine, cwd=tmp_path)
+        done = ntkrun_process("sweep", "rays.yaml", "--results", folder, "--no-plots", *engine, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "12 runs to do" in done.stderr
     assert done.stderr.count("2 runs in") == 6
