@@ -6,15 +6,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
-.PHONY: help setup reproduce figures test test-slow lint bench check docs clean
+.PHONY: help setup reproduce figures test test-rounding test-slow record lint bench check docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce   run every experiment (PRESET=smoke|laptop|paper, default laptop) and write results/report.html"
 	@echo "make test        run the tests            make test-slow   run the long ones"
+	@echo "make test-rounding   the numerical tests with other last digits"
 	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"
 	@echo "make check       have the smoke results moved since results/baseline/smoke.json? (PRESET=smoke make reproduce first)"
+	@echo "make record      into docs/results what make reproduce left, to be committed"
 	@echo "make docs        build the documentation into site/"
 	@echo "make clean       remove .venv and caches; results stay"
 
@@ -37,11 +39,19 @@ figures: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
+# The numbers of tests must not hang on the last digit: MKL's most compatible code rounds otherwise than a processor's own.
+test-rounding: $(READY)
+	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/engine tests/theory tests/evidence tests/test_broken_engine.py
+
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ntkrun check results/smoke/width --baseline results/baseline/smoke.json
+
+# Commit what a finished run left, once it has been looked at: the verdicts, and of laptop the summary and the figures.
+record: $(READY)
+	$(BIN)/python -m ntkrun.experiments.recorded $(if $(filter laptop,$(PRESET)),results,results/$(PRESET))
 
 lint: $(READY)
 	$(BIN)/ruff check .

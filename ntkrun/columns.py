@@ -28,6 +28,11 @@ TABLES: dict[str, tuple[Columns, ...]] = {
             "of training and probes: the stack's time divided by its runs; 0 for those that failed, which have no rows "
             "in the other tables",
         ),
+        Columns(
+            "threads",
+            "of torch, chosen by the size of the stack's largest product: their number has a say in the last digits; 0 "
+            "for runs that failed, nan for those of earlier versions",
+        ),
         Columns("device torch ntkrun commit", "what made the run"),
         Columns(
             "predicted_kernel_variance predicted_kurtosis predicted_square_correlation",

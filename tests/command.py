@@ -41,8 +41,8 @@ def ntkrun_command(*arguments: str, cwd: Path) -> Done:
     ):
         try:
             cli.main()
-            code: object = 0
+            code = 0
         except SystemExit as ended:
-            code = ended.code
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     said = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-    return subprocess.CompletedProcess([NTKRUN, *arguments], code if isinstance(code, int) else 0, *said)
+    return subprocess.CompletedProcess([NTKRUN, *arguments], code, *said)

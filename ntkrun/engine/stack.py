@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,6 +53,11 @@ class StackTask:
     scale: OutputScale = PLAIN  # what is trained: f = αF or α(F - F_0)
     detailed: frozenset[int] = frozenset()  # those of the probed steps at which the dearer probes are measured too
     keep_outputs: frozenset[int] = frozenset()  # those of the probed steps whose outputs are kept
+
+    @property
+    def largest_product(self) -> int:
+        """Multiply-adds of the largest product of a step, activations times weights: S N max_l n_l n_{l+1}."""
+        return len(self.seeds) * len(self.x) * max(n * m for n, m in pairwise(self.network.widths))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Work of the host that torch does on one core, on as many as torch may use."""
+"""How many of the host's cores a computation takes: one where it is too small to share, and as many as torch may use
+for work of the host that torch itself does on one core."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
@@ -11,6 +13,25 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SHARED = 2**24  # multiply-adds of the largest product from which on it is shared: docs/performance.md has the timings
+
+
+@contextmanager
+def threads_for(largest_product: int) -> Iterator[int]:
+    """Within the block torch computes with one thread if the largest product of matrices takes fewer than SHARED
+    multiply-adds, else with as many as it may use; yields their number.
+
+    The size of the work alone decides: one thread or two make other last digits, which must not depend on what else the
+    machine does. Threads that are handed less than that mostly wait for each other.
+    """
+    allowed = torch.get_num_threads()
+    chosen = allowed if largest_product >= SHARED else 1
+    torch.set_num_threads(chosen)
+    try:
+        yield chosen
+    finally:
+        torch.set_num_threads(allowed)
 
 
 def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

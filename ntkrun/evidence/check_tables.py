@@ -59,7 +59,7 @@ def check_lines(check: Check, baseline: Baseline) -> list[str]:
     lines += [problem.what for problem in check.problems]
     closing = {
         "regression": f"regression: {_count(check)} of {quantities} quantities moved",
-        "stale": f"stale: the baseline lacks {', '.join(check.new)}; where all else agrees, write it again with --update",
+        "stale": f"stale: the baseline lacks {', '.join(check.new)}; if all else agrees, write it again: --update",
         "inconclusive": "inconclusive: " + _undecided(check),
         "fine": f"fine: none of {quantities} quantities moved beyond {100 * MARGIN:g} %; {100 * EFFECT:g} % would show",
     }[check.verdict]

@@ -10,6 +10,7 @@ from ntkrun.engine.checkpoint import NOWHERE
 from ntkrun.engine.clock import SILENT, Clock
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.stack import run_stack
+from ntkrun.engine.threads import SHARED, threads_for
 from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.lab.checkpoints import Checkpoints
@@ -42,8 +43,9 @@ def attempt(
         clock = Clock(device) if timed else SILENT
         resume, keeper = (checkpoints.found(stack), checkpoints.keeper(stack)) if checkpoints else (None, NOWHERE)
         task = task_of(stack.point, tuple(stack.seeds))
-        result = run_stack(task, device, watch, clock=clock, keeper=keeper, resume=resume)
-        rows = rows_of(stack, result, made_by)
+        with threads_for(SHARED if device.type == "cuda" else task.largest_product) as threads:
+            result = run_stack(task, device, watch, clock=clock, keeper=keeper, resume=resume)
+        rows = rows_of(stack, result, threads, made_by)
         clock.lap("writing")
         return Done(*rows, result.seconds, clock.seconds if isinstance(clock, Clock) else {})
     except OSError:

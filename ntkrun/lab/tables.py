@@ -13,7 +13,7 @@ TABLES = ("runs", "steps", "layers", "modes", "outputs")
 
 # Columns that tables of an earlier version may lack: nan there. Of tables that may be kept empty, all of them.
 _NUMBERS = {
-    "runs": ("smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
+    "runs": ("threads", "smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
     "steps": ("growth", *DESCENT, "linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"),
     "layers": LAYER_DETAIL,
     "modes": ("time", "eigenvalue", "residual"),

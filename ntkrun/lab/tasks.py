@@ -69,9 +69,9 @@ def notes_on(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def rows_of(
-    stack: Stack, result: StackResult, made_by: dict[str, Any]
+    stack: Stack, result: StackResult, threads: int, made_by: dict[str, Any]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
-    """A stack's result as rows of the tables, and its kernels by run."""
+    """A stack's result, computed with so many threads, as rows of the tables, and its kernels by run."""
     ids, point = [run.run_id for run in stack.runs], stack.point
     departed = {run.position: run for run in result.departed}
     ended = {
@@ -80,6 +80,7 @@ def rows_of(
         "last_step": [departed[k].step if k in departed else point.training.steps for k in range(len(ids))],
         "step_size": step_size(point),
         "seconds": result.seconds / len(ids),
+        "threads": threads,
     }
     kept = sorted(kept_steps(point.probes.outputs, point.training.steps))
     frames = {
@@ -95,7 +96,14 @@ def rows_of(
 def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str, Any]) -> pd.DataFrame:
     """The rows of `runs` of a stack that failed, which is all there is of it."""
     eta = _known(step_size, stack.point)
-    ended = {"status": "failed", "reason": reason, "last_step": last_step, "step_size": eta, "seconds": 0.0}
+    ended = {
+        "status": "failed",
+        "reason": reason,
+        "last_step": last_step,
+        "step_size": eta,
+        "seconds": 0.0,
+        "threads": 0,
+    }
     return _runs(stack, ended, made_by)
 
 

@@ -2,7 +2,6 @@
 than it may."""
 
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ntkrun.cli import main
+from tests.command import ntkrun_command
 
 CODES = {0, 1, 2, 3, 4, 5}  # docs/interface: 130 is for interrupts
 # A hang: six times what drawing every figure takes, the longest that a whole store asks for; the second is for waiting
@@ -96,20 +95,12 @@ def ending() -> Iterator[None]:
 def command(*arguments: str) -> tuple[int, str]:
     """Exit code and all that `ntkrun ARGUMENTS` says; any exception but its exit passes. Nothing that it says can drive
     a terminal, and a code of a mistake comes with a sentence."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["ntkrun", *arguments]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings(), ending():
-            warnings.simplefilter("ignore")  # of overflow in damaged numbers
-            main()
-        code = 0
-    except SystemExit as left:
-        code = left.code if isinstance(left.code, int) else int(left.code is not None)
-    finally:
-        sys.argv = argv
-    assert code in CODES, (arguments, code, err.getvalue())
-    said = out.getvalue() + err.getvalue()
+    with warnings.catch_warnings(), ending():
+        warnings.simplefilter("ignore")  # of overflow in damaged numbers
+        done = ntkrun_command(*arguments, cwd=Path.cwd())
+    code, said = done.returncode, done.stdout + done.stderr
+    assert code in CODES, (arguments, code, done.stderr)
     assert "Traceback" not in said, (arguments, said)
     assert said.replace("\n", "").isprintable(), (arguments, said)
-    assert err.getvalue().strip() or code not in (2, 4), (arguments, code)
+    assert done.stderr.strip() or code not in (2, 4), (arguments, code)
     return code, said
