@@ -42,7 +42,7 @@ training: {steps: 0, dtype: float64}
 probes: {kernels: [], detail: none}
 sweep:
   grid: {network.width: [48, 96, 192, 384]}
-  seeds: 200
+  seeds: 60
 claims: [deterministic-kernel]
 """
 

@@ -1,14 +1,24 @@
 """The finite-width formulas of relu networks against many networks."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 import ntkrun
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.network import DenseNetwork, Parameters
 from ntkrun.errors import UserError
 from ntkrun.theory.corrections import kernel_variance, output_kurtosis, output_square_correlation
+
+
+def _drawn(net: DenseNetwork, count: int) -> Parameters:
+    """Networks under ntk, all numbers N(0, 1), from one generator: `init` has one for each layer of each network, so that
+    it takes longer than all else here (tests/engine/test_network.py looks at its numbers)."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = list(pairwise(net.widths))
+    weights = [torch.randn(count, m, n, generator=draw) for n, m in shapes]
+    return Parameters(weights, [torch.randn(count, m, generator=draw) for _, m in shapes])
 
 
 def _mean_and_error(values: torch.Tensor) -> tuple[float, float]:
@@ -21,8 +31,7 @@ def test_kurtosis_and_correlation_of_outputs(widths: tuple[int, ...]) -> None:
     r = E[v²]/E[v]², without the noise of the outputs themselves; within 4 standard errors of 20000 networks."""
     net = DenseNetwork(5, 2, len(widths) + 1, widths, "relu", 0.0, 1.3)
     x = torch.ones(1, 5, dtype=torch.float64)
-    last = [net.forward(net.init(range(s, s + 2000)), x).activations[-1][:, 0] for s in range(0, 20000, 2000)]
-    v = torch.cat(last).double().square().sum(dim=1)
+    v = net.forward(_drawn(net, 20000), x.float()).activations[-1][:, 0].double().square().sum(dim=1)
     v = v / v.mean()
     second, error = _mean_and_error(v.square())
     assert abs(3 * (second - 1) - output_kurtosis(net)) <= 3 * 4 * error
@@ -33,7 +42,7 @@ def test_kurtosis_and_correlation_of_outputs(widths: tuple[int, ...]) -> None:
 
 def test_correlation_of_squares_of_outputs_themselves() -> None:
     net = DenseNetwork(5, 2, 2, 8, "relu", 0.0)
-    squares = net.apply(net.init(range(40000)), torch.ones(1, 5))[:, 0].double().square()
+    squares = net.apply(_drawn(net, 40000), torch.ones(1, 5))[:, 0].double().square()
     found = float(torch.corrcoef(squares.T)[0, 1])
     # The correlation of 40000 pairs of heavy tails (kurtosis 10 of the squares) is known to about 3 %.
     assert found == pytest.approx(output_square_correlation(net), abs=0.06)
@@ -44,9 +53,7 @@ def test_variance_of_the_kernel(depth: int) -> None:
     """1000 networks of width 128: the variance is known to 5 % (4 standard errors: 20 %), and the next order is L/n."""
     net = DenseNetwork(5, 1, depth, 128, "relu", 0.0, 1.4)
     x = torch.ones(1, 5)
-    kernels = torch.cat(
-        [ntkrun.empirical_ntk(net, net.init(range(s, s + 250)), x).flatten() for s in range(0, 1000, 250)]
-    )
+    kernels = ntkrun.empirical_ntk(net, _drawn(net, 1000), x).flatten()
     kernels = kernels.double()
     found = float(kernels.var() / kernels.mean() ** 2)
     assert found == pytest.approx(kernel_variance(net), rel=0.2 + depth / 128)
