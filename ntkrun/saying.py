@@ -1,6 +1,8 @@
 """What the commands print. Every line goes through here, so that no file's name or text drives the terminal."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from ntkrun.closing import json_text
@@ -24,3 +26,21 @@ def print_table(*tables: Any) -> None:
 def print_json(document: Any) -> None:
     """Strict JSON: what is not a number is null."""
     print(json_text(document))
+
+
+@contextmanager
+def under_way(what: str, quiet: bool = False) -> Iterator[None]:
+    """Show on a terminal what keeps it waiting, such as "loading PyTorch", for as long as the block takes."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(f"\r{' ' * (len(what) + 4)}\r", end="", file=sys.stderr, flush=True)
+
+
+def loading_torch(quiet: bool = False) -> AbstractContextManager[None]:
+    """Around the imports that bring torch, which take seconds on a slow or busy machine."""
+    return under_way("loading PyTorch", quiet)

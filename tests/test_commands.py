@@ -24,8 +24,9 @@ from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.plan import plan, stacks
 from ntkrun.lab.store import Results
 from ntkrun.lab.template import SECTIONS, commented
+from ntkrun.saying import under_way
 from ntkrun.terminal import SweepProgress
-from tests.command import CONFIG, ENVIRONMENT, NTKRUN, ntkrun_command
+from tests.command import CONFIG, ENVIRONMENT, NTKRUN, ntkrun_command, ntkrun_process
 
 # ---------------------------------------------------------------- new
 
@@ -237,3 +238,30 @@ def test_the_bar_is_for_terminals_that_move_their_cursor(terminal: str, moves: b
     progress.close()
     assert ("\x1b" in screen.getvalue()) == moves
     assert "4 runs to do" in screen.getvalue()
+
+
+# ---------------------------------------------------------------- what keeps a terminal waiting
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (True, True), (False, False)])
+def test_a_terminal_is_told_what_is_under_way_and_nothing_stays_of_it(
+    terminal: bool, quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(UserError, match="gone wrong"), under_way("drawing figures", quiet):
+        assert stream.getvalue() == ("drawing figures ..." if terminal and not quiet else "")
+        raise UserError("gone wrong")
+    assert stream.getvalue().rpartition("\r")[2] == ""
+    assert terminal or "\r" not in stream.getvalue()
+
+
+def test_the_installed_command_says_what_it_says_in_this_process(tmp_path: Path) -> None:
+    """Most tests call it in this process."""
+    for arguments in (("list", "losses"), ("sweep", "no-such.yaml"), ("sweep", "--fast")):
+        here, there = ntkrun_command(*arguments, cwd=tmp_path), ntkrun_process(*arguments, cwd=tmp_path)
+        assert (here.returncode, here.stdout, here.stderr) == (there.returncode, there.stdout, there.stderr)

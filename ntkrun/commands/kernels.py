@@ -9,7 +9,7 @@ from ntkrun.commands.arguments import ConfigFile, Device, Overrides
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress
 from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
-from ntkrun.saying import say
+from ntkrun.saying import loading_torch, say, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,8 @@ def kernel_limit(config: ConfigFile, out: Out, overrides: Overrides = None, devi
 
     Example: ntkrun kernel limit configs/width.yaml network.activation=tanh --out limit.npz
     """
-    from ntkrun.lab.kernels import limit_arrays
+    with loading_torch():
+        from ntkrun.lab.kernels import limit_arrays
 
     _write_kernel(config, overrides, out, device, limit_arrays)
 
@@ -55,8 +56,9 @@ def kernel_empirical(
 
     Example: ntkrun kernel empirical configs/width.yaml 'sweep={grid: {network.width: [256]}, seeds: 3}' --out k.npz
     """
-    from ntkrun.lab.engines.opening import Asked
-    from ntkrun.lab.kernels import empirical_arrays, empirical_in_blocks
+    with loading_torch():
+        from ntkrun.lab.engines.opening import Asked
+        from ntkrun.lab.kernels import empirical_arrays, empirical_in_blocks
 
     asked = Asked(engine, jobs, ray_address)
 
@@ -73,6 +75,8 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file must end in .npz")
     with interruptible(f"{out} is not written"):
-        arrays, how = make(load_config(config, [NO_STEP, *(overrides or [])]), device)
+        sweep = load_config(config, [NO_STEP, *(overrides or [])])
+        with under_way("computing kernels"):
+            arrays, how = make(sweep, device)
         write_arrays(out, arrays)
     say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")

@@ -11,7 +11,7 @@ from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Override
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
 from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
-from ntkrun.saying import print_json, print_table, say
+from ntkrun.saying import loading_torch, print_json, print_table, say, under_way
 
 if TYPE_CHECKING:
     from ntkrun.lab.config import Sweep
@@ -66,14 +66,17 @@ def sweep(
 
     Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
     """
-    from ntkrun.evidence.verdicts import REFUTATION
     from ntkrun.lab.config import load_config
-    from ntkrun.lab.engines.opening import Asked
-    from ntkrun.lab.execute import How
-    from ntkrun.lab.profile import Profile
-    from ntkrun.lab.shards import shard_named
 
-    the_sweep, part, asked = load_config(config, overrides or []), shard_named(shard), Asked(engine, jobs, ray_address)
+    the_sweep = load_config(config, overrides or [])
+    with loading_torch(quiet):
+        from ntkrun.evidence.verdicts import REFUTATION
+        from ntkrun.lab.engines.opening import Asked
+        from ntkrun.lab.execute import How
+        from ntkrun.lab.profile import Profile
+        from ntkrun.lab.shards import shard_named
+
+    part, asked = shard_named(shard), Asked(engine, jobs, ray_address)
     how = How(device, memory, Profile() if profile else None, retry_failed, fail_fast, asked)
     if dry_run:
         _say_what_would_run(the_sweep, part, results, how, json, quiet)
@@ -81,7 +84,7 @@ def sweep(
     watch = _watch("auto" if ray_address else device, quiet)
     _say_notes(the_sweep, quiet)
     with interruptible(_kept(results / the_sweep.name)):
-        document, tables, code = _swept(the_sweep, part, results, how, watch, not no_plots)
+        document, tables, code = _swept(the_sweep, part, results, how, watch, not no_plots, quiet)
     if json:
         print_json(document)
     elif not quiet:
@@ -96,7 +99,8 @@ def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "
     from ntkrun.lab.execute import outlook
     from ntkrun.terminal import plan_lines
 
-    ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.asked)
+    with under_way("estimating what the sweep will take", quiet):
+        ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.asked)
     if json:
         print_json(ahead.as_json())
     elif not quiet:
@@ -121,12 +125,14 @@ def _say_notes(the_sweep: "Sweep", quiet: bool) -> None:
 
     if quiet:
         return
-    for note in notes_on(plan(the_sweep)):
+    with under_way("computing the kernels of infinite width"):
+        notes = notes_on(plan(the_sweep))
+    for note in notes:
         say(f"note: {note}", error=True)
 
 
 def _swept(
-    the_sweep: "Sweep", part: "Shard", results: Path, how: "How", watch: "Watch", draws: bool
+    the_sweep: "Sweep", part: "Shard", results: Path, how: "How", watch: "Watch", draws: bool, quiet: bool
 ) -> tuple[dict[str, Any], list[Any], int]:
     """The sweep, or the part of it, run, drawn and judged: what there is to say of it, for machines and for people, and
     an exit code by how its runs ended."""
@@ -143,7 +149,8 @@ def _swept(
         return shard_closed(store, the_sweep, part, to_come, how.profile)
     found = store.read()
     if draws and not found.figures_are_current():
-        draw(found)
+        with under_way("drawing figures", quiet):
+            draw(found)
     return closed(found, how.profile)
 
 
@@ -169,7 +176,8 @@ def reproduce(
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
-    from ntkrun.experiments import runner
+    with loading_torch(quiet):
+        from ntkrun.experiments import runner
     from ntkrun.experiments.framework import PRESETS
     from ntkrun.experiments.table import chosen
 
@@ -178,7 +186,8 @@ def reproduce(
         raise UserError(f"--preset {preset}: choose {', '.join(PRESETS)}")
     root = runner.root_of(results, preset)
     tell = _nothing if quiet else partial(say, error=True)
-    expected = runner.ahead(wanted, preset, root, device, retry_failed)
+    with under_way("estimating what the sweeps will take", quiet):
+        expected = runner.ahead(wanted, preset, root, device, retry_failed)
     tell("\n".join(runner.lines(expected)))
     if dry_run:
         if json:

@@ -13,8 +13,8 @@ from ntkrun.theory.corrections import kernel_variance, output_kurtosis, output_s
 
 
 def _drawn(net: DenseNetwork, count: int) -> Parameters:
-    """Networks under ntk, all numbers N(0, 1), from one generator: `init` has one for each layer of each network, so that
-    it takes longer than all else here (tests/engine/test_network.py looks at its numbers)."""
+    """Networks under ntk, all numbers N(0, 1), from one generator: `init` makes one a layer of each network, which
+    takes longer than all else here (tests/engine/test_network.py looks at its numbers)."""
     draw = torch.Generator().manual_seed(0)
     shapes = list(pairwise(net.widths))
     weights = [torch.randn(count, m, n, generator=draw) for n, m in shapes]
