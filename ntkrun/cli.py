@@ -29,7 +29,7 @@ app = typer.Typer(
 def main() -> None:
     """The `ntkrun` command. A user's mistake is a sentence on standard error and an exit code, never a traceback."""
     try:
-        app()
+        app(prog_name="ntkrun")
     except UserError as error:
         say(error, error=True)
         sys.exit(error.code)
