@@ -84,7 +84,11 @@ def _peak() -> float:
 def _now() -> float:
     """MiB held at this moment, where Linux tells; elsewhere the peak so far, which drawing the weights has raised."""
     status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * resource.getpagesize() / 2**20 if status.exists() else _peak()
+    return (
+        int(status.read_text(encoding="utf-8").split()[1]) * resource.getpagesize() / 2**20
+        if status.exists()
+        else _peak()
+    )
 
 
 def _growth_of_peak(task: tuple[str, tuple[int, int, int]]) -> float:

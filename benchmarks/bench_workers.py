@@ -96,7 +96,7 @@ def nodes(folder: Path) -> None:
 def driver(folder: Path) -> None:
     """`ntkrun sweep --engine ray` killed when some stacks are committed, and the same command again."""
     text = TEXT.replace("steps: 200", "steps: 1000")
-    (folder / "workers.yaml").write_text(text)
+    (folder / "workers.yaml").write_text(text, encoding="utf-8")
     here = run_sweep(parse_config(text), folder / "local", "cpu")
     code = f"from ntkrun.cli import main; import sys; sys.argv[1:] = {['sweep', 'workers.yaml', *RAY]}; main()"
     command = [sys.executable, "-c", code]

@@ -32,16 +32,21 @@ def machine() -> str:
 def commit() -> str:
     """The commit that was measured, and whether anything was changed since."""
     told = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=HERE, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=HERE,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     return told.stdout.strip() or "unknown"
 
 
 def printed(script: Path, threads: int) -> str:
     """What a benchmark prints, shown as it comes. Raises CalledProcessError where it fails."""
-    command, environment = [sys.executable, "-u", str(script)], os.environ | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-u", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONIOENCODING": "utf-8"}
     lines = []
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)

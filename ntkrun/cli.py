@@ -1,7 +1,9 @@
 """The door: thin commands. Each imports what it needs when it runs, so that help answers at once and plots need no
 torch."""
 
+import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,7 @@ from ntkrun.commands.doctor import doctor
 from ntkrun.commands.report import report
 from ntkrun.errors import UserError
 from ntkrun.saying import say
+from ntkrun.spelling import spell_out_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +31,27 @@ app = typer.Typer(
 
 def main() -> None:
     """The `ntkrun` command. A user's mistake is a sentence on standard error and an exit code, never a traceback."""
+    spell_out_streams()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at length of a HOME that cannot be written
     try:
+        _check_folder()
         app(prog_name="ntkrun")
     except UserError as error:
         say(error, error=True)
         sys.exit(error.code)
+    except OSError as error:
+        if "--install-completion" not in sys.argv:
+            raise
+        say(f"cannot be installed ({error}); --show-completion prints it", error=True)
+        sys.exit(UserError.code)
+
+
+def _check_folder() -> None:
+    """Raises UserError where the current directory was removed, in which torch does not even load."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current directory is no longer there; cd to one that is") from None
 
 
 def _version(wanted: bool) -> None:

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkrun.spelling import spelled
+
 if TYPE_CHECKING:
     from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
@@ -84,10 +86,12 @@ def _profiled(document: dict[str, Any], profile: "Profile | None") -> list[str]:
     return profile.lines()
 
 
-def json_text(document: Any) -> str:
-    """Strict JSON: what is not a finite number is null; text that could drive a terminal is escaped."""
+def json_text(document: Any, encoding: str | None = "utf-8") -> str:
+    """Strict JSON: what is not a finite number is null; text that could drive a terminal, or that the encoding lacks,
+    is escaped."""
     text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
-    return text if text.replace("\n", "").isprintable() else json.dumps(_finite(document), indent=1, allow_nan=False)
+    shown = text.replace("\n", "").isprintable() and spelled(text, encoding) == text
+    return text if shown else json.dumps(_finite(document), indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What the commands print. Every line goes through here, so that no file's name or text drives the terminal."""
+"""What the commands print. Every line goes through here, so that no file's name or text drives the terminal. What the
+terminal cannot show is spelled out (spelling.py); in JSON, where that would be another value, it is escaped."""
 
 import sys
 from collections.abc import Iterator
@@ -15,17 +16,17 @@ def say(text: object, error: bool = False) -> None:
 
 
 def print_table(*tables: Any) -> None:
-    """Tables of rich, and lines. The text in them was made printable as it was read; none of it is markup."""
-    from rich.console import Console
+    """Tables of rich, and lines. The text in them was made printable as it was read."""
+    from ntkrun.console import PlainConsole
 
-    console = Console(highlight=False)
+    console = PlainConsole()
     for table in tables:
-        console.print(table, markup=False)
+        console.print(table)
 
 
 def print_json(document: Any) -> None:
     """Strict JSON: what is not a number is null."""
-    print(json_text(document))
+    print(json_text(document, getattr(sys.stdout, "encoding", None)))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from ntkrun.lab.plan import Stack, columns
 from ntkrun.lab.points import network, step_size
 from ntkrun.lab.sections import Point
 from ntkrun.lab.watch import Watch
+from ntkrun.spelling import spelled
 
 REFRESH = 1.0  # seconds between two looks at a running stack, and two drawings of the bar: some 200 bytes each
 TRUST = 20.0
@@ -173,7 +174,8 @@ class _Bar(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         for task in self.tasks:
-            yield Text(task.fields["numbers"], no_wrap=True, overflow="ellipsis")
+            numbers = spelled(task.fields["numbers"], self.console.encoding)
+            yield Text(numbers, no_wrap=True, overflow="ellipsis")
             yield self.make_tasks_table([task])
 
 

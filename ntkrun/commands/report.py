@@ -7,7 +7,7 @@ import typer
 
 from ntkrun.commands.arguments import Json
 from ntkrun.errors import UserError
-from ntkrun.saying import say
+from ntkrun.saying import print_json, say
 
 
 def report(
@@ -43,8 +43,10 @@ def report(
     if markdown and json:
         raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
     page = reporting.gathered(run_dirs, baseline)
-    if markdown or json:
-        print(reporting.text_of(page, ".md" if markdown else ".json"), end="")
+    if markdown:
+        print(reporting.text_of(page, ".md"), end="")
+    if json:
+        print_json(reporting.document(page))
     if out or not (markdown or json):
         path = reporting.written(page, out or reporting.place_for(run_dirs))
         if not (markdown or json):

@@ -109,12 +109,11 @@ def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "
 
 def _watch(device: str, quiet: bool) -> "Watch":
     """Who tells of a sweep as it goes: of failures alone, or of all."""
-    from rich.console import Console
-
+    from ntkrun.console import PlainConsole
     from ntkrun.lab.devices import resolve_device
     from ntkrun.terminal import Failures, SweepProgress
 
-    where, console = resolve_device(device), Console(stderr=True, highlight=False)
+    where, console = resolve_device(device), PlainConsole(stderr=True)
     return Failures(console) if quiet else SweepProgress(console, where)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 from rich.console import OverflowMethod
 from rich.table import Table
-from rich.text import Text
 
 from ntkrun.evidence.estimates import WIDTH, Exponent, Level
 from ntkrun.evidence.summary import Group
@@ -164,7 +163,8 @@ def exponents_cells(group: Group) -> Cells:
 
 
 def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellipsis") -> Table:
-    """For a terminal; `before` goes above the title. Text of configs and data is no markup."""
+    """For a terminal; `before` goes above the title. Text of configs and data is no markup: print it on a
+    PlainConsole."""
     table = Table(
         title=before + cells.title if cells.title else None,
         title_justify="left",
@@ -178,7 +178,7 @@ def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellip
     for name in cells.head:
         table.add_column(name, justify="left" if name in cells.text else "right", overflow=overflow)
     for row in cells.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     return table
 
 

@@ -20,6 +20,7 @@ from ntkrun.errors import ConfigError, FieldError, Problem, UserError
 from ntkrun.lab.config_errors import sentence
 from ntkrun.lab.sections import MOST_POINTS, MOST_ROWS, MOST_RUNS, Config, LogSpaced, Point, SweepBlock
 from ntkrun.lab.yaml_reader import LARGEST_CONFIG, Document, dotted, read_value
+from ntkrun.printable import printable
 from ntkrun.reading import Unreadable, read_text
 
 POINT_SECTIONS = tuple(Point.model_fields)
@@ -100,7 +101,12 @@ def _line(problem: Problem) -> int:
 
 def _overridden(raw: _Raw, overrides: list[str] | tuple[str, ...], problems: list[Problem]) -> _Raw:
     place = "command line"
-    for text in overrides:
+    for given in overrides:
+        try:  # a config is UTF-8 whatever the locale in which the command line was read
+            text = given.encode("utf-8", "surrogateescape").decode("utf-8")
+        except ValueError:
+            problems.append(Problem(place, printable(given), "not text in UTF-8"))
+            continue
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             problems.append(Problem(place, text, "not an override; write KEY=VALUE, as in network.depth=3"))

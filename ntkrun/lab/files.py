@@ -35,8 +35,9 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises UserError where it cannot be written."""
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file in UTF-8, whole or not at all; bytes of file names that are no UTF-8 as `\\udcff`. Raises
+    UserError where it cannot be written."""
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_file(path: Path, save: Callable[[Path], object]) -> None:
@@ -71,7 +72,9 @@ def sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iter
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or where}: cannot be written ({error.strerror or error}){comfort}") from error
+        named = Path(str(error.filename or where))
+        place = where if named.name.startswith(TEMPORARY) else named
+        raise UserError(f"{place}: cannot be written ({error.strerror or error}){comfort}") from error
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -76,7 +76,8 @@ def to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     if made_from is not None:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), FINGERPRINT: made_from})
-    pq.write_table(table, path, compression="zstd")
+    with path.open("wb") as file:  # pyarrow takes a path for an address, and none that is no UTF-8
+        pq.write_table(table, file, compression="zstd")
 
 
 def to_npz(kernels: dict[int, np.ndarray], path: Path) -> None:

@@ -1,6 +1,7 @@
 """A sweep as a job array: an sbatch script from a config, by the cost model's estimates."""
 
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,9 +65,17 @@ def _time(seconds: float) -> str:
     return f"{hours:02}:{minutes:02}:00"
 
 
+def _quoted(word: str) -> str:
+    """The word as bash reads it, in ASCII alone: a file's name is bytes, which no terminal or editor may change."""
+    if word.isascii():
+        return shlex.quote(word)
+    kept = (chr(byte) if byte < 128 and chr(byte) not in "\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(kept)}'"
+
+
 def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: float) -> str:
     words = ["ntkrun", "sweep", array.config, *array.overrides, "--results", array.results, "--device", array.device]
-    command = shlex.join([*words, "--memory", f"{array.memory:g}", "--no-plots"])
+    command = " ".join(map(_quoted, [*words, "--memory", f"{array.memory:g}", "--no-plots"]))
     gpu = "#SBATCH --gres=gpu:1\n" if array.device == "cuda" else ""
     return f"""\
 #!/bin/bash

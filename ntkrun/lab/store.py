@@ -144,7 +144,7 @@ class Store:
         returns."""
         with folder_beside(self.root / "stacks") as folder:
             to_parquet(runs, folder / "runs.parquet")
-            (folder / LOG).write_text(log, encoding="utf-8")
+            (folder / LOG).write_text(log, encoding="utf-8", errors="backslashreplace")
             return self._publish({}, folder, stack_name(runs["run_id"]) + FAILED) / LOG
 
     def _publish(self, files: dict[Path, Path], folder: Path, name: str) -> Path:

@@ -122,3 +122,16 @@ def test_words_of_the_config_are_words_of_the_command() -> None:
         line for line in _script(overrides=["name=$(touch x)", "a=b c"]).splitlines() if line.startswith("ntkrun")
     )
     assert shlex.split(line.removesuffix("\\"))[3:5] == ["name=$(touch x)", "a=b c"]
+
+
+@pytest.mark.parametrize(
+    "name", ["données σ.yaml", "it's é\\x41 $HOME.yaml", os.fsdecode(b"caf\xe9 \xff.yaml"), "é\n4.yaml"]
+)
+def test_names_beyond_ascii_keep_their_bytes_in_any_locale(name: str) -> None:
+    script = _script(config=name)
+    assert script.isascii()
+    called = (
+        "ntkrun() { printf '%s' \"$2\"; }; SLURM_ARRAY_TASK_ID=0\n" + script.partition("trap 'stop; exit 130' TERM")[2]
+    )
+    done = subprocess.run(["bash", "-c", called], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(name)

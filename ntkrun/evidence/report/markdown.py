@@ -4,6 +4,7 @@ import html
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from ntkrun.evidence.check_tables import check_cells, check_lines
 from ntkrun.evidence.report.page import Change, Figure, Page, Section
@@ -66,7 +67,7 @@ def _section(section: Section, beside: Path) -> str:
 
 
 def _figure(figure: Figure, beside: Path) -> str:
-    png = Path(os.path.relpath(figure.path.with_suffix(".png"), beside)).as_posix()
+    png = quote(os.fsencode(os.path.relpath(figure.path.with_suffix(".png"), beside)))
     return f"![{_text(figure.title)}]({png})\n\n{_text(figure.caption)}"
 
 

@@ -224,5 +224,5 @@ def _seen(kind: str) -> tuple[dict[str, Any], int, str]:
 def last_words(logs: Path) -> str:
     """What workers have said last on standard error, where their logs can be read from here."""
     files = sorted((file for file in logs.glob("worker-*.err") if file.stat().st_size), key=lambda f: f.stat().st_mtime)
-    said = [f"{file}:\n{file.read_text(errors='replace')[-LAST_WORDS:]}" for file in files[-SPEAKERS:]]
+    said = [f"{file}:\n{file.read_text('utf-8', 'replace')[-LAST_WORDS:]}" for file in files[-SPEAKERS:]]
     return "\n".join([f"logs of the workers: {logs}", *said, ""])
