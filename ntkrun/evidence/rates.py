@@ -7,6 +7,7 @@ import pandas as pd
 
 from ntkrun.evidence.cases import AT, Case
 
+MODE = ["run_id", "mode"]  # of the table of modes
 FOLDS = 2.0  # a mode is followed while it should fall e²-fold: later the others' drift feeds it
 FASTEST = 0.1  # a mode that falls more than tenfold in one step is gone before its slope can be seen
 FAINTEST = 0.3  # of the residual's root mean square over modes: what starts smaller is fed by the others at once
@@ -43,18 +44,20 @@ def slopes(case: Case, at: float) -> pd.DataFrame:
     every mode and run whose residual can be followed."""
     modes = case.modes[case.modes[AT] == at].merge(case.statistics[["run_id", "step_size"]], on="run_id")
     factor = (1 - modes["step_size"] * modes["eigenvalue"]).abs()
-    modes = modes.assign(predicted=np.log(factor.clip(lower=1e-300)))
-    start = modes[modes["step"] == 0].set_index(["run_id", "mode"])["residual"].abs()
-    typical = np.sqrt((start**2).groupby(level="run_id").mean())
-    rows = []
-    for (run_id, mode), part in modes.sort_values("step").groupby(["run_id", "mode"]):
-        predicted = float(part["predicted"].iloc[0])
-        falls = predicted * part["step"]
-        seen = part[(falls >= -FOLDS) & (part["residual"] != 0)]
-        if not math.log(FASTEST) < predicted < 0 or falls.iloc[-1] > -1 or len(seen) < 2:
-            continue
-        if start[(run_id, mode)] < FAINTEST * typical[run_id]:
-            continue
-        ratio = np.polyfit(seen["step"], np.log(seen["residual"].abs()), 1)[0] / predicted
-        rows.append({"run_id": run_id, "mode": mode, "predicted": predicted, "ratio": ratio})
-    return pd.DataFrame(rows, columns=["run_id", "mode", "predicted", "ratio"])
+    modes = modes.assign(predicted=np.log(factor.clip(lower=1e-300)), residual=modes["residual"].abs())
+    of_mode = modes.sort_values("step").groupby(MODE)
+    found = of_mode[["predicted", "residual"]].first().rename(columns={"residual": "start"})
+    typical = np.sqrt((found["start"] ** 2).groupby("run_id").transform("mean"))
+    told = (found["predicted"] > math.log(FASTEST)) & (found["predicted"] < 0)
+    told &= (found["predicted"] * of_mode["step"].last() <= -1) & ~(found["start"] < FAINTEST * typical)
+    seen = modes[(modes["predicted"] * modes["step"] >= -FOLDS) & (modes["residual"] != 0)]
+    found["ratio"] = _slope(seen) / found["predicted"]
+    return found[told].dropna(subset="ratio").reset_index()[[*MODE, "predicted", "ratio"]]
+
+
+def _slope(modes: pd.DataFrame) -> pd.Series:
+    """The slope of log residual against the step, by least squares, of each mode of each run; nan of a single step."""
+    points = modes[MODE].assign(x=modes["step"].astype(float), y=np.log(modes["residual"]))
+    points[["x", "y"]] -= points.groupby(MODE)[["x", "y"]].transform("mean")
+    sums = points.assign(xy=points["x"] * points["y"], xx=points["x"] ** 2).groupby(MODE)[["xy", "xx"]].sum()
+    return sums["xy"] / sums["xx"].where(sums["xx"] > 0)

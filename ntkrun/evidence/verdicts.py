@@ -71,7 +71,9 @@ def margin(ends: Sequence[float | None]) -> Interval:
 
 def judge(tables: Tables, wanted: Sequence[Asked]) -> list[Verdict]:
     """Every claim on every case of the sweep."""
-    return [_judged(each, case) for each in wanted for case in cases(tables, CLAIMS[each.name].axis)]
+    axes = dict.fromkeys(CLAIMS[each.name].axis for each in wanted)
+    along = {axis: list(cases(tables, axis)) for axis in axes}  # the same for all claims of an axis
+    return [_judged(each, case) for each in wanted for case in along[CLAIMS[each.name].axis]]
 
 
 def _judged(wanted: Asked, case: Case) -> Verdict:
