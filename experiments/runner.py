@@ -106,8 +106,10 @@ def reproduce(
     watch: Callable[[], Watch] | None = None,
     say: Say = lambda line: None,
     retry_failed: bool = False,
+    more: Sequence[str] = (),
 ) -> Reproduced:
-    """Run the sweeps of the experiments, each once, and write each one's figures, verdicts and table.
+    """Run the sweeps of the experiments, each once, and write each one's figures, verdicts and table; figures in the
+    formats of `more` as well.
 
     Interrupted, it keeps every finished stack, and the same call goes on.
     """
@@ -120,10 +122,10 @@ def reproduce(
                 say(f"{experiment.name}: sweep {planned.config}")
                 results[planned.config] = _swept(planned, preset, root, device, watch, retry_failed)
                 verdicts[planned.config] = judge(results[planned.config])[0]
-                if preset != "smoke" and not results[planned.config].figures_are_current():
-                    draw(results[planned.config])
+                if preset != "smoke" and (more or not results[planned.config].figures_are_current()):
+                    draw(results[planned.config], more)
         found = experiment.found(results, verdicts)
-        documents.append(write_experiment(root, experiment, found, preset))
+        documents.append(write_experiment(root, experiment, found, preset, more))
         for name, tables in found.results.items():
             codes.add(exit_code(found.verdicts[name], tables, tables.config().get("expect")))
         undecided += [_open(experiment.name, name, each) for name, each in found.judged if each.verdict == INCONCLUSIVE]

@@ -1,13 +1,13 @@
-"""The one writer of results/experiments/<name>/: figures in every format, then result.json, each whole or
-not at all."""
+"""The one writer of results/experiments/<name>/: figures, then result.json, each whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
 from ntkrun.closing import json_text
-from ntkrun.evidence.figures import FORMATS, saver
+from ntkrun.evidence.figures import ALWAYS, ON_REQUEST, saver
 from ntkrun.evidence.figures.pieces import STYLE, settle
 from ntkrun.evidence.verdicts import document
 from ntkrun.experiments.framework import Experiment, Found, as_json
@@ -17,10 +17,13 @@ from ntkrun.lab.store import Results, Store
 RESULT = "result.json"
 
 
-def write_experiment(root: Path, experiment: Experiment, found: Found, preset: str) -> dict[str, Any]:
-    """Draw and store an experiment under `root`; returns what result.json holds."""
+def write_experiment(
+    root: Path, experiment: Experiment, found: Found, preset: str, more: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Draw and store an experiment under `root`, figures in the formats of `more` as well; returns what result.json
+    holds."""
     folder = root / "experiments" / experiment.name
-    captions = _write_figures(folder, experiment, found)
+    captions = _write_figures(folder, experiment, found, (*ALWAYS, *more))
     said = {
         "name": experiment.name,
         "statement": experiment.statement,
@@ -40,14 +43,16 @@ def write_experiment(root: Path, experiment: Experiment, found: Found, preset: s
     return said
 
 
-def _write_figures(folder: Path, experiment: Experiment, found: Found) -> dict[str, str]:
-    """The captions by file stem."""
+def _write_figures(folder: Path, experiment: Experiment, found: Found, formats: Sequence[str]) -> dict[str, str]:
+    """The captions by file stem. What an earlier run drew in another format is removed: it shows other results."""
     captions = {}
     with mpl.rc_context(fname=STYLE):
         for stem, figure, caption in experiment.figures(found):
             settle(figure)
-            for ending in FORMATS:
+            for ending in formats:
                 write_file(folder / f"{stem}.{ending}", saver(figure))
+            for ending in set(ON_REQUEST).difference(formats):
+                (folder / f"{stem}.{ending}").unlink(missing_ok=True)
             captions[stem] = caption
     return captions
 

@@ -5,9 +5,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ntkrun.errors import UserError
 from ntkrun.spelling import spelled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
     from ntkrun.lab.profile import Profile
@@ -17,16 +20,31 @@ if TYPE_CHECKING:
 NONE_DIVERGED = "expect: diverged, but none of the runs did"  # beside exit code 3
 
 
-def draw(results: "Results") -> list[Path]:
-    """Every figure of the results, as PNG, SVG and PDF, with their captions."""
-    from ntkrun.evidence.figures import FORMATS, draw_all, saver
+def draw(results: "Results", more: "Iterable[str]" = ()) -> list[Path]:
+    """Every figure of the results with its caption, as PNG and SVG, and in the formats of `more`; what an earlier
+    drawing left in another format, which would show other tables, is removed."""
+    from ntkrun.evidence.figures import ALWAYS, ON_REQUEST, draw_all, saver
 
+    wanted = (*ALWAYS, *more)
     paths, captions = [], {}
     for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
         captions[stem] = caption
-        paths += [results.write_figure(stem, saver(figure), ending) for ending in FORMATS]
+        paths += [results.write_figure(stem, saver(figure), ending) for ending in wanted]
+        results.remove_figure(stem, [ending for ending in ON_REQUEST if ending not in wanted])
     results.write_captions(captions)
     return paths
+
+
+def formats(text: str) -> list[str]:
+    """The formats of `--format png,svg,pdf` that are not drawn in any case. Raises UserError for one that there is
+    not."""
+    from ntkrun.evidence.figures import ALWAYS, ON_REQUEST
+
+    asked = [part.strip().lower() for part in text.split(",") if part.strip()]
+    wrong = [part for part in asked if part not in (*ALWAYS, *ON_REQUEST)]
+    if wrong:
+        raise UserError(f"--format {wrong[0]}: choose {', '.join((*ALWAYS, *ON_REQUEST))}")
+    return [part for part in ON_REQUEST if part in asked]
 
 
 def judge(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | None]":

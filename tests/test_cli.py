@@ -1,15 +1,18 @@
 """The command line as a user meets it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import ntkrun
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN
@@ -136,6 +139,31 @@ def test_no_plots_draws_nothing_and_plot_makes_up_for_it(here: Path) -> None:
     assert done.returncode == 0
     drawn = {path for path in figures.iterdir() if path.suffix in (".png", ".svg", ".pdf")}
     assert {here / line for line in done.stdout.splitlines()} == drawn
+    assert {path.suffix for path in drawn} == {".png", ".svg"}
+
+
+def test_a_pdf_is_drawn_where_it_is_asked_for_and_never_outlives_its_tables(
+    swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ntkrun.evidence import figures
+
+    def one(*tables: object) -> Iterator[figures.Drawn]:
+        yield "kernel_drift", Figure(), "A caption."
+
+    monkeypatch.setattr(figures, "draw_all", one)
+    shutil.copytree(swept[0] / "results" / "tiny", tmp_path / "tiny")
+    folder = tmp_path / "tiny" / "figures"
+
+    def plotted(*options: str) -> set[str]:
+        assert _ntkrun("plot", "tiny", *options, cwd=tmp_path).returncode == 0
+        return {path.suffix for path in folder.glob("kernel_drift.*")}
+
+    assert plotted("--format", "pdf") == {".png", ".svg", ".pdf"}
+    assert (folder / "kernel_drift.pdf").read_bytes()[:4] == b"%PDF"
+    assert plotted("--format", " PNG,pdf") == {".png", ".svg", ".pdf"}
+    assert plotted() == {".png", ".svg"}  # the PDF would go on showing what the tables were
+    wrong = _ntkrun("plot", "tiny", "--format", "svg,eps", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stderr) == (2, "--format eps: choose png, svg, pdf\n")
 
 
 def test_nothing_to_draw_is_said(here: Path) -> None:

@@ -39,6 +39,12 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A sweep's
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda or cuda:K", autocompletion=one_of("auto", "cpu", "cuda", "cuda:0"))
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="png,svg,pdf", help="PNG and SVG always, and PDF where it is among them", show_default=False
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")]

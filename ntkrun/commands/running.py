@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntkrun.closing import NONE_DIVERGED, closed, draw, shard_closed
-from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Json, Overrides, Quiet, one_of
+from ntkrun.closing import NONE_DIVERGED, closed, draw, formats, shard_closed
+from ntkrun.commands.arguments import ConfigFile, Device, DryRun, Format, Json, Overrides, Quiet, one_of
 from ntkrun.commands.cluster import Engine, Jobs, RayAddress, ShardNumber
 from ntkrun.commands.interrupts import interruptible
 from ntkrun.errors import UserError
@@ -161,6 +161,7 @@ def reproduce(
     ),
     device: Device = "auto",
     retry_failed: RetryFailed = False,
+    format_: Format = "png,svg",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 where a verdict stays open")] = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -175,6 +176,7 @@ def reproduce(
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
+    more = formats(format_)
     with loading_torch(quiet):
         from ntkrun.experiments import runner
     from ntkrun.experiments.framework import PRESETS
@@ -195,7 +197,7 @@ def reproduce(
     runner.check(expected)
     with interruptible(_kept(root)):
         watch = partial(_watch, device, quiet)
-        left = runner.reproduce(wanted, preset, root, device, watch, tell, retry_failed)
+        left = runner.reproduce(wanted, preset, root, device, watch, tell, retry_failed, more)
     if left.open:
         tell("\n  ".join([f"{len(left.open)} of the verdicts stay open:", *left.open]))
     for line in left.lost:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ntkrun.closing import NONE_DIVERGED, draw, judge
-from ntkrun.commands.arguments import Json, RunDirectory, one_of
-from ntkrun.saying import print_json, print_table, say
+from ntkrun.closing import NONE_DIVERGED, draw, formats, judge
+from ntkrun.commands.arguments import Format, Json, RunDirectory, one_of
+from ntkrun.saying import print_json, print_table, say, under_way
 
 
 def status(run_dir: RunDirectory, json: Json = False) -> None:
@@ -48,14 +48,16 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     raise typer.Exit(exit_code(verdicts, results, expect))
 
 
-def plot(run_dir: RunDirectory) -> None:
-    """Draw the figures again from the stored tables alone.
+def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:
+    """Draw the figures again from the stored tables alone: PNG and SVG, and PDF where it is asked for.
 
-    Example: ntkrun plot results/width
+    Example: ntkrun plot results/width --format pdf
     """
-    from ntkrun.lab.store import read_results
+    more = formats(format_)
+    with under_way("drawing figures"):
+        from ntkrun.lab.store import read_results
 
-    paths = draw(read_results(run_dir))
+        paths = draw(read_results(run_dir), more)
     if not paths:
         say(f"{run_dir}: nothing to draw yet; no run is finished", error=True)
     for path in paths:

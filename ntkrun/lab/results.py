@@ -1,7 +1,7 @@
 """A sweep's tables as they were read, and what is made of them and stored beside."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ class Results:
         with sentence_for(path):
             replace_file(path, save)
         return path
+
+    def remove_figure(self, stem: str, endings: Iterable[str]) -> None:
+        """Remove the figure in these formats, where it is there."""
+        for ending in endings:
+            path = inside(self.path, "figures", f"{stem}.{ending}")
+            with sentence_for(path):
+                path.unlink(missing_ok=True)
 
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""

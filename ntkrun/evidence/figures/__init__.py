@@ -22,7 +22,7 @@ Drawn = tuple[str, Figure, str]
 LEVELS = "Faint dots: seeds; markers: mean and 95 % t interval."
 DOTS = LEVELS[:-1] + "; lines: fitted power laws, slope with 95 % interval; wedges: the slopes that the theory expects."
 MEANS = ", mean over seeds, a line a width, shaded from the least seed to the greatest (runs that are done)."
-FORMATS = ("png", "svg", "pdf")
+ALWAYS, ON_REQUEST = ("png", "svg"), ("pdf",)  # formats; PDF is for papers, and takes as long as the other two
 UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # so that the same figure gives the same bytes
 
 

@@ -26,7 +26,7 @@ OUTCOMES = {  # in words, in the order in which they are counted up
 
 @dataclass(frozen=True)
 class Figure:
-    """A stored figure: where its SVG lies (PNG and PDF beside it), the caption, and the SVG itself."""
+    """A stored figure: where its SVG lies (the PNG beside it), the caption, and the SVG itself."""
 
     path: Path
     caption: str
