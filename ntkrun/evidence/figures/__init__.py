@@ -15,7 +15,7 @@ from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.against_width import kernel_drift, loss, weight_drift
 from ntkrun.evidence.figures.matrices import Kernels, kernel_matrices, kernels_to_show
 from ntkrun.evidence.figures.over_time import flows_over_time, layers_over_time, losses_over_time, over_time
-from ntkrun.evidence.figures.pieces import KERNEL, STYLE, settle, width_colours
+from ntkrun.evidence.figures.pieces import KERNEL, SETTLED, STYLE, settle, width_colours
 from ntkrun.evidence.summary import Group, groups
 
 Drawn = tuple[str, Figure, str]
@@ -42,7 +42,7 @@ def saver(figure: Figure) -> Callable[[Path], None]:
     """A function that saves the figure to a path, in the format of its ending, the same bytes each time."""
 
     def save(path: Path) -> None:
-        with mpl.rc_context(fname=STYLE):
+        with mpl.rc_context(SETTLED, STYLE):
             figure.savefig(path, metadata=UNDATED.get(path.suffix))
 
     return save

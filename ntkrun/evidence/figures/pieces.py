@@ -9,21 +9,25 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from ntkrun.evidence.cases import told
 from ntkrun.evidence.estimates import WIDTH, Interval
 from ntkrun.evidence.summary import Group
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
+# Of a figure whose layout has been found: with a layout engine, even one that does nothing, each saving draws twice.
+SETTLED = {"figure.constrained_layout.use": False}
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
 NARROW, WIDE = 16, 4096  # widths with the first and the last colour
 FEW_WIDTHS = 8  # more than these are named by a colour bar's ticks alone
 KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
 WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
 TIME = r"time $t$ = step · $\eta$"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 HIDDEN_WIDTH = "hidden width $n$"
 
 
@@ -48,13 +52,31 @@ def new_figure(group: Group, width: float, height: float) -> Figure:
 
 
 def settle(figure: Figure) -> Figure:
-    """The figure with its ticks and its layout found, once for all formats that it is saved in: each saving would find
-    them again."""
+    """The figure with its ticks and its layout found, once for all formats that it is saved in: each drawing would find
+    them again, which is most of what a drawing takes."""
     for ax in figure.axes:
         sparse_minor_labels(ax)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+        for axis in (ax.xaxis, ax.yaxis):
+            _settle_ticks(axis)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    with mpl.rc_context(SETTLED):
+        figure.set_layout_engine(None)
     return figure
+
+
+def _settle_ticks(axis: Axis) -> None:
+    """Keep the ticks and labels that the axis has in its view."""
+    low, high = sorted(axis.get_view_interval())
+    at = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+    minor = [tick for tick in axis.get_minorticklocs() if low <= tick <= high]
+    labels = FixedFormatter(axis.get_major_formatter().format_ticks(at))
+    labels.set_offset_string(axis.get_major_formatter().get_offset())
+    axis.set_major_locator(FixedLocator(at))
+    axis.set_major_formatter(labels)
+    axis.set_minor_locator(FixedLocator(minor))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def panels(
@@ -167,11 +189,16 @@ def sparse_minor_labels(ax: Axes) -> None:
     if not low > 0 or ax.get_yscale() != "log":
         return
     if high / low > 100:
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_formatter(_power_of_ten)
     else:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _power_of_ten(value: float, _: object = None) -> str:
+    """'10⁻³'. Of letters: matplotlib takes ten times as long to set it by the rules of TeX."""
+    return "10" + str(round(math.log10(value))).translate(SUPERSCRIPTS)
 
 
 def place(layer: int, depth: int) -> str:
