@@ -39,6 +39,7 @@ def report(
     Example: ntkrun report results/smoke/width --baseline results/baseline/smoke.json --markdown
     """
     from ntkrun import reporting
+    from ntkrun.evidence.report.document import document
 
     if markdown and json:
         raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
@@ -46,7 +47,7 @@ def report(
     if markdown:
         print(reporting.text_of(page, ".md"), end="")
     if json:
-        print_json(reporting.document(page))
+        print_json(document(page))
     if out or not (markdown or json):
         path = reporting.written(page, out or reporting.place_for(run_dirs))
         if not (markdown or json):
