@@ -17,7 +17,7 @@ class Unreadable(Exception):
 def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
     """A plain file of at most so many bytes, to be read. Raises Unreadable."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would be waited for
+        descriptor = os.open(_encoded(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would be waited for
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     except ValueError:
@@ -32,6 +32,14 @@ def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
             yield file
     finally:
         os.close(descriptor)
+
+
+def _encoded(path: str | Path) -> bytes:
+    """The name of a file; in UTF-8, as the config that names it, where the locale lacks a letter of it."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return str(path).encode("utf-8", "surrogateescape")
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:

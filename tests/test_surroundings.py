@@ -18,8 +18,10 @@ from rich.table import Table
 import ntkrun
 from ntkrun import cli
 from ntkrun.console import PlainConsole
+from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import ConfigError, UserError
 from ntkrun.exporting import export
+from ntkrun.lab import checkpoints
 from ntkrun.lab.config import load_config, parse_config
 from ntkrun.lab.execute import run_sweep
 from ntkrun.lab.files import write_text
@@ -183,7 +185,9 @@ def test_the_bar_is_drawn_in_ascii() -> None:
 
 def test_a_sweep_exits_by_its_runs_whatever_the_locale(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(CLAIMED, encoding="utf-8")
-    done = _run("sweep", "tiny.yaml", "--no-plots", "--results", "données σ", cwd=tmp_path, **C_LOCALE)
+    (tmp_path / "données.csv").write_text("a,b,y\n" + "".join(f"{k},{k * k},{k}\n" for k in range(8)), encoding="utf-8")
+    table = "data={name: file, path: données.csv, inputs: [a, b], targets: [y], samples: 4, test_samples: 4}"
+    done = _run("sweep", "tiny.yaml", table, "--no-plots", "--results", "données σ", cwd=tmp_path, **C_LOCALE)
     assert done.returncode == 0, done.stderr
     assert b"mean +- standard error" in done.stdout
     assert done.stdout.isascii()
@@ -221,6 +225,14 @@ def test_results_may_lie_in_a_folder_of_any_name(odd: Path, tmp_path: Path, monk
         results = run_sweep(parse_config(CONFIG), folder, "cpu")
         assert len(read_results(results.path).runs) == 4
         assert export(results, "csv", folder / "csv").startswith("5 tables")
+
+
+def test_a_checkpoint_goes_on_in_a_folder_of_any_name(odd: Path) -> None:
+    kept = Checkpoint({"step": 3}, {"weights": torch.arange(3.0), "draws": torch.tensor(7)})
+    checkpoints.write(odd / "a.safetensors", kept, {"runs": ["a"]})
+    found = checkpoints.read(odd / "a.safetensors", {"runs": ["a"]})
+    assert found.header == kept.header
+    assert {name: values.tolist() for name, values in found.tensors.items()} == {"weights": [0.0, 1.0, 2.0], "draws": 7}
 
 
 def test_a_report_names_folders_that_are_no_text(here: Path, odd: Path, tmp_path: Path) -> None:
