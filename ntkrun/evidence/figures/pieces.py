@@ -59,7 +59,7 @@ def settle(figure: Figure) -> Figure:
         for axis in (ax.xaxis, ax.yaxis):
             _settle_ticks(axis)
     engine = figure.get_layout_engine()
-    if engine is not None:
+    if engine is not None and figure.axes:
         engine.execute(figure)
     with mpl.rc_context(SETTLED):
         figure.set_layout_engine(None)
