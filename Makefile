@@ -5,18 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
+LOWEST := .venv-lowest
+LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: help setup reproduce figures test test-slow lint bench check docs clean
+.PHONY: help setup reproduce figures test test-slow test-lowest lint bench check docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce   run every experiment (PRESET=smoke|laptop|paper, default laptop) and write results/report.html"
 	@echo "make test        run the tests            make test-slow   run the long ones"
+	@echo "make test-lowest a quick part of them on the lowest versions that pyproject.toml allows; takes Python 3.11"
 	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"
 	@echo "make check       have the smoke results moved since results/baseline/smoke.json? (PRESET=smoke make reproduce first)"
 	@echo "make docs        build the documentation into site/"
-	@echo "make clean       remove .venv and caches; results stay"
+	@echo "make clean       remove .venv, .venv-lowest and caches; results stay"
 
 setup: $(READY)
 
@@ -40,6 +43,36 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+# Not in .venv: the lowest allowed version of every dependency, torch apart. tests/lowest.py reads them off pyproject.toml.
+$(LOWEST_READY): pyproject.toml constraints.txt tests/lowest.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "make test-lowest needs CPython 3.11, the one with wheels of all the lowest versions; $(PYTHON) is another. Name it: make test-lowest PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) tests/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/lowest.txt -e ".[test,ray,tensorboard]"
+	@touch $@
+
+# Every command once, and what each library is used for: a minute or two. Whole files where they are quick.
+LOWEST_TESTS := tests/test_lowest.py tests/test_floors.py tests/test_commands.py tests/test_configs.py \
+  $(addprefix tests/test_cli.py::test_, sweep_says_what_came_out_and_leaves_the_files_of_the_contract \
+    no_plots_draws_nothing_and_plot_makes_up_for_it status_is_a_table validate a_mistake_is_a_sentence_and_exit_code_2 \
+    lists_name_what_a_config_may schema_is_a_json_schema_of_the_config version_and_help_answer_without_torch \
+    kernel_limit_and_empirical) \
+  $(addprefix tests/test_cli_evidence.py::test_, check_pairs_seeds_under_another_name_and_is_inconclusive_with_one \
+    reproduce_runs_an_experiment_and_tells_it_as_json a_sweep_that_should_diverge) \
+  tests/test_reporting.py::test_the_command_writes_a_page_or_prints_a_summary \
+  tests/lab/test_config.py tests/lab/test_yaml_reader.py tests/lab/test_store.py tests/lab/test_tables.py tests/lab/test_doctor.py \
+  tests/lab/test_slurm.py tests/lab/test_ray.py::test_stacks_give_bitwise_what_they_give_here \
+  tests/evidence/test_figures.py::test_every_figure_is_drawn_and_labelled \
+  tests/evidence/test_figures.py::test_the_same_tables_give_the_same_bytes \
+  tests/evidence/test_claims.py::test_a_claim_is_supported_where_it_holds tests/evidence/test_report.py tests/evidence/test_tables.py \
+  tests/engine/test_data.py tests/engine/test_data_files.py tests/theory/test_limit.py
+
+# Old libraries warn of what newer ones, and newer Pythons, will no longer take (matplotlib 3.9 of pyparsing, typer of click):
+# so warnings are no errors here. -m '' takes the Ray test too, which counts as slow.
+test-lowest: $(LOWEST_READY)
+	$(LOWEST)/bin/python -m pytest -n auto -W ignore -m '' -k 'not fifty_layers and not a_kill_at_any_moment' $(LOWEST_TESTS)
+
 check: $(READY)
 	$(BIN)/ntkrun check results/smoke/width --baseline results/baseline/smoke.json
 
@@ -60,5 +93,5 @@ docs: $(DOCS_READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -184,7 +184,7 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--memory", "much"], "Invalid value for '--memory'"),
         (["sweep", "tiny.yaml", "--memory", "1e-6"], "network.width 32: one network of 129 parameters takes"),
         (["sweep"], "Missing argument 'CONFIG'"),
-        (["sweep", "tiny.yaml", "--fast"], "No such option: --fast"),
+        (["sweep", "tiny.yaml", "--fast"], "No such option"),  # what follows is click's, and changes
         (["status", "nothing"], "nothing: no sweep here"),
         (["plot", "nothing"], "nothing: no sweep here"),
         (["list", "colours"], "choose activations, data, losses, claims or experiments"),
