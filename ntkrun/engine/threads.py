@@ -14,7 +14,7 @@ from torch import Tensor
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SHARED = 2**24  # multiply-adds of the largest product from which on it is shared: docs/performance.md has the timings
+SHARED = 2**25  # multiply-adds of the largest product from which on it is shared: docs/performance.md has the timings
 
 
 @contextmanager

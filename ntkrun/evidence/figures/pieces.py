@@ -20,7 +20,7 @@ from ntkrun.evidence.summary import Group
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
 # Of a figure whose layout has been found: with a layout engine, even one that does nothing, each saving draws twice.
-SETTLED = {"figure.constrained_layout.use": False}
+SETTLED: dict[Any, Any] = {"figure.constrained_layout.use": False}
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
 NARROW, WIDE = 16, 4096  # widths with the first and the last colour
 FEW_WIDTHS = 8  # more than these are named by a colour bar's ticks alone
