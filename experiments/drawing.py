@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -15,7 +14,7 @@ from ntkrun.evidence.cases import AT, AXES, Case, cases
 from ntkrun.evidence.cases import label as label_of
 from ntkrun.evidence.claims_table import BEYOND, measured, place, span
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, wedge
+from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, headed, wedge
 from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 from ntkrun.evidence.per_run import done
 from ntkrun.evidence.verdicts import Verdict
@@ -32,9 +31,7 @@ MOST_DOTS = 50  # seeds at one place that are drawn one by one
 def canvas(title: str, across: int = 1, down: int = 1, height: float = 2.6, share: bool = False) -> tuple[Figure, Any]:
     """A figure of a column's width, or a page's for several axes across, and its axes (down, across)."""
     figure = Figure(figsize=(COLUMN if across == 1 else PAGE, height * down))
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title, fontsize=7, color="0.35")
+    headed(figure, title)
     return figure, figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
 
 

@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ntkrun import checking
 from ntkrun.closing import draw, json_text, judge
 from ntkrun.errors import UserError
-from ntkrun.evidence.check_figure import CAPTION
 from ntkrun.evidence.report.document import document
 from ntkrun.evidence.report.html import html
 from ntkrun.evidence.report.markdown import markdown
@@ -164,6 +162,9 @@ def _figure(path: Path, caption: str) -> Figure:
 
 def _change(run_dirs: Sequence[Path], baseline: Path) -> Change:
     """Of the first sweep of the baseline's config."""
+    from ntkrun import checking  # imports matplotlib, which a report of drawn figures does without
+    from ntkrun.evidence.check_figure import CAPTION
+
     problems = []
     for run_dir in run_dirs:
         try:

@@ -115,6 +115,27 @@ def test_letters_are_as_wide_in_pixels_as_in_vectors() -> None:
     assert in_pixels / 200 == pytest.approx(in_points / 72, abs=2 / 200)
 
 
+def test_nothing_is_cut_off_and_no_two_axes_touch() -> None:
+    """Layout is found in one pass, from axes of another size: what stands beside them must still fit after it."""
+    runs, steps, layers = tables({64: 3, 128: 3, 256: 3}, scatter=0.3)
+    for stem, figure in _drawn((runs, steps, layers)).items():
+        boxes = [ax.get_tightbbox() for ax in figure.axes if ax.get_visible()]
+        boxes += [legend.get_window_extent() for legend in figure.legends]
+        for k, box in enumerate(boxes):
+            assert min(box.x0, box.y0) >= 0, stem
+            assert (box.x1 <= figure.bbox.x1, box.y1 <= figure.bbox.y1) == (True, True), stem
+            assert not any(box.overlaps(other) for other in boxes[:k]), stem
+
+
+def test_a_file_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure, drawn = _drawn(tables({64: 2, 128: 2}))["loss"], []
+    whole = Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawn.append(1), whole(self, renderer)))
+    for ending in ALWAYS:
+        saver(figure)(tmp_path / f"loss.{ending}")
+    assert len(drawn) == len(ALWAYS)
+
+
 def test_groups_have_figures_of_their_own() -> None:
     parts = [tables({64: 2, 128: 2}, **{"network.activation": name}) for name in ("relu", "erf")]
     runs, steps, layers = (pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True))

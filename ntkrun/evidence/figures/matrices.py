@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.pieces import PAGE, new_figure
 from ntkrun.evidence.summary import Group
 
+BAR = (1.06, 0.075, 0.05, 0.85)  # a colour bar's left, bottom, width and height, in its image's axes
 Kernels = Callable[[str], Mapping[str, np.ndarray] | None]
 
 
@@ -28,15 +30,17 @@ def kernel_matrices(group: Group, chosen: Sequence[tuple[Any, int, Mapping[str, 
             (row[1], last, f"step {kept['steps'][-1]}"),
         ):
             shown = ax.imshow(matrix, norm=scale, cmap="viridis")
-            ax.set_title(f"$K$ at {title}")
-        figure.colorbar(shown, ax=list(row[:2]), shrink=0.85, label="$K$")
+            ax.set_title(f"K at {title}")
+        figure.colorbar(shown, cax=row[1].inset_axes(BAR), label="K")
         shown = row[2].imshow(last - first, norm=Normalize(-change, change), cmap="RdBu_r")
         row[2].set_title("difference")
-        figure.colorbar(shown, ax=row[2], shrink=0.85, label="change of $K$")
+        figure.colorbar(shown, cax=row[2].inset_axes(BAR), label="change of K")
         row[0].set_ylabel(f"width {width}, seed {seed}\ntraining input")
         for ax in row:
             ax.grid(False)
             ax.set_xlabel("training input")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 
 

@@ -8,10 +8,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ntkrun.evidence.estimates import WIDTH
-from ntkrun.evidence.figures.pieces import COLUMN, PAGE, TIME, WEIGHTS, lines, log_scale, panels, place, width_legend
+from ntkrun.evidence.figures.pieces import (
+    COLUMN,
+    PAGE,
+    WEIGHTS,
+    layer_name,
+    lines,
+    log_scale,
+    panels,
+    time_axis,
+    width_legend,
+)
 from ntkrun.evidence.summary import Group
 
-FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "$K_0$ flow", "limit_loss": r"$K_\infty$ flow"}
+FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "K₀ flow", "limit_loss": r"$K_\infty$ flow"}
 FLOW_STYLES = ("-", "--", "-.", ":")
 FAR = 1e3  # times the network's own largest loss: beyond, a prediction is not drawn
 
@@ -61,7 +71,7 @@ def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
             line.set(color=f"C{number}", linewidth=2.2 - 0.4 * number)
         log_scale(ax)
         ax.set_title(f"width {width}")
-        ax.set_xlabel(TIME)
+        time_axis(ax)
         ax.set_ylabel(label if k % len(widths) == 0 else "")
     figure.legend(loc="outside lower center", ncols=4, handlelength=3.2)
     return figure
@@ -78,7 +88,7 @@ def layers_over_time(group: Group, layers: pd.DataFrame, steps: pd.DataFrame, co
         of_layer = layers[layers["layer"] == layer].merge(times, on=["run_id", "step"])
         lines(ax, of_layer, "weight_drift", colours)
         log_scale(ax)
-        ax.set_title(f"$w^{{({layer})}}$" + place(layer, depth))
+        ax.set_title(layer_name(layer, depth))
         ax.set_ylabel(WEIGHTS if layer % across == 0 else "")
     width_legend(figure, colours, layers)
     return figure

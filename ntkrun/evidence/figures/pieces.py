@@ -12,23 +12,26 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
+from matplotlib.legend import Legend
+from matplotlib.mathtext import MathTextParser
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ntkrun.evidence.cases import told
 from ntkrun.evidence.estimates import WIDTH, Interval
 from ntkrun.evidence.summary import Group
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
-# Of a figure whose layout has been found: with a layout engine, even one that does nothing, each saving draws twice.
-SETTLED: dict[Any, Any] = {"figure.constrained_layout.use": False}
+# One for all figures: what is set by the rules of TeX is parsed once, slowly.
+MATHTEXT = MathTextParser("path")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
+MOST_MINOR = 3  # powers of ten with minor ticks between them
 NARROW, WIDE = 16, 4096  # widths with the first and the last colour
 FEW_WIDTHS = 8  # more than these are named by a colour bar's ticks alone
 KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
 WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
-TIME = r"time $t$ = step · $\eta$"
+TIME = "time t = step · η"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-HIDDEN_WIDTH = "hidden width $n$"
+HIDDEN_WIDTH = "hidden width n"
 
 
 def width_colours(widths: Iterable[Any]) -> dict[Any, Any]:
@@ -46,37 +49,54 @@ def width_colours(widths: Iterable[Any]) -> dict[Any, Any]:
 
 def new_figure(group: Group, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    figure.suptitle(subtitle(group, width > COLUMN), fontsize=7, color="0.35")
+    headed(figure, subtitle(group, width > COLUMN))
     return figure
+
+
+def headed(figure: Figure, title: str) -> None:
+    """Give a figure the canvas that draws it, and a title in grey."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.get_renderer().mathtext_parser = MATHTEXT
+    if title:
+        figure.suptitle(title, fontsize=7, color="0.35", y=1 - 0.04 / figure.get_figheight())
 
 
 def settle(figure: Figure) -> Figure:
     """The figure with its ticks and its layout found, once for all formats that it is saved in: each drawing would find
     them again, which is most of what a drawing takes."""
     for ax in figure.axes:
-        sparse_minor_labels(ax)
+        log_ticks(ax)
         for axis in (ax.xaxis, ax.yaxis):
             _settle_ticks(axis)
-    engine = figure.get_layout_engine()
-    if engine is not None and figure.axes:
-        engine.execute(figure)
-    with mpl.rc_context(SETTLED):
-        figure.set_layout_engine(None)
+    if figure.axes:
+        figure.tight_layout(pad=0.5, w_pad=1.0, h_pad=1.0)
+        figure.set_layout_engine(None)  # with one, even one that does nothing, each saving draws twice
+    if figure.legends:
+        _raise_above(figure, figure.legends[0])
     return figure
 
 
 def _settle_ticks(axis: Axis) -> None:
     """Keep the ticks and labels that the axis has in its view."""
     low, high = sorted(axis.get_view_interval())
-    at = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
-    minor = [tick for tick in axis.get_minorticklocs() if low <= tick <= high]
+    at, minor = ([tick for tick in ticks if low <= tick <= high]
+                 for ticks in (axis.get_majorticklocs(), axis.get_minorticklocs()))  # fmt: skip
     labels = FixedFormatter(axis.get_major_formatter().format_ticks(at))
     labels.set_offset_string(axis.get_major_formatter().get_offset())
     axis.set_major_locator(FixedLocator(at))
     axis.set_major_formatter(labels)
     axis.set_minor_locator(FixedLocator(minor))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _raise_above(figure: Figure, legend: Legend) -> None:
+    """Shorten the axes by what a legend below all of them takes."""
+    found, spec = figure.subplotpars, figure.axes[0].get_subplotspec()
+    rows = spec.get_gridspec().nrows if spec else 1
+    height = (found.top - found.bottom) / (rows + found.hspace * (rows - 1))
+    taken = legend.get_window_extent().height / figure.bbox.height
+    space = found.hspace * height / (height - taken / rows)
+    figure.subplots_adjust(bottom=found.bottom + taken, hspace=space)
 
 
 def panels(
@@ -137,6 +157,11 @@ def lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any]
         time, seeds = by_step["time"].mean(), by_step[column]
         ax.fill_between(time, seeds.min(), seeds.max(), color=colours[width], alpha=0.2, linewidth=0)
         ax.plot(time, seeds.mean(), color=colours[width])
+    time_axis(ax)
+
+
+def time_axis(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
     ax.set_xlabel(TIME)
 
 
@@ -183,8 +208,9 @@ def few(values: list[Any]) -> list[Any]:
     return [values[k] for k in np.linspace(0, len(values) - 1, FEW_WIDTHS).round().astype(int)]
 
 
-def sparse_minor_labels(ax: Axes) -> None:
-    """At least two labels: 1, 2 and 5 times the powers of ten on an axis that spans few of these."""
+def log_ticks(ax: Axes) -> None:
+    """Ticks of a logarithmic axis. At least two labels: 1, 2 and 5 times the powers of ten on an axis that spans few of
+    these. Minor ticks between powers of ten, unless there are many."""
     low, high = ax.get_ylim()
     if not low > 0 or ax.get_yscale() != "log":
         return
@@ -193,7 +219,8 @@ def sparse_minor_labels(ax: Axes) -> None:
     else:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    if not 100 < high / low < 10**MOST_MINOR:
+        ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _power_of_ten(value: float, _: object = None) -> str:
@@ -201,5 +228,6 @@ def _power_of_ten(value: float, _: object = None) -> str:
     return "10" + str(round(math.log10(value))).translate(SUPERSCRIPTS)
 
 
-def place(layer: int, depth: int) -> str:
-    return " (first)" if layer == 0 else " (last)" if layer == depth - 1 else ""
+def layer_name(layer: int, depth: int) -> str:
+    """'layer 0 (first)'."""
+    return f"layer {layer}" + (" (first)" if layer == 0 else " (last)" if layer == depth - 1 else "")
