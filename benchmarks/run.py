@@ -17,7 +17,7 @@ import torch
 from common import DEVICE, where
 
 HERE = Path(__file__).parent
-TIMES = ("kernel", "limit", "step", "sweep")
+TIMES = ("kernel", "limit", "step", "sweep", "door")
 ON_CUDA = ("kernel", "step", "sweep", "peak")
 
 
