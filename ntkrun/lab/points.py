@@ -70,8 +70,6 @@ def check_ready(points: Iterable[Point]) -> None:
         try:
             point.check_targets(data_of(point))
             step_size(point)
-        except TooLarge:
-            raise
         except FieldError as error:
             problems.append(Problem("", error.field, error.what))
     if problems:
