@@ -7,7 +7,7 @@ import typer
 
 from ntkrun.commands.arguments import Json
 from ntkrun.errors import UserError
-from ntkrun.saying import print_json, say
+from ntkrun.saying import print_json, say, under_way
 
 
 def report(
@@ -43,7 +43,8 @@ def report(
 
     if markdown and json:
         raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
-    page = reporting.gathered(run_dirs, baseline)
+    with under_way("gathering results"):
+        page = reporting.gathered(run_dirs, baseline)
     if markdown:
         print(reporting.text_of(page, ".md"), end="")
     if json:

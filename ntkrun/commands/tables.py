@@ -31,12 +31,13 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
 
     Example: ntkrun claims results/width --json
     """
-    from ntkrun.evidence.claims_table import claims_tables
-    from ntkrun.evidence.verdicts import REFUTATION, exit_code, runs_code
-    from ntkrun.lab.store import read_results
+    with under_way("judging"):
+        from ntkrun.evidence.claims_table import claims_tables
+        from ntkrun.evidence.verdicts import REFUTATION, exit_code, runs_code
+        from ntkrun.lab.store import read_results
 
-    results = read_results(run_dir)
-    verdicts, document, expect = judge(results)
+        results = read_results(run_dir)
+        verdicts, document, expect = judge(results)
     if json:
         print_json(document)
     elif verdicts:
@@ -86,7 +87,8 @@ def check(
         else:
             say("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
         return
-    judged, known, figure = checking.check(run_dir, baseline)
+    with under_way("comparing"):
+        judged, known, figure = checking.check(run_dir, baseline)
     if json:
         print_json(check_document(judged, known))
     else:
