@@ -13,7 +13,6 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ntkrun.evidence.cases import told
@@ -21,8 +20,6 @@ from ntkrun.evidence.estimates import WIDTH, Interval
 from ntkrun.evidence.summary import Group
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
-# One for all figures: what is set by the rules of TeX is parsed once, slowly.
-MATHTEXT = MathTextParser("path")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
 MOST_MINOR = 3  # powers of ten with minor ticks between them
 NARROW, WIDE = 16, 4096  # widths with the first and the last colour
@@ -55,8 +52,7 @@ def new_figure(group: Group, width: float, height: float) -> Figure:
 
 def headed(figure: Figure, title: str) -> None:
     """Give a figure the canvas that draws it, and a title in grey."""
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.get_renderer().mathtext_parser = MATHTEXT
+    FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title, fontsize=7, color="0.35", y=1 - 0.04 / figure.get_figheight())
 
