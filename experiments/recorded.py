@@ -53,5 +53,16 @@ def _known(committed: Path) -> Mapping[str, Mapping[str, str]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+def main(root: Path) -> None:
+    """Record `root`; ends with a sentence where an experiment has not left its result there, since a part of a run
+    would replace the whole of an earlier one."""
+    from ntkrun.experiments.table import EXPERIMENTS
+
+    missing = [name for name in EXPERIMENTS if not (root / "experiments" / name / "result.json").exists()]
+    if missing:
+        raise SystemExit(f"{root}: no results of {', '.join(missing)}; let `make reproduce` run to its end first")
+    print(f"{COMMITTED}: the results of the {record(root)} preset are recorded")
+
+
 if __name__ == "__main__":
-    print(f"{COMMITTED}: the results of the {record(Path(sys.argv[1]))} preset are recorded")
+    main(Path(sys.argv[1]))

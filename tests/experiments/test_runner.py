@@ -186,6 +186,8 @@ def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
     (line,) = left.lost
     assert line.startswith("lazy-regime: inconclusive now, but supported in the results of this preset")
     assert recorded.lost("laptop", [("lazy-regime", "refuted")], committed) == []  # of another preset nothing is known
+    with pytest.raises(SystemExit, match=r"no results of jacot-2, .*; let `make reproduce` run to its end first"):
+        recorded.main(tmp_path / "r")  # a part of a run replaces no whole one
     assert recorded.lost("smoke", [("lazy-regime", "refuted")], tmp_path / "no-checkout") == []
 
 
