@@ -7,11 +7,11 @@ from typing import Any
 import matplotlib as mpl
 
 from ntkrun.closing import json_text
-from ntkrun.evidence.figures import ALWAYS, ON_REQUEST, saver
-from ntkrun.evidence.figures.pieces import STYLE, settle
+from ntkrun.evidence.figures.pieces import settle
+from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, saved
 from ntkrun.evidence.verdicts import document
 from ntkrun.experiments.framework import Experiment, Found, as_json
-from ntkrun.lab.files import write_file, write_text
+from ntkrun.lab.files import write_bytes, write_text
 from ntkrun.lab.store import Results, Store
 
 RESULT = "result.json"
@@ -48,9 +48,8 @@ def _write_figures(folder: Path, experiment: Experiment, found: Found, formats: 
     captions = {}
     with mpl.rc_context(fname=STYLE):
         for stem, figure, caption in experiment.figures(found):
-            settle(figure)
-            for ending in formats:
-                write_file(folder / f"{stem}.{ending}", saver(figure))
+            for ending, raw in saved(settle(figure), formats).items():
+                write_bytes(folder / f"{stem}.{ending}", raw)
             for ending in set(ON_REQUEST).difference(formats):
                 (folder / f"{stem}.{ending}").unlink(missing_ok=True)
             captions[stem] = caption

@@ -7,7 +7,7 @@ from typing import Any
 from ntkrun.errors import UserError
 from ntkrun.evidence.baseline import Baseline, RunRecord, changes, differing_keys, read_baseline, records, written
 from ntkrun.evidence.check_figure import check_figure
-from ntkrun.evidence.figures import ALWAYS, ON_REQUEST, saver
+from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, saved
 from ntkrun.evidence.regression import Check, compare
 from ntkrun.lab.files import write_text
 from ntkrun.lab.store import Results, Store
@@ -21,8 +21,8 @@ def check(run_dir: Path, path: Path) -> tuple[Check, Baseline, Path]:
     if description["config_hash"] != known.config_hash:
         _same_config(description, known, path)
     judged = compare(_records(store, results), known.runs)
-    save = saver(check_figure(judged))
-    drawn = [results.write_figure("check", save, ending) for ending in ALWAYS]
+    files = saved(check_figure(judged), ALWAYS)
+    drawn = [results.write_figure(f"check.{ending}", raw) for ending, raw in files.items()]
     results.remove_figure("check", ON_REQUEST)  # one that an earlier version drew
     return judged, known, drawn[0]
 

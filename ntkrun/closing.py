@@ -9,7 +9,9 @@ from ntkrun.errors import UserError
 from ntkrun.spelling import spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from matplotlib.figure import Figure
 
     from ntkrun.evidence.verdicts import Verdict
     from ntkrun.lab.config import Sweep
@@ -23,13 +25,20 @@ NONE_DIVERGED = "expect: diverged, but none of the runs did"  # beside exit code
 def draw(results: "Results", more: "Iterable[str]" = ()) -> list[Path]:
     """Every figure of the results with its caption, as PNG and SVG, and in the formats of `more`; what an earlier
     drawing left in another format, which would show other tables, is removed."""
-    from ntkrun.evidence.figures import ALWAYS, ON_REQUEST, draw_all, saver
+    from ntkrun.evidence.figures import draw_all
+    from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, all_saved
 
     wanted = (*ALWAYS, *more)
-    paths, captions = [], {}
-    for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
-        captions[stem] = caption
-        paths += [results.write_figure(stem, saver(figure), ending) for ending in wanted]
+    paths, captions = [], dict[str, str]()
+
+    def figures() -> "Iterator[Figure]":
+        for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
+            captions[stem] = caption
+            yield figure
+
+    files = list(all_saved(figures(), wanted))
+    for stem, by_format in zip(captions, files, strict=True):
+        paths += [results.write_figure(f"{stem}.{ending}", raw) for ending, raw in by_format.items()]
         results.remove_figure(stem, [ending for ending in ON_REQUEST if ending not in wanted])
     results.write_captions(captions)
     return paths
@@ -38,7 +47,7 @@ def draw(results: "Results", more: "Iterable[str]" = ()) -> list[Path]:
 def formats(text: str) -> list[str]:
     """The formats of `--format png,svg,pdf` that are not drawn in any case. Raises UserError for one that there is
     not."""
-    from ntkrun.evidence.figures import ALWAYS, ON_REQUEST
+    from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST
 
     asked = [part.strip().lower() for part in text.split(",") if part.strip()]
     wrong = [part for part in asked if part not in (*ALWAYS, *ON_REQUEST)]

@@ -62,7 +62,7 @@ def test_a_floor_imports_nothing_above_it(code: str, never: tuple[str, ...]) -> 
 
 
 def test_plotting_and_reporting_need_no_torch() -> None:
-    code = "import ntkrun.cli\nimport ntkrun.reporting\nfrom ntkrun.evidence.figures import draw_all, saver"
+    code = "import ntkrun.cli\nimport ntkrun.reporting\nfrom ntkrun.evidence.figures import draw_all"
     assert "torch" not in _modules_after(code)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from ntkrun.evidence.check_figure import CAPTION
-from ntkrun.evidence.figures import draw_all, saver
+from ntkrun.evidence.figures import draw_all
+from ntkrun.evidence.figures.saving import saved
 from ntkrun.evidence.report.html import html
 from ntkrun.evidence.report.page import Page
 from tests.evidence.pages import HOSTILE, claim, section
@@ -89,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captions = {}
     for stem, figure, caption in draw_all(*tables({64: 3, 128: 3, 256: 3}), lambda run_id: None):
         if stem in ("kernel_drift", "loss_time"):
-            saver(figure)(made / f"{stem}.svg")
+            (made / f"{stem}.svg").write_bytes(saved(figure, ("svg",))["svg"])
             captions[stem] = caption
     svg = (made / "kernel_drift.svg").read_text()
     undecided = claim(verdict="inconclusive", as_expected=False, why="needs 40 seeds", settings={"network.x": HOSTILE})

@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ntkrun.evidence.check_tables import label, worst
-from ntkrun.evidence.figures.pieces import PAGE, STYLE, settle
+from ntkrun.evidence.figures.pieces import PAGE, settle
+from ntkrun.evidence.figures.saving import STYLE
 from ntkrun.evidence.regression import MARGIN, Check, Row
 
 COLOURS = {"fine": "C2", "regression": "C1", "inconclusive": "0.45"}

@@ -40,6 +40,11 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
+def write_bytes(path: Path, raw: bytes) -> None:
+    """Write a file, whole or not at all. Raises UserError where it cannot be written."""
+    write_file(path, lambda temporary: temporary.write_bytes(raw))
+
+
 def write_file(path: Path, save: Callable[[Path], object]) -> None:
     """Write a file by `save`, which is given a path of the same ending, whole or not at all. Raises UserError where it
     cannot be written."""

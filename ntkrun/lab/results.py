@@ -1,7 +1,7 @@
 """A sweep's tables as they were read, and what is made of them and stored beside."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,11 @@ class Results:
         """Whole kernels kept of a run: `steps` (K,) and `ntk` (K, N, N, O, O); None if none were."""
         return kept_kernels(self.path, run_id)
 
-    def write_figure(self, stem: str, save: Callable[[Path], None], ending: str) -> Path:
-        """Store one figure under figures/; `save` draws it to the path it is given, whose ending tells the format."""
-        path = inside(self.path, "figures", f"{stem}.{ending}")
+    def write_figure(self, name: str, raw: bytes) -> Path:
+        """Store the file of a figure under figures/."""
+        path = inside(self.path, "figures", name)
         with sentence_for(path):
-            replace_file(path, save)
+            replace_file(path, lambda temporary: temporary.write_bytes(raw))
         return path
 
     def remove_figure(self, stem: str, endings: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """Figures are drawn from the tables: every one, in every format, the same bytes each time, in every odd case."""
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
 import matplotlib as mpl
 import numpy as np
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-from ntkrun.evidence.figures import ALWAYS, ON_REQUEST, draw_all, saver
-from ntkrun.evidence.figures.pieces import STYLE, width_colours
+from ntkrun.evidence.figures import draw_all
+from ntkrun.evidence.figures.pieces import width_colours
+from ntkrun.evidence.figures.saving import ALONE, ALWAYS, ON_REQUEST, STYLE, all_saved, saved
 from tests.evidence.synthetic import tables
 
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
@@ -57,16 +59,25 @@ def test_kernel_drift_shows_every_seed_the_means_and_the_fit() -> None:
     assert slope == pytest.approx(-1, abs=0.15)  # the line drawn is the fit of this sample
 
 
-def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        figure = _drawn(tables({64: 2, 128: 2}))["loss"]
-        for ending in (*ALWAYS, *ON_REQUEST):
-            saver(figure)(tmp_path / f"{name}.{ending}")
-    for ending in (*ALWAYS, *ON_REQUEST):
-        assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
-    assert (tmp_path / "one.png").read_bytes()[1:4] == b"PNG"
-    assert (tmp_path / "one.pdf").read_bytes()[:4] == b"%PDF"
-    assert b"CreationDate" not in (tmp_path / "one.pdf").read_bytes()
+def test_the_same_tables_give_the_same_bytes() -> None:
+    one, two = (saved(_drawn(tables({64: 2, 128: 2}))["loss"], (*ALWAYS, *ON_REQUEST)) for _ in range(2))
+    assert one == two
+    assert one["png"][1:4] == b"PNG"
+    assert one["pdf"][:4] == b"%PDF"
+    assert b"CreationDate" not in one["pdf"]
+
+
+def test_workers_save_the_same_bytes_in_the_same_order() -> None:
+    few = list(_drawn(tables({64: 2, 128: 2})).values())
+    many = (few * ALONE)[: ALONE + 6]
+    alone = [saved(figure, ALWAYS) for figure in few]
+    assert list(all_saved(many, ALWAYS)) == (alone * ALONE)[: len(many)]
+
+
+def test_what_a_worker_took_with_it_is_saved_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntkrun.evidence.figures.saving._as_worker", partial(os._exit, 1))
+    figure = _drawn(tables({64: 2, 128: 2}))["loss"]
+    assert list(all_saved([figure] * (ALONE + 2), ("svg",))) == [saved(figure, ("svg",))] * (ALONE + 2)
 
 
 def test_one_width_has_the_figures_over_time_alone() -> None:
@@ -127,12 +138,11 @@ def test_nothing_is_cut_off_and_no_two_axes_touch() -> None:
             assert not any(box.overlaps(other) for other in boxes[:k]), stem
 
 
-def test_a_file_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     figure, drawn = _drawn(tables({64: 2, 128: 2}))["loss"], []
     whole = Figure.draw
     monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawn.append(1), whole(self, renderer)))
-    for ending in ALWAYS:
-        saver(figure)(tmp_path / f"loss.{ending}")
+    saved(figure, ALWAYS)
     assert len(drawn) == len(ALWAYS)
 
 

@@ -8,7 +8,8 @@ import matplotlib as mpl
 import pytest
 
 from ntkrun.closing import judge
-from ntkrun.evidence.figures.pieces import STYLE, settle
+from ntkrun.evidence.figures.pieces import settle
+from ntkrun.evidence.figures.saving import STYLE
 from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
 from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.lab.config import load_config

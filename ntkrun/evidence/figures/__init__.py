@@ -3,8 +3,7 @@
 Every function returns a matplotlib Figure of its own, without pyplot's hidden state.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -15,20 +14,14 @@ from ntkrun.evidence.estimates import WIDTH
 from ntkrun.evidence.figures.against_width import kernel_drift, loss, weight_drift
 from ntkrun.evidence.figures.matrices import Kernels, kernel_matrices, kernels_to_show
 from ntkrun.evidence.figures.over_time import flows_over_time, layers_over_time, losses_over_time, over_time
-from ntkrun.evidence.figures.pieces import KERNEL, STYLE, settle, width_colours
+from ntkrun.evidence.figures.pieces import KERNEL, settle, width_colours
+from ntkrun.evidence.figures.saving import STYLE
 from ntkrun.evidence.summary import Group, groups
 
 Drawn = tuple[str, Figure, str]
 LEVELS = "Faint dots: seeds; markers: mean and 95 % t interval."
 DOTS = LEVELS[:-1] + "; lines: fitted power laws, slope with 95 % interval; wedges: the slopes that the theory expects."
 MEANS = ", mean over seeds, a line a width, shaded from the least seed to the greatest (runs that are done)."
-ALWAYS, ON_REQUEST = ("png", "svg"), ("pdf",)  # formats; PDF is for papers, and takes as long as the other two
-# By format: no dates, so that the same figure gives the same bytes; a PNG that is packed sooner, and a sixth larger.
-HOW: dict[str, dict[str, Any]] = {
-    ".png": {"pil_kwargs": {"compress_level": 3}},
-    ".svg": {"metadata": {"Date": None}},
-    ".pdf": {"metadata": {"CreationDate": None}},
-}
 
 
 def draw_all(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame, kernels: Kernels) -> Iterator[Drawn]:
@@ -41,16 +34,6 @@ def draw_all(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame, kern
         with mpl.rc_context(fname=STYLE):
             for stem, figure, caption in _of_group(group, steps, layers, kernels, colours):
                 yield stem + ending, settle(figure), caption
-
-
-def saver(figure: Figure) -> Callable[[Path], None]:
-    """A function that saves the figure to a path, in the format of its ending, the same bytes each time."""
-
-    def save(path: Path) -> None:
-        with mpl.rc_context(fname=STYLE):
-            figure.savefig(path, **HOW[path.suffix])
-
-    return save
 
 
 def _of_group(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -19,7 +18,6 @@ from ntkrun.evidence.cases import told
 from ntkrun.evidence.estimates import WIDTH, Interval
 from ntkrun.evidence.summary import Group
 
-STYLE = Path(__file__).with_name("ntkrun.mplstyle")
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
 MOST_MINOR = 3  # powers of ten with minor ticks between them
 NARROW, WIDE = 16, 4096  # widths with the first and the last colour
