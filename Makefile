@@ -59,20 +59,20 @@ $(LOWEST_READY): pyproject.toml constraints.txt tests/lowest.py
 	@touch $@
 
 # Every command once, and what each library is used for: a minute or two. Whole files where they are quick.
-LOWEST_TESTS := tests/test_lowest.py tests/test_floors.py tests/test_commands.py tests/test_configs.py \
-  $(addprefix tests/test_cli.py::test_, sweep_says_what_came_out_and_leaves_the_files_of_the_contract \
+LOWEST_TESTS := tests/test_lowest.py tests/test_rooms.py tests/commands/test_commands.py tests/config/test_shipped_configs.py \
+  $(addprefix tests/commands/test_cli.py::test_, sweep_says_what_came_out_and_leaves_the_files_of_the_contract \
     no_plots_draws_nothing_and_plot_makes_up_for_it status_is_a_table validate a_mistake_is_a_sentence_and_exit_code_2 \
     lists_name_what_a_config_may schema_is_a_json_schema_of_the_config version_and_help_answer_without_torch \
     kernel_limit_and_empirical) \
-  $(addprefix tests/test_cli_evidence.py::test_, check_pairs_seeds_under_another_name_and_is_inconclusive_with_one \
+  $(addprefix tests/commands/test_cli_evidence.py::test_, check_pairs_seeds_under_another_name_and_is_inconclusive_with_one \
     reproduce_runs_an_experiment_and_tells_it_as_json a_sweep_that_should_diverge) \
-  tests/test_reporting.py::test_the_command_writes_a_page_or_prints_a_summary \
-  tests/lab/test_config.py tests/lab/test_yaml_reader.py tests/lab/test_store.py tests/lab/test_tables.py tests/lab/test_doctor.py \
-  tests/lab/test_slurm.py tests/lab/test_ray.py::test_stacks_give_bitwise_what_they_give_here \
+  tests/report/test_gather.py::test_the_command_writes_a_page_or_prints_a_summary \
+  tests/config/test_reader.py tests/config/test_yaml.py tests/store/test_directory.py tests/store/test_stored_tables.py tests/doctor/test_doctor.py \
+  tests/plan/test_slurm.py tests/run/test_ray.py::test_stacks_give_bitwise_what_they_give_here \
   tests/evidence/test_figures.py::test_every_figure_is_drawn_and_labelled \
   tests/evidence/test_figures.py::test_the_same_tables_give_the_same_bytes \
-  tests/evidence/test_claims.py::test_a_claim_is_supported_where_it_holds tests/evidence/test_report.py tests/evidence/test_tables.py \
-  tests/engine/test_data.py tests/engine/test_data_files.py tests/theory/test_limit.py
+  tests/evidence/test_claims.py::test_a_claim_is_supported_where_it_holds tests/report/test_page.py tests/report/test_report_tables.py \
+  tests/data/test_data_sets.py tests/data/test_data_files.py tests/theory/test_limit.py
 
 # Old libraries warn of what newer ones, and newer Pythons, will no longer take (matplotlib 3.9 of pyparsing, typer of click):
 # so warnings are no errors here. -m '' takes the Ray test too, which counts as slow.

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 import ntkrun
-from ntkrun.evidence.baseline import RunRecord, records
-from ntkrun.evidence.regression import ALPHA, Check, compare
-from ntkrun.lab.config import parse_config
-from ntkrun.lab.store import Store
+from ntkrun.config.reader import parse_config
+from ntkrun.evidence.regression.baseline import RunRecord, records
+from ntkrun.evidence.regression.comparison import ALPHA, Check, compare
+from ntkrun.store.directory import Store
 
 POOL, CHUNK, REPEATS = 8000, 1000, 100
 SEEDS_AT_MOST = 16000  # in all repeats of a row: large samples are repeated less often

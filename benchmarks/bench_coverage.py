@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from ntkrun.evidence.estimates import fit_exponent, fit_power_law, jackknife_logs, level
+from ntkrun.evidence.estimates.intervals import fit_exponent, fit_power_law, jackknife_logs, level
 
 WIDTHS = np.array([64, 128, 256, 512, 1024])
 SLOPE = -0.9

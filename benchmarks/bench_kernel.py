@@ -19,8 +19,8 @@ from common import AHEAD, DEVICE, medians, where
 from torch import Tensor
 
 import ntkrun
+from ntkrun.engine.cuda_graphs import replay_of
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.replay import replay_of
 
 DIMENSION, DEPTH = 64, 4
 SMALL = (64, 1024, 1)  # N, n, O

@@ -14,10 +14,10 @@ import torch
 from common import AHEAD, DEVICE, medians, plain_network, where
 from torch import Tensor
 
+from ntkrun.engine.cuda_graphs import replay_of
 from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, output_gradients
 from ntkrun.engine.probes import eigenvalues, kernel_numbers, state_kernel
-from ntkrun.engine.replay import replay_of
 from ntkrun.engine.stack import STEPS_UNREAD
 from ntkrun.engine.training import State, directions, train
 from ntkrun.engine.update import Update

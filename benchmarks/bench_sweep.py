@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
 import ntkrun
-from ntkrun.lab.points import data_of
-from ntkrun.lab.sections import Point
+from ntkrun.config.schema import Point
+from ntkrun.plan.problem import data_of
 
 CONFIG = Path(__file__).parents[1] / "configs" / "width.yaml"
 STEPS = 20 if DEVICE.type == "cpu" else 300  # on a GPU all of them: the detail steps, 16 whatever the steps, are most

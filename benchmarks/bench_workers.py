@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ntkrun.evidence.tables import status_document
-from ntkrun.lab.config import Sweep, parse_config
-from ntkrun.lab.engines.opening import Asked
-from ntkrun.lab.execute import How, run_shard, run_sweep
-from ntkrun.lab.plan import Stack, columns, plan, stacks
-from ntkrun.lab.shards import Shard
-from ntkrun.lab.store import Results, Store, read_results
-from ntkrun.lab.watch import Watch
+from ntkrun.config.reader import Sweep, parse_config
+from ntkrun.plan.runs import Stack, columns, plan, stacks
+from ntkrun.plan.stacks import Shard
+from ntkrun.report.tables import status_document
+from ntkrun.run.engines import Asked
+from ntkrun.run.progress import Watch
+from ntkrun.run.sweep import How, run_shard, run_sweep
+from ntkrun.store.directory import Results, Store, read_results
 
 TEXT = """\
 name: workers

@@ -16,15 +16,14 @@ from typer.main import get_command
 import ntkrun
 from ntkrun import columns
 from ntkrun.cli import app
-from ntkrun.engine.data import DATA_SETS
-from ntkrun.engine.data.base import Component, DataSet
-from ntkrun.evidence.claims import CLAIMS
-from ntkrun.evidence.estimates import Interval
-from ntkrun.evidence.parts import Extremes, Height, Part, Pooled, Slope
-from ntkrun.evidence.vanishing import Vanishes
-from ntkrun.lab.sections import Config, Network, Probes, SweepBlock, Training
-from ntkrun.lab.template import meaning
-from ntkrun.listing import rows_of
+from ntkrun.commands.list import rows_of
+from ntkrun.config.schema import Config, Network, Probes, SweepBlock, Training
+from ntkrun.config.template import meaning
+from ntkrun.data import DATA_SETS
+from ntkrun.data.base import Component, DataSet
+from ntkrun.evidence.claims.estimators import Extremes, Height, Part, Pooled, Slope, Vanishes
+from ntkrun.evidence.claims.table import CLAIMS
+from ntkrun.evidence.estimates.intervals import Interval
 
 REFERENCE = Path(__file__).parent / "reference"
 KINDS = {Slope: "exponent", Pooled: "exponent, seeds pooled", Height: "level", Extremes: "range", Vanishes: "range"}

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ntkrun.evidence.estimates import level
+from ntkrun.evidence.estimates.intervals import level
+from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.evidence.figures.pieces import log_scale
-from ntkrun.evidence.per_run import done, per_run
 from ntkrun.experiments.drawing import canvas, lost, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Row
 from ntkrun.experiments.shared import LARGE_STEP

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.evidence.cases import AXES
-from ntkrun.evidence.estimates import level
-from ntkrun.evidence.per_run import done, per_run
+from ntkrun.evidence.estimates.cases import AXES
+from ntkrun.evidence.estimates.intervals import level
+from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.experiments.drawing import canvas, log_axes, lost, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.experiments.shared import LARGE_STEP
-from ntkrun.lab.store import Results
+from ntkrun.store.directory import Results
 
 CONTROLS = {  # what each varies, and its sweep
     "mean-field": (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.evidence.cases import AT, AXES, cases
-from ntkrun.evidence.ensembles import conditional_variances, kernel_variance
-from ntkrun.evidence.estimates import pooled
+from ntkrun.evidence.estimates.cases import AT, AXES, cases
+from ntkrun.evidence.estimates.ensembles import conditional_variances, kernel_variance
+from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.cases import AXES, cases, label
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.estimates.cases import AXES, cases, label
+from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import width_colours
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned

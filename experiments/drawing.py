@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ntkrun.evidence.cases import AT, AXES, Case, cases
-from ntkrun.evidence.cases import label as label_of
-from ntkrun.evidence.claims_table import BEYOND, measured, place, span
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.claims.findings import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
+from ntkrun.evidence.claims.verdicts import Verdict
+from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases
+from ntkrun.evidence.estimates.cases import label as label_of
+from ntkrun.evidence.estimates.intervals import WIDTH
+from ntkrun.evidence.estimates.per_run import done
 from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, headed, wedge
-from ntkrun.evidence.judging import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
-from ntkrun.evidence.per_run import done
-from ntkrun.evidence.verdicts import Verdict
 from ntkrun.experiments.framework import Drawn, Found
+from ntkrun.report.tables import BEYOND, measured, place, span
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
 MARKERS = "osD^vPX"

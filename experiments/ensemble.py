@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.ensembles import over_seeds
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.estimates.ensembles import over_seeds
+from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import width_colours
 from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from ntkrun.evidence.verdicts import Verdict
-    from ntkrun.lab.config import Sweep
-    from ntkrun.lab.store import Results
+    from ntkrun.config.reader import Sweep
+    from ntkrun.evidence.claims.verdicts import Verdict
+    from ntkrun.store.directory import Results
 
 PRESETS = ("smoke", "laptop", "paper")
 Overrides = tuple[str, ...]
@@ -35,7 +35,7 @@ class Planned:
 
     def load(self, preset: str) -> "Sweep":
         """The validated sweep."""
-        from ntkrun.lab.config import load_config
+        from ntkrun.config.reader import load_config
 
         return load_config(self.file, self.overrides(preset))
 

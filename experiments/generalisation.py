@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.evidence.estimates.intervals import WIDTH, level
+from ntkrun.evidence.estimates.per_run import last_steps
 from ntkrun.evidence.figures.pieces import width_axis
-from ntkrun.evidence.per_run import last_steps
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ntkrun.evidence import ensembles
-from ntkrun.evidence.cases import AT, AXES, Case, cases
-from ntkrun.evidence.estimates import pooled
+from ntkrun.evidence.estimates import ensembles
+from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases
+from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row

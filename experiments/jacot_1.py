@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ntkrun.evidence.estimates import WIDTH, level, pooled
+from ntkrun.evidence.estimates.intervals import WIDTH, level, pooled
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.experiments.shared import of_relu

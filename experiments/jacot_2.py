@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ntkrun.evidence.ensembles import inside
-from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.evidence.estimates.ensembles import inside
+from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ntkrun.evidence.ensembles import along_limit
-from ntkrun.evidence.estimates import WIDTH, level
+from ntkrun.evidence.estimates.ensembles import along_limit
+from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.evidence.figures.pieces import TIME, width_colours
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row

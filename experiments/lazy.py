@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from ntkrun.evidence.estimates.summary import groups
 from ntkrun.evidence.figures.against_width import kernel_drift, weight_drift
-from ntkrun.evidence.summary import groups
 from ntkrun.experiments.drawing import shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found
 from ntkrun.experiments.shared import WIDTH_SWEEP

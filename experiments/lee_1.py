@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from ntkrun.evidence.estimates import WIDTH, Exponent, fit_exponent
+from ntkrun.evidence.estimates.intervals import WIDTH, Exponent, fit_exponent
+from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.evidence.figures.pieces import width_axis
-from ntkrun.evidence.per_run import done, per_run
 from ntkrun.experiments.drawing import canvas
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 

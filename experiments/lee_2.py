@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ntkrun.evidence.ensembles import mean_bias, over_seeds
-from ntkrun.evidence.estimates import level, pooled
+from ntkrun.evidence.estimates.ensembles import mean_bias, over_seeds
+from ntkrun.evidence.estimates.intervals import level, pooled
 from ntkrun.experiments.drawing import band, canvas, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 

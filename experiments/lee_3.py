@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ntkrun.evidence.estimates import WIDTH, WIDTHS_PER_LAYER, fit_exponent, level
+from ntkrun.evidence.estimates.intervals import WIDTH, WIDTHS_PER_LAYER, fit_exponent, level
+from ntkrun.evidence.estimates.per_run import last_steps
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
-from ntkrun.evidence.per_run import last_steps
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 

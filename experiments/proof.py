@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.cases import AXES, cases
+from ntkrun.evidence.estimates.cases import AXES, cases
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ntkrun
 from ntkrun.experiments.shared import WIDTH_SWEEP
-from ntkrun.lab.files import write_text
+from ntkrun.files.writing import write_text
 
 COMMITTED = Path(ntkrun.__file__).parents[1] / "docs" / "results"  # only a checkout has it
 VERDICTS = "verdicts.json"  # preset -> claim of the main sweep -> verdict

@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntkrun.closing import draw, judge
+from ntkrun.config.reader import Sweep
+from ntkrun.engine.devices import resolve_device
 from ntkrun.errors import UserError
-from ntkrun.evidence.judging import INCONCLUSIVE
-from ntkrun.evidence.verdicts import FINE, REFUTATION, UNDECIDED, Verdict, exit_code
+from ntkrun.evidence.claims.findings import INCONCLUSIVE
+from ntkrun.evidence.claims.verdicts import FINE, REFUTATION, UNDECIDED, Verdict, exit_code
 from ntkrun.experiments import recorded
 from ntkrun.experiments.framework import Experiment, Planned, sweeps_of
 from ntkrun.experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.experiments.writing import write_experiment
-from ntkrun.lab.config import Sweep
-from ntkrun.lab.devices import resolve_device
-from ntkrun.lab.execute import outlook, run_sweep
-from ntkrun.lab.forecast import Forecast, forecast, together
-from ntkrun.lab.store import Results
-from ntkrun.lab.watch import Watch
-from ntkrun.reporting import gathered, written
+from ntkrun.report.conclusion import draw, judge
+from ntkrun.report.gather import gathered, written
+from ntkrun.run.forecast import Forecast, forecast, outlook, together
+from ntkrun.run.progress import Watch
+from ntkrun.run.sweep import run_sweep
+from ntkrun.store.directory import Results
 
 WORST_FIRST = (2, 4, 1, REFUTATION, UNDECIDED, FINE)  # exit codes, where several hold
 Say = Callable[[str], None]
@@ -129,7 +130,8 @@ def reproduce(
         for name, tables in found.results.items():
             codes.add(exit_code(found.verdicts[name], tables, tables.config().get("expect")))
         undecided += [_open(experiment.name, name, each) for name, each in found.judged if each.verdict == INCONCLUSIVE]
-        page = gathered([root])  # each time: an interrupt leaves one that speaks of what there is
+        # Each time, so that an interrupt leaves a page that speaks of what there is.
+        page = gathered([root], order=list(EXPERIMENTS))
         summary, report = (written(page, root / name) for name in ("summary.md", "report.html"))
         say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
     main = [(each.claim.name, each.verdict) for each in verdicts.get(WIDTH_SWEEP.config, [])]

@@ -6,13 +6,13 @@ from typing import Any
 
 import matplotlib as mpl
 
-from ntkrun.closing import json_text
+from ntkrun.evidence.claims.verdicts import document
 from ntkrun.evidence.figures.pieces import settle
 from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, saved
-from ntkrun.evidence.verdicts import document
 from ntkrun.experiments.framework import Experiment, Found, as_json
-from ntkrun.lab.files import write_bytes, write_text
-from ntkrun.lab.store import Results, Store
+from ntkrun.files.writing import write_bytes, write_text
+from ntkrun.store.directory import Results, Store
+from ntkrun.text import json_text
 
 RESULT = "result.json"
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ntkrun.config.reader import Sweep as Sweep
+    from ntkrun.config.reader import load_config as load_config
     from ntkrun.engine.kernel import empirical_ntk as empirical_ntk
     from ntkrun.engine.modules.ntk import module_ntk as module_ntk
     from ntkrun.engine.network import DenseNetwork as DenseNetwork
     from ntkrun.engine.network import Parameters as Parameters
     from ntkrun.errors import ConfigError as ConfigError
     from ntkrun.errors import UserError as UserError
-    from ntkrun.lab.config import Sweep as Sweep
-    from ntkrun.lab.config import load_config as load_config
-    from ntkrun.lab.execute import run_sweep as run_sweep
-    from ntkrun.lab.store import Results as Results
-    from ntkrun.lab.store import read_results as read_results
+    from ntkrun.run.sweep import run_sweep as run_sweep
+    from ntkrun.store.directory import Results as Results
+    from ntkrun.store.directory import read_results as read_results
     from ntkrun.theory.activations import register_activation as register_activation
     from ntkrun.theory.corrections import kernel_variance as kernel_variance
     from ntkrun.theory.corrections import output_kurtosis as output_kurtosis
@@ -64,11 +64,11 @@ _HOMES = {
     "kernel_variance": "ntkrun.theory.corrections",
     "output_kurtosis": "ntkrun.theory.corrections",
     "output_square_correlation": "ntkrun.theory.corrections",
-    "Sweep": "ntkrun.lab.config",
-    "load_config": "ntkrun.lab.config",
-    "run_sweep": "ntkrun.lab.execute",
-    "Results": "ntkrun.lab.store",
-    "read_results": "ntkrun.lab.store",
+    "Sweep": "ntkrun.config.reader",
+    "load_config": "ntkrun.config.reader",
+    "run_sweep": "ntkrun.run.sweep",
+    "Results": "ntkrun.store.directory",
+    "read_results": "ntkrun.store.directory",
     "UserError": "ntkrun.errors",
     "ConfigError": "ntkrun.errors",
 }

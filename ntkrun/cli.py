@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import ntkrun
-from ntkrun.commands import cluster, configs, kernels, running, tables
+from ntkrun.commands import list as list_command
+from ntkrun.commands.check import check
+from ntkrun.commands.claims import claims
 from ntkrun.commands.doctor import doctor
+from ntkrun.commands.export import export
+from ntkrun.commands.kernel import kernel_app
+from ntkrun.commands.new import new
+from ntkrun.commands.plot import plot
+from ntkrun.commands.printing import say
 from ntkrun.commands.report import report
+from ntkrun.commands.reproduce import reproduce
+from ntkrun.commands.schema import schema
+from ntkrun.commands.slurm import slurm
+from ntkrun.commands.status import status
+from ntkrun.commands.sweep import sweep
+from ntkrun.commands.validate import validate
 from ntkrun.errors import UserError
-from ntkrun.saying import say
-from ntkrun.spelling import spell_out_streams
+from ntkrun.text import spell_out_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +81,11 @@ def _root(
 
 
 _COMMANDS: "tuple[Callable[..., None], ...]" = (
-    *(running.sweep, configs.new, configs.validate, running.reproduce),
-    *(tables.status, tables.claims, tables.plot, tables.check, report, tables.export),
-    *(cluster.slurm, doctor, configs.schema),
+    *(sweep, new, validate, reproduce),
+    *(status, claims, plot, check, report, export),
+    *(slurm, doctor, schema),
 )
 for _command in _COMMANDS:
     app.command()(_command)
-app.command("list")(configs.list_)
-app.add_typer(kernels.kernel_app, name="kernel")
+app.command("list")(list_command.list_)
+app.add_typer(kernel_app, name="kernel")

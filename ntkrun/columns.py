@@ -164,5 +164,5 @@ def names(table: str) -> tuple[str, ...]:
 
 # Of layers.parquet, at detail steps: engine/detail.py has the formulas.
 LAYER_DETAIL = tuple(name for columns in TABLES["layers"] if columns.detail for name in columns.names.split())
-# Of steps.parquet, at detail steps: engine/descent.py.
+# Of steps.parquet, at detail steps: engine/detail.py.
 DESCENT = ("descent_residual", "test_descent_residual")

@@ -10,16 +10,17 @@ import pytest
 from torch import Tensor
 
 import ntkrun
+from ntkrun.config.reader import parse_config
 from ntkrun.engine import kernel, parametrization
 from ntkrun.engine.network import DenseNetwork, Layers
 from ntkrun.engine.parametrization import Layer, Scales
 from ntkrun.engine.update import Update
-from ntkrun.evidence.baseline import records
-from ntkrun.evidence.regression import compare
-from ntkrun.evidence.verdicts import asked, judge
-from ntkrun.lab import limits, points
-from ntkrun.lab.config import parse_config
-from ntkrun.lab.store import Results
+from ntkrun.evidence.claims.verdicts import asked, judge
+from ntkrun.evidence.regression.baseline import records
+from ntkrun.evidence.regression.comparison import compare
+from ntkrun.plan import problem as limits
+from ntkrun.plan import problem as points
+from ntkrun.store.directory import Results
 from ntkrun.theory.activations import Activation
 
 # float64, so that rounding is far below what is broken; small steps, so that an error of 1 % in the kernel stands out.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ntkrun.lab.doctor.machine import machine
+from ntkrun.doctor.machine import machine
 from tests.damage import configs, data_files, stores
 from tests.damage.harness import command, jailed
 
@@ -72,7 +72,7 @@ def of_data(room: Path) -> Examples:
 def of_stores(room: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
     root = room / "copy"
     facts = machine(root)  # which no accident changes, and which takes longer than all the rest
-    monkeypatch.setattr("ntkrun.lab.doctor.machine.machine", lambda run_dir: facts)
+    monkeypatch.setattr("ntkrun.doctor.machine.machine", lambda run_dir: facts)
 
     def example(draw: random.Random) -> None:
         shutil.rmtree(root, ignore_errors=True)

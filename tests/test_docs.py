@@ -113,8 +113,8 @@ def test_every_page_stands_in_the_navigation() -> None:
 
 def test_the_tables_have_the_columns_that_the_reference_has(tmp_path: Path) -> None:
     from ntkrun.columns import TABLES, names
-    from ntkrun.lab.config import parse_config
-    from ntkrun.lab.execute import run_sweep
+    from ntkrun.config.reader import parse_config
+    from ntkrun.run.sweep import run_sweep
 
     results = run_sweep(parse_config(CONFIG), tmp_path)
     for table in TABLES:

@@ -16,17 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import ntkrun
-from ntkrun.closing import json_text
+from ntkrun.config.reader import load_config, parse_config
+from ntkrun.config.yaml import Document, dump
 from ntkrun.errors import ConfigError, UserError
-from ntkrun.lab.config import load_config, parse_config
-from ntkrun.lab.files import inside
-from ntkrun.lab.store import read_results
-from ntkrun.lab.yaml_reader import Document, dump
-from ntkrun.npz import read_npz
-from ntkrun.parquet import read_parquet
-from ntkrun.printable import printable, printable_lines
-from ntkrun.reading import Unreadable, read_bytes, read_json
-from tests.lab.store_of import DESCRIPTION, filled, frames_of, plan_of
+from ntkrun.files.parquet import read_parquet
+from ntkrun.files.reading import Unreadable, read_bytes, read_json, read_npz
+from ntkrun.files.writing import inside
+from ntkrun.store.directory import read_results
+from ntkrun.text import json_text, printable, printable_lines
+from tests.store.store_of import DESCRIPTION, filled, frames_of, plan_of
 
 HOME = Path(ntkrun.__file__).parent
 SOURCES = sorted([*HOME.rglob("*.py"), *(HOME.parent / "experiments").rglob("*.py")])
@@ -37,8 +35,8 @@ FORBIDDEN_CALLS = {
     *("pd.read_pickle", "pd.read_hdf", "pd.read_html", "pd.read_sql", "pd.read_parquet", "pd.eval", "os.system"),
     *("os.popen", "os.execv", "os.spawnv", "pq.read_table", "subprocess.call", "subprocess.getoutput"),
 }
-STARTS_PROCESSES = {"lab/provenance.py"}  # git, on ntkrun's own checkout
-MAPS_MEMORY = {"lab/kernels.py"}  # a file of its own, just made, that has no name
+STARTS_PROCESSES = {"run/provenance.py"}  # git, on ntkrun's own checkout
+MAPS_MEMORY = {"run/kernels.py"}  # a file of its own, just made, that has no name
 
 
 # ---------------------------------------------------------------- the sources

@@ -17,22 +17,22 @@ from rich.table import Table
 
 import ntkrun
 from ntkrun import cli
-from ntkrun.console import PlainConsole
+from ntkrun.commands.progress import SweepProgress
+from ntkrun.config.reader import load_config, parse_config
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import ConfigError, UserError
-from ntkrun.exporting import export
-from ntkrun.lab import checkpoints
-from ntkrun.lab.config import load_config, parse_config
-from ntkrun.lab.execute import run_sweep
-from ntkrun.lab.files import write_text
-from ntkrun.lab.plan import plan, stacks
-from ntkrun.lab.store import read_results
-from ntkrun.reporting import gathered, written
-from ntkrun.spelling import spelled
-from ntkrun.terminal import SweepProgress
+from ntkrun.files.writing import write_text
+from ntkrun.plan.runs import plan, stacks
+from ntkrun.report.export import export
+from ntkrun.report.gather import gathered, written
+from ntkrun.report.tables import PlainConsole
+from ntkrun.run import checkpoints
+from ntkrun.run.sweep import run_sweep
+from ntkrun.store.directory import read_results
+from ntkrun.text import spelled
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN
-from tests.evidence.pages import SVG
-from tests.lab.store_of import filled, frames_of
+from tests.report.pages import SVG
+from tests.store.store_of import filled, frames_of
 
 CLAIMED = CONFIG + "claims: [{name: frozen-kernel, expect: refuted}, lazy-weights]\n"
 NO_HOME = {"HOME": "/dev/null/home"}

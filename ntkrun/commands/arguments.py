@@ -48,3 +48,33 @@ Format = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")]
+
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray",
+        help="Where to compute: in this process, or with Ray, on several cores, GPUs or machines",
+        autocompletion=one_of("local", "ray"),
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="So many stacks at once; more than 1 needs --engine ray, which takes all cores or GPUs if not told",
+        show_default=False,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="The Ray cluster to run on, or auto for the one that this machine is part of; this machine if not given",
+        show_default=False,
+    ),
+]
+ShardNumber = Annotated[
+    str,
+    typer.Option("--shard", metavar="I/K", help="Run the I-th of K parts that take about as long; for job arrays"),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before")]

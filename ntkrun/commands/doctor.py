@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ntkrun.commands.printing import print_json, say
 from ntkrun.errors import StoreBusy, UserError
-from ntkrun.saying import print_json, say
 
 WRONG = 1  # exit code when something is left to put right
 
@@ -24,10 +24,9 @@ def doctor(
 
     Example: ntkrun doctor results/width --fix
     """
-    from ntkrun.lab.doctor.directory import examine
-    from ntkrun.lab.doctor.machine import lines, machine, odd
-    from ntkrun.lab.doctor.repair import repair
-    from ntkrun.lab.store import Store
+    from ntkrun.doctor.directory import examine, repair
+    from ntkrun.doctor.machine import lines, machine, odd
+    from ntkrun.store.directory import Store
 
     if fix and run_dir is None:
         raise UserError("doctor --fix: name the results directory to put right, as in results/width")

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ntkrun.commands.arguments import Json
+from ntkrun.commands.printing import print_json, say, under_way
 from ntkrun.errors import UserError
-from ntkrun.saying import print_json, say, under_way
 
 
 def report(
@@ -38,18 +38,18 @@ def report(
 
     Example: ntkrun report results/smoke/width --baseline results/baseline/smoke.json --markdown
     """
-    from ntkrun import reporting
-    from ntkrun.evidence.report.document import document
+    from ntkrun.experiments.table import EXPERIMENTS
+    from ntkrun.report import gather
 
     if markdown and json:
         raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
     with under_way("gathering results"):
-        page = reporting.gathered(run_dirs, baseline)
+        page = gather.gathered(run_dirs, baseline, list(EXPERIMENTS))
     if markdown:
-        print(reporting.text_of(page, ".md"), end="")
+        print(gather.text_of(page, ".md"), end="")
     if json:
-        print_json(document(page))
+        print_json(gather.document(page))
     if out or not (markdown or json):
-        path = reporting.written(page, out or reporting.place_for(run_dirs))
+        path = gather.written(page, out or gather.place_for(run_dirs))
         if not (markdown or json):
             say(path)

@@ -8,13 +8,16 @@ K are.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.columns import LAYER_DETAIL
+from ntkrun.columns import DESCENT, LAYER_DETAIL
+from ntkrun.engine.flows import Flows, Problem
+from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, pullback
 from ntkrun.engine.operators import BLOCK, Largest, leading_vectors, operator_norms
-from ntkrun.engine.training import State
+from ntkrun.engine.training import State, shares_of
 
 OF_CHANGE = 4  # vectors of the block in which ‖w_t‖ is looked for that come from w_t - w_0
 
@@ -138,3 +141,97 @@ def _root_mean_square(vectors: Tensor) -> Tensor:
 
 def _frobenius(kernel: Tensor) -> Tensor:
     return torch.linalg.vector_norm(kernel.flatten(1), dim=1, dtype=torch.float64)
+
+
+# ---------------------------------------------------------------- descent
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A state about to take its step: the `positions` of its S runs, their `outputs` on all A inputs, training first,
+    and the `change` that the kernel makes of the step; (S, A, O) both."""
+
+    positions: list[int]
+    outputs: Tensor
+    change: Tensor
+
+
+def kernel_pull(
+    net: DenseNetwork, state: State, problem: Problem, kernel: Tensor, test: Layers, test_deltas: list[Tensor]
+) -> Pull:
+    """From K_t on the training inputs (S, N, O, N, O) and the passes of the test inputs."""
+    assert state.deltas is not None, "only a probed state has them"
+    rows = as_matrix(kernel)
+    if len(problem.x_test):
+        cross = layerwise_kernel(net, test, test_deltas, state.layers, state.deltas)
+        rows = torch.cat([rows, as_matrix(cross)], dim=1)
+    outputs = torch.cat([state.layers.outputs, test.outputs], dim=1)
+    shares = shares_of(state.batch, problem.x)
+    gradient = problem.loss.gradient(state.outputs, problem.y) * shares / problem.scale.factor
+    change = -problem.step_size * (rows @ gradient.flatten(1).unsqueeze(2)).view(outputs.shape)
+    return Pull(state.positions, outputs, change)
+
+
+def residuals(net: DenseNetwork, before: Pull, state: State, problem: Problem) -> dict[str, Tensor]:
+    """‖ΔF - change‖/‖ΔF‖ over training and over test inputs, (S,), once the step has led to `state`. nan where nothing
+    moved, without test inputs, and for runs that are no longer there."""
+    whole = state.batch is None or state.deltas is not None
+    after = [state.layers.outputs if whole else net.apply(state.params, problem.x)]
+    after.append(net.apply(state.params, problem.x_test))
+    keep = [before.positions.index(position) for position in state.positions]
+    moved = torch.cat(after, dim=1).double() - before.outputs[keep].double()
+    error, count = moved - before.change[keep].double(), len(problem.x)
+    found = {}
+    for name, part in zip(DESCENT, (slice(count), slice(count, None)), strict=True):
+        size = _norm(moved[:, part])
+        ratio = torch.where(size > 0, _norm(error[:, part]) / size, torch.nan)
+        found[name] = ratio.new_full((len(before.positions),), torch.nan)
+        found[name][keep] = ratio
+    return found
+
+
+def _norm(outputs: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(outputs.flatten(1), dim=1)
+
+
+# ---------------------------------------------------------------- modes
+
+
+MOST = 64  # modes of a run that are recorded
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Some eigenvalues λ_i of K̂_0, (S, R), largest first, and their u_i as columns, (S, N·O, R), both float64. u_i
+    points to where the residual was at the start: u_i·(F_0 - y) ≥ 0."""
+
+    values: Tensor
+    vectors: Tensor
+
+    def select(self, keep: list[int]) -> "Directions":
+        return Directions(self.values[keep], self.vectors[keep])
+
+
+def ranks(count: int) -> np.ndarray:
+    """Which of `count` modes are recorded, 0 the largest: all, or MOST of them evenly spaced, the first and the last
+    among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
+
+
+def directions(flows: Flows) -> Directions | None:
+    """Those of the runs that these predictions belong to; None where the loss has none."""
+    if "flow" not in flows.predicted:
+        return None
+    modes, y = flows.predicted["flow"], flows.problem.y.double()
+    count = modes.values.shape[-1]
+    chosen = torch.from_numpy(count - 1 - ranks(count)).to(y.device)  # eigh's are ascending
+    vectors = modes.vectors[:, :, chosen]
+    along = torch.einsum("spr,sp->sr", vectors, (flows.linear[:, : len(y)] - y).flatten(1))
+    return Directions(modes.values[:, chosen], vectors * torch.where(along < 0, -1.0, 1.0).unsqueeze(1))
+
+
+def mode_columns(along: Directions, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """`eigenvalue` λ_i and `residual` u_i·(F_t - y)/sqrt(N·O) from F_t on the training inputs (S, N, O): (S, R)."""
+    residual = (outputs.double() - y.double()).flatten(1)
+    found = torch.einsum("spr,sp->sr", along.vectors, residual) / residual.shape[1] ** 0.5
+    return {"eigenvalue": along.values, "residual": found}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from ntkrun.engine.blocks import WORKSPACE
+from ntkrun.engine.detail import ranks
 from ntkrun.engine.flows import WIDE
-from ntkrun.engine.modes import ranks
 from ntkrun.engine.operators import BLOCK, DIRECT
 from ntkrun.engine.stack import BYTES_UNREAD, STEPS_UNREAD, StackTask
+from ntkrun.engine.tiles import WORKSPACE
 from ntkrun.engine.update import PART
 
 DOUBLE = 8  # bytes of a float64

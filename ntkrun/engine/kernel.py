@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from ntkrun.engine.blocks import Blocks, cut, tile_inputs, uncut
-from ntkrun.engine.memory import budget
+from ntkrun.engine.devices import budget
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients, pullback
-from ntkrun.engine.precision import full_float32
-from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
+from ntkrun.engine.tiles import (
+    Blocks,
+    Outputs,
+    check_outputs,
+    cut,
+    each_pair,
+    mirror,
+    pieces,
+    scaled,
+    tile_inputs,
+    uncut,
+)
+from ntkrun.engine.torch_settings import full_float32
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 

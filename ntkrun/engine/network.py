@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.parametrization import Scales, scales
-from ntkrun.engine.threads import spread
+from ntkrun.engine.torch_settings import spread
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 

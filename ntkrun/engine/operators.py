@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkrun.engine.threads import on_cores
+from ntkrun.engine.torch_settings import on_cores
 
 BLOCK = 16  # vectors at a time: fewer are slower on a CPU, more cost more
 DIRECT = 64  # a matrix with a side no longer than this has a Gram matrix small enough to diagonalise

@@ -8,15 +8,22 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import DESCENT, LAYER_DETAIL
-from ntkrun.engine import descent
 from ntkrun.engine.clock import SILENT, Laps
-from ntkrun.engine.detail import Start, detail, detail_start, growth
+from ntkrun.engine.detail import (
+    Directions,
+    Pull,
+    Start,
+    detail,
+    detail_start,
+    directions,
+    growth,
+    kernel_pull,
+    mode_columns,
+)
 from ntkrun.engine.flows import Flows, Problem, flows
-from ntkrun.engine.kernel import as_matrix, layerwise_kernel
-from ntkrun.engine.modes import Directions, directions, mode_columns
+from ntkrun.engine.kernel import Passes, aligned_kernel, as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, output_gradients
-from ntkrun.engine.outputs import output_columns
-from ntkrun.engine.readout import Readout
+from ntkrun.engine.readout import OutputScale, Readout
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
 
@@ -64,7 +71,7 @@ class Measurement:
     modes: dict[str, Tensor]
     outputs: dict[str, Tensor]
     kernel: Tensor
-    pull: descent.Pull | None
+    pull: Pull | None
     row: Tensor
 
     @property
@@ -117,7 +124,7 @@ def measure(
         layers = layers | detail(net, state, kernel, ref.start)
         numbers["growth"] = growth(layers)
         modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
-        pull = None if problem.momentum else descent.pull(net, state, problem, kernel, seen.test, test_deltas)
+        pull = None if problem.momentum else kernel_pull(net, state, problem, kernel, seen.test, test_deltas)
     kept = output_columns(net, state, seen.test, test_deltas, seen.outputs, problem.scale) if keep_outputs else {}
     columns = [column for table in (numbers, layers, modes, kept) for column in table.values()]
     row = joined(columns) if detailed or keep_outputs else replay("row", partial(joined, columns))
@@ -239,3 +246,42 @@ def linear_numbers(outputs: Tensor, predictions: Flows, sizes: Tensor) -> dict[s
 
 def _largest(gaps: Tensor) -> Tensor:
     return gaps.amax(dim=1) if gaps.shape[1] else gaps.new_full(gaps.shape[:1], torch.nan)
+
+
+# ---------------------------------------------------------------- outputs
+
+
+def output_columns(
+    net: DenseNetwork, state: State, test: Layers, test_deltas: list[Tensor], outputs: Tensor, scale: OutputScale
+) -> dict[str, Tensor]:
+    """On all A inputs, training first, each (S, A, O), from f there, `outputs`:
+
+    value         f_i(x)
+    variance      Var f_i(x) over the last layer, the hidden layers given: α²(s²|a^(L-1)(x)|² + b²), s and b the factors
+                  of weights and biases times their initial deviations; 0 where F_0 is subtracted. At the start alone;
+                  nan later
+    covariance    the same between x and the first input of its part, training or test
+    kernel        K_ii(x, x)
+    kernel_row    K_ii(x, x'), x' the first test input; nan without test inputs
+    """
+    assert state.deltas is not None, "only a probed state has them"
+    both = [Passes(state.layers.activations, state.deltas), Passes(test.activations, test_deltas)]
+    kernel = torch.cat([aligned_kernel(net, passes, passes) for passes in both], dim=1)
+    row = torch.full_like(outputs, torch.nan)
+    if test.outputs.shape[1]:
+        row = torch.cat([aligned_kernel(net, passes, both[1].part(slice(1))) for passes in both], dim=1)
+    variance = covariance = torch.full_like(outputs, torch.nan)
+    if state.step == 0:
+        parts = [passes.activations[-1] for passes in both]  # (S, N, n) and (S, M, n)
+        squares = torch.cat([last.square().sum(dim=2) for last in parts], dim=1)
+        products = torch.cat([(last * last[:, :1]).sum(dim=2) for last in parts], dim=1)
+        variance = scale.variance(_of_last_layer(net, squares, outputs))
+        covariance = scale.variance(_of_last_layer(net, products, outputs))
+    return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel, "kernel_row": row}
+
+
+def _of_last_layer(net: DenseNetwork, products: Tensor, like: Tensor) -> Tensor:
+    """s² a·a' + b² for every output alike, from a·a' (S, A)."""
+    top = net.depth - 1
+    weight, bias = net.scale(top) * net.weight_std(top), net.bias_scale(top) * net.bias_std(top)
+    return (weight**2 * products + bias**2).unsqueeze(2).expand_as(like)

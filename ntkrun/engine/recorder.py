@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import DESCENT
+from ntkrun.engine.detail import ranks
 from ntkrun.engine.kernel import as_blocks
-from ntkrun.engine.modes import ranks
 from ntkrun.engine.probes import Measurement, eigenvalues, joined
-from ntkrun.engine.threads import spread
 from ntkrun.engine.tiles import pieces
+from ntkrun.engine.torch_settings import spread
 from ntkrun.engine.training import Departure
 
 Columns = dict[str, list[float]]  # a table: its columns by name

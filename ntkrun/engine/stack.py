@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.engine import descent
+from ntkrun.engine import detail
 from ntkrun.engine.checkpoint import NOWHERE, Checkpoint, Keeper, checkpoint
 from ntkrun.engine.clock import SILENT, Laps
 from ntkrun.engine.flows import Problem
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.precision import full_float32
 from ntkrun.engine.probes import Measurement, Reference, measure, reference
 from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.recorder import Axes, Columns, Recorder
+from ntkrun.engine.torch_settings import full_float32
 from ntkrun.engine.training import Departure, Standing, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
@@ -137,13 +137,13 @@ class _Observer:
         self.reference: Reference | None = None
         self.positions = list(range(len(task.seeds)))
         self.time = torch.zeros(1, dtype=torch.float64, device=problem.x.device)
-        self.pull: descent.Pull | None = None
+        self.pull: detail.Pull | None = None
 
     def arrives(self, state: State) -> None:
         """Close what the states before left open: runs may have departed, a step has led somewhere."""
         self._follow(state.positions)
         if self.pull is not None:
-            self.recorder.complete(descent.residuals(self.task.network, self.pull, state, self.problem))
+            self.recorder.complete(detail.residuals(self.task.network, self.pull, state, self.problem))
             self.pull = None
             self.clock.lap("detail")
         if state.checked:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine.clock import SILENT, Laps
+from ntkrun.engine.cuda_graphs import Replay, replay_of
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
 from ntkrun.engine.readout import PLAIN, OutputScale, Readout
-from ntkrun.engine.replay import Replay, replay_of
 from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES, Loss
 

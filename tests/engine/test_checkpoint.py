@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from ntkrun.config.schema import LogSpaced, Probes
 from ntkrun.engine import training
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.recorder import TABLES
 from ntkrun.engine.stack import StackResult, StackTask, run_stack
-from ntkrun.lab.plan import probed_steps
-from ntkrun.lab.sections import LogSpaced, Probes
+from ntkrun.plan.runs import probed_steps
 from ntkrun.theory.limit import limit_kernels
 from tests.engine.small import points, small_task
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from ntkrun.engine.clock import PHASES
-from ntkrun.engine.costs import Cost
+from ntkrun.engine.costs import WIDTHS, Cost, Rates, measure
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.rates import WIDTHS, Rates, measure
 from tests.engine.test_footprint import _task
 
 RATES = Rates((4e-11, 3e-11, 3e-11), (8e-11, 7e-11, 7e-11), 1e-11, 4e-11, (1e-4, 4e-3), 1.5e-6, 1.5e-6, 1e-8, 2e-5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ntkrun.engine.detail import MOST, ranks
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.modes import MOST, ranks
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.stack import run_stack
 from ntkrun.engine.training import train

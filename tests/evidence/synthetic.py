@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from tests.lab.store_of import SETTINGS
+from tests.store.store_of import SETTINGS
 
 STEPS = (0, 1, 10, 100)
 CONFIG = SETTINGS | {"training.steps": 100}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ntkrun.errors import UserError
-from ntkrun.evidence.baseline import changes, differing_keys, read_baseline, records, written
-from ntkrun.evidence.per_run import done, per_run
+from ntkrun.evidence.estimates.per_run import done, per_run
+from ntkrun.evidence.regression.baseline import changes, differing_keys, read_baseline, records, written
 from tests.evidence.synthetic import tables
 
 DESCRIPTION = {

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from ntkrun.evidence.claims import CLAIMS
-from ntkrun.evidence.judging import Estimate, finding
-from ntkrun.evidence.verdicts import Asked, Verdict, asked, document, exit_code, judge, margin
+from ntkrun.evidence.claims.findings import Estimate, finding
+from ntkrun.evidence.claims.table import CLAIMS
+from ntkrun.evidence.claims.verdicts import Asked, Verdict, asked, document, exit_code, judge, margin
 from tests.evidence.laws import STEPS, Laws, sweep
 
 BY_WIDTH = Laws()

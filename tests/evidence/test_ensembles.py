@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntkrun.evidence.ensembles import along_limit, inside, over_seeds
+from ntkrun.evidence.estimates.ensembles import along_limit, inside, over_seeds
 
 
 def _outputs(runs: int = 3, steps: tuple[int, ...] = (0, 5, 9), inputs: int = 4) -> pd.DataFrame:

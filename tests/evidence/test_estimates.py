@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ntkrun.evidence.estimates import at_infinity, fit_exponent, holm, jackknife_logs, level, monotonicity, pooled
-from ntkrun.evidence.per_run import done, per_run
+from ntkrun.evidence.estimates.intervals import (
+    at_infinity,
+    fit_exponent,
+    holm,
+    jackknife_logs,
+    level,
+    monotonicity,
+    pooled,
+)
+from ntkrun.evidence.estimates.per_run import done, per_run
 from tests.evidence.synthetic import tables
 
 WIDTHS = (64, 128, 256, 512, 1024)

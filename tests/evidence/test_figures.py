@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-from ntkrun.evidence.figures import draw_all
+from ntkrun.evidence.figures.draw import draw_all
 from ntkrun.evidence.figures.pieces import width_colours
 from ntkrun.evidence.figures.saving import ALONE, ALWAYS, ON_REQUEST, STYLE, all_saved, saved
 from tests.evidence.synthetic import tables

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ntkrun.evidence.baseline import RunRecord, records
-from ntkrun.evidence.check_figure import check_figure
-from ntkrun.evidence.check_tables import check_document, check_table, worst
-from ntkrun.evidence.regression import ALPHA, EFFECT, MARGIN, Check, compare, holm_levels
+from ntkrun.evidence.regression.baseline import RunRecord, records
+from ntkrun.evidence.regression.comparison import ALPHA, EFFECT, MARGIN, Check, compare, holm_levels
+from ntkrun.report.check import check_figure
+from ntkrun.report.check_tables import check_document, check_table, worst
 
 STEPS = (0, 1, 3, 10, 30, 100)
 WIDTHS = (16, 32, 64)
@@ -143,9 +143,9 @@ def test_false_alarms_are_as_rare_as_stated(seeds: int) -> None:
 
 @pytest.mark.slow
 def test_false_alarms_between_fresh_seeds_of_the_engine(tmp_path: Path) -> None:
-    from ntkrun.lab.config import parse_config
-    from ntkrun.lab.execute import run_sweep
-    from ntkrun.lab.store import Store
+    from ntkrun.config.reader import parse_config
+    from ntkrun.run.sweep import run_sweep
+    from ntkrun.store.directory import Store
 
     config = """
 name: null

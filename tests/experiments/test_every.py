@@ -7,14 +7,14 @@ from collections.abc import Callable
 import matplotlib as mpl
 import pytest
 
-from ntkrun.closing import judge
+from ntkrun.config.reader import load_config
 from ntkrun.evidence.figures.pieces import settle
 from ntkrun.evidence.figures.saving import STYLE
 from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
 from ntkrun.experiments.table import EXPERIMENTS
-from ntkrun.lab.config import load_config
-from ntkrun.lab.execute import run_sweep
-from ntkrun.lab.store import Results
+from ntkrun.report.conclusion import judge
+from ntkrun.run.sweep import run_sweep
+from ntkrun.store.directory import Results
 
 every = pytest.mark.parametrize("name", EXPERIMENTS)
 

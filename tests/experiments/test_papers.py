@@ -12,8 +12,8 @@ from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.experiments import jacot_1, jacot_2, jacot_3, lee_1
 from ntkrun.experiments.framework import Experiment, Found, Row
-from ntkrun.lab.execute import run_sweep
-from ntkrun.lab.points import data_of, limit_kernel, step_size
+from ntkrun.plan.problem import data_of, limit_kernel, step_size
+from ntkrun.run.sweep import run_sweep
 
 
 def _found(experiment: Experiment, root: Path) -> Found:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ntkrun.evidence.estimates import level
+from ntkrun.evidence.estimates.intervals import level
 from ntkrun.experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
 from ntkrun.experiments.framework import Experiment, Found, Row
 from tests.experiments.known import results

@@ -10,13 +10,13 @@ import sklearn.datasets
 import typer
 from matplotlib.figure import Figure
 
-from ntkrun.commands.running import reproduce
+from ntkrun.commands.reproduce import reproduce
 from ntkrun.errors import UserError
 from ntkrun.experiments import framework, recorded, runner, table
 from ntkrun.experiments.drawing import canvas, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
-from ntkrun.lab import attempt
-from ntkrun.lab.watch import Watch
+from ntkrun.run import task
+from ntkrun.run.progress import Watch
 
 CONFIG = """\
 name: tiny
@@ -210,7 +210,7 @@ def test_quiet_hides_no_failure(
     def run_stack(*arguments: object, **options: object) -> None:
         raise ArithmeticError("too large")
 
-    monkeypatch.setattr(attempt, "run_stack", run_stack)
+    monkeypatch.setattr(task, "run_stack", run_stack)
     monkeypatch.setattr(table, "EXPERIMENTS", {"one": _experiment(figures=lambda found: (), rows=lambda found: ())})
     with pytest.raises(typer.Exit) as ended:
         reproduce([], "smoke", tmp_path, "cpu", quiet=True)

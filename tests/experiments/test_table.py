@@ -8,11 +8,11 @@ import pytest
 
 from ntkrun import experiments
 from ntkrun.errors import UserError
-from ntkrun.evidence.claims import CLAIMS
+from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.experiments.framework import PRESETS, sweeps_of
 from ntkrun.experiments.table import EXPERIMENTS, chosen
-from ntkrun.lab.costs import rough_seconds
-from ntkrun.lab.plan import plan, stacks
+from ntkrun.plan.costs import rough_seconds
+from ntkrun.plan.runs import plan, stacks
 
 HOME = Path(experiments.__file__).parent
 SWEEPS = sweeps_of(EXPERIMENTS.values())
@@ -109,4 +109,4 @@ def test_the_package_does_not_know_the_experiments_but_at_its_door() -> None:
     package = HOME.parent
     sources = (path for path in package.rglob("*.py") if HOME not in path.parents)
     knows = [str(path.relative_to(package)) for path in sources if "ntkrun.experiments" in path.read_text("utf-8")]
-    assert sorted(knows) == ["commands/running.py", "listing.py", "reporting.py"]
+    assert sorted(knows) == ["commands/list.py", "commands/report.py", "commands/reproduce.py"]

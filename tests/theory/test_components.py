@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ntkrun.errors import UserError
-from ntkrun.theory.components import component
+from ntkrun.theory.dynamics import component
 
 
 def _kernel(rows: int = 9, count: int = 6, seed: int = 0) -> torch.Tensor:

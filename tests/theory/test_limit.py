@@ -14,7 +14,7 @@ from ntkrun.errors import UserError
 from ntkrun.theory.activations import ACTIVATIONS, Activation, activation, register_activation
 from ntkrun.theory.limit import expected_kernel, limit_kernels, limit_layers, relative_step_size
 
-REFERENCE = json.loads((Path(__file__).parent.parent / "data" / "limit_kernels.json").read_text())
+REFERENCE = json.loads(Path(__file__).with_name("limit_kernels.json").read_text())
 
 
 def _net(activation: str = "relu", depth: int = 3, beta: float = 0.1, weight_scale: float = 1.0, inputs: int = 3):

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ntkrun.engine.memory import budget
-from ntkrun.engine.modules import parts
+from ntkrun.engine.devices import budget
+from ntkrun.engine.modules import gradients
 from ntkrun.engine.modules.checks import inspect, trainable
-from ntkrun.engine.modules.plan import Group, plan
 from ntkrun.engine.modules.state import state
-from ntkrun.engine.precision import full_float32
+from ntkrun.engine.modules.tiling import Group, plan
 from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
+from ntkrun.engine.torch_settings import full_float32
 from ntkrun.errors import UserError
 
-State = dict[str, parts.Part]
+State = dict[str, gradients.Part]
 
 
 @full_float32()
@@ -77,7 +77,7 @@ def _fill(
     def visit(i: slice, j: slice, row: State, column: State) -> None:
         tile = result[i, :, j] if outputs == "full" else result[i, j]
         for name in group.names:
-            parts.add(tile, outputs, row[name], column[name], group.pairs)
+            gradients.add(tile, outputs, row[name], column[name], group.pairs)
 
     rows = pieces(len(x), group.inputs)
     columns = None if x2 is None else pieces(len(x2), group.inputs)

@@ -6,19 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ntkrun.evidence.claims import expected_exponent
-from ntkrun.evidence.estimates import WIDTH, Exponent, level
-from ntkrun.evidence.figures.pieces import (
-    COLUMN,
-    KERNEL,
-    WEIGHTS,
-    layer_name,
-    log_scale,
-    panels,
-    wedge,
-    width_axis,
-)
-from ntkrun.evidence.summary import Group
+from ntkrun.evidence.claims.table import expected_exponent
+from ntkrun.evidence.estimates.intervals import WIDTH, Exponent, level
+from ntkrun.evidence.estimates.summary import Group
+from ntkrun.evidence.figures.pieces import COLUMN, KERNEL, WEIGHTS, layer_name, log_scale, panels, wedge, width_axis
 
 
 def kernel_drift(group: Group) -> Figure:

@@ -8,9 +8,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.estimates.intervals import WIDTH
+from ntkrun.evidence.estimates.summary import Group
 from ntkrun.evidence.figures.pieces import PAGE, new_figure
-from ntkrun.evidence.summary import Group
 
 BAR = (1.06, 0.075, 0.05, 0.85)  # a colour bar's left, bottom, width and height, in its image's axes
 Kernels = Callable[[str], Mapping[str, np.ndarray] | None]

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ntkrun.evidence.estimates import WIDTH
+from ntkrun.evidence.estimates.intervals import WIDTH
+from ntkrun.evidence.estimates.summary import Group
 from ntkrun.evidence.figures.pieces import (
     COLUMN,
     PAGE,
@@ -19,7 +20,6 @@ from ntkrun.evidence.figures.pieces import (
     time_axis,
     width_legend,
 )
-from ntkrun.evidence.summary import Group
 
 FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "K₀ flow", "limit_loss": r"$K_\infty$ flow"}
 FLOW_STYLES = ("-", "--", "-.", ":")

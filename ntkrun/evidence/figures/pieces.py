@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ntkrun.evidence.cases import told
-from ntkrun.evidence.estimates import WIDTH, Interval
-from ntkrun.evidence.summary import Group
+from ntkrun.evidence.estimates.cases import told
+from ntkrun.evidence.estimates.intervals import WIDTH, Interval
+from ntkrun.evidence.estimates.summary import Group
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
 MOST_MINOR = 3  # powers of ten with minor ticks between them

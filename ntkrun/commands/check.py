@@ -1,0 +1,41 @@
+"""`ntkrun check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntkrun.commands.arguments import Json, RunDirectory
+from ntkrun.commands.printing import print_json, print_table, say, under_way
+
+
+def check(
+    run_dir: RunDirectory,
+    baseline: Annotated[Path, typer.Option(metavar="FILE", help="The baseline, such as results/baseline/smoke.json")],
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the baseline from the results, and judge nothing")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Have the numbers moved since the baseline was written? Exit code 0 no, 3 yes, 5 too few seeds to tell.
+
+    Example: ntkrun check results/smoke/width --baseline results/baseline/smoke.json
+    """
+    from ntkrun.report import check as checking
+    from ntkrun.report.check_tables import check_document, check_lines, check_table
+
+    if update:
+        runs, changed = checking.update(run_dir, baseline)
+        if json:
+            print_json({"baseline": str(baseline), "runs": runs, "changes": changed})
+        else:
+            say("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
+        return
+    with under_way("comparing"):
+        judged, known, figure = checking.check(run_dir, baseline)
+    if json:
+        print_json(check_document(judged, known))
+    else:
+        print_table(check_table(judged))
+        say("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
+    raise typer.Exit(judged.code)

@@ -1,0 +1,46 @@
+"""`ntkrun list`."""
+
+from typing import Annotated
+
+import typer
+
+from ntkrun.commands.arguments import WHAT, one_of
+from ntkrun.commands.printing import say
+from ntkrun.errors import UserError
+
+
+def list_(
+    what: Annotated[str, typer.Argument(metavar="|".join(WHAT), help="What to list", autocompletion=one_of(*WHAT))],
+) -> None:
+    """What a config may name, a line each.
+
+    Example: ntkrun list activations
+    """
+    rows = rows_of(what)
+    width = max(len(name) for name, _ in rows)
+    say("\n".join(f"{name:<{width}}  {statement}" for name, statement in rows))
+
+
+def rows_of(what: str) -> list[tuple[str, str]]:
+    """Name and statement of each. Each registry is imported when it is asked for. Raises UserError for what is none."""
+    if what == "activations":
+        from ntkrun.theory.activations import ACTIVATIONS
+
+        return [(a.name, a.statement) for a in ACTIVATIONS.values()]
+    if what == "data":
+        from ntkrun.data import describe
+
+        return describe()
+    if what == "losses":
+        from ntkrun.theory.losses import LOSSES
+
+        return [(loss.name, loss.statement) for loss in LOSSES.values()]
+    if what == "claims":
+        from ntkrun.evidence.claims.table import CLAIMS
+
+        return [(claim.name, claim.statement) for claim in CLAIMS.values()]
+    if what == "experiments":
+        from ntkrun.experiments.table import EXPERIMENTS
+
+        return [(each.name, each.statement) for each in EXPERIMENTS.values()]
+    raise UserError(f"list {what}: choose activations, data, losses, claims or experiments")

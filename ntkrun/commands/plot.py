@@ -1,0 +1,21 @@
+"""`ntkrun plot`."""
+
+from ntkrun.commands.arguments import Format, RunDirectory
+from ntkrun.commands.printing import say, under_way
+from ntkrun.report.conclusion import draw, formats
+
+
+def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:
+    """Draw the figures again from the stored tables alone: PNG and SVG, and PDF where it is asked for.
+
+    Example: ntkrun plot results/width --format pdf
+    """
+    more = formats(format_)
+    with under_way("drawing figures"):
+        from ntkrun.store.directory import read_results
+
+        paths = draw(read_results(run_dir), more)
+    if not paths:
+        say(f"{run_dir}: nothing to draw yet; no run is finished", error=True)
+    for path in paths:
+        say(path)

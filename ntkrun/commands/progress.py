@@ -1,0 +1,220 @@
+"""What a person sees of a sweep on the terminal: progress while it runs, tables when it has run."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from ntkrun.config.schema import Point
+from ntkrun.engine.devices import GIB, resolve_device
+from ntkrun.engine.probes import Measurement
+from ntkrun.engine.training import State
+from ntkrun.plan.costs import rough_seconds, seconds_of
+from ntkrun.plan.problem import network, step_size
+from ntkrun.plan.runs import Stack, columns
+from ntkrun.report.tables import PlainConsole
+from ntkrun.run.forecast import Outlook
+from ntkrun.run.progress import Watch
+from ntkrun.run.task import Done
+from ntkrun.store.lock import LEASE, Writer
+from ntkrun.text import spelled
+
+REFRESH = 1.0  # seconds between two looks at a running stack, and two drawings of the bar: some 200 bytes each
+TRUST = 20.0
+
+
+def progress_for(device: str, quiet: bool) -> Watch:
+    """Who tells of a sweep as it goes: of failures alone, or of all."""
+    where, console = resolve_device(device), PlainConsole(stderr=True)
+    return Failures(console) if quiet else SweepProgress(console, where)
+
+
+class SweepProgress(Watch):
+    """Follows a sweep: a live bar on a terminal that can move its cursor, a plain line a stack elsewhere."""
+
+    def __init__(self, console: Console, device: torch.device):
+        self.console, self.device = console, device
+        self.seconds: Callable[[Stack], float] = rough_seconds
+        self.trust = 0.0  # seconds of work for which an estimate stands before what is seen outweighs it
+        self.bar: Progress | None = None
+        self.runs = self.finished = 0
+        self.done_work = self.total_work = 0.0
+        self.started = self.looked = 0.0
+        self.numbers = ""
+        self.labels: dict[Point, str] = {}
+
+    def waits(self, writer: Writer) -> None:
+        self._say(
+            f"{writer}, is at this shard or has died: waiting for a sign of life, {LEASE / 60:.0f} minutes at most"
+        )
+
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
+        to_do = sum(len(stack.runs) for stack in missing)
+        self.finished, self.runs = finished + failed, finished + failed + to_do
+        alone, measured = seconds_of(missing, self.device)
+        self.seconds = lambda stack: alone(stack) / workers
+        self.trust = TRUST if measured else 0.0
+        self.total_work = sum(map(self.seconds, missing))
+        self.labels = _labels(missing)
+        self.started = time.monotonic()
+        count = f"{to_do} runs to do, {finished} of {self.runs} done already"
+        if failed:
+            self._say(f"{failed} of {self.runs} runs failed before and are left alone; --retry-failed runs them again")
+        if measured:
+            count += f", about {_duration(self.total_work)} left"
+        if not missing:
+            all_ended = f"all {self.runs} runs are finished" if not failed else f"{finished} runs are finished"
+            self._say(f"nothing to run: {all_ended}")
+        elif self.console.is_terminal and not self.console.is_dumb_terminal:
+            self.bar = _bar(self.console)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=self.total_work, numbers=count, counts="")
+        else:
+            self._say(count)
+
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
+        if self.bar is None or measurement is None or not state.positions:
+            return
+        now = time.monotonic()
+        if now - self.looked < REFRESH:
+            return
+        self.looked = now
+        current = self.done_work + self.seconds(stack) * state.step / max(1, stack.point.training.steps)
+        loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
+        numbers = f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
+        self.bar.update(self.task, completed=current, numbers=numbers, counts=self._counts(current, now))
+
+    def committed(self, stack: Stack, done: Done) -> None:
+        now, label = self._ended(stack), self.labels[stack.point]
+        runs = done.frames["runs"]
+        for seed, status, reason in zip(stack.seeds, runs["status"], runs["reason"], strict=True):
+            if status == "diverged":
+                self._say(f"{label}, seed {seed}: diverged; {reason}")
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done_work, counts=self._counts(self.done_work, now))
+        else:
+            last = _last(done.frames["steps"]) if (runs["status"] == "done").any() else ", all diverged"
+            took = f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}"
+            self._say(f"{took}; {self._counts(self.done_work, now)}")
+
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        self._ended(stack)
+        self._say(_failure(self.labels[stack.point], stack, reason, last_step, log))
+
+    def _ended(self, stack: Stack) -> float:
+        self.done_work += self.seconds(stack)
+        self.finished += len(stack.runs)
+        return time.monotonic()
+
+    def note(self, stack: Stack, text: str) -> None:
+        self._say(f"{self.labels[stack.point]}: {text}")
+
+    def halved(self, stack: Stack, why: str) -> None:
+        runs = len(stack.runs)
+        self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")
+
+    def _say(self, line: str) -> None:
+        """A line as it stands, unwrapped, so that a log can be searched."""
+        self.console.print(line, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _counts(self, done: float, now: float) -> str:
+        known = done + self.trust
+        pace = (now - self.started + self.trust) / known if known else 0.0
+        left = (self.total_work - done) * pace
+        return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
+
+
+class Failures(Watch):
+    """Says nothing but what failed."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.labels: dict[Point, str] = {}
+
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
+        self.labels = _labels(missing)
+
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        line = _failure(self.labels[stack.point], stack, reason, last_step, log)
+        self.console.print(line, soft_wrap=True, markup=False)
+
+
+def _failure(label: str, stack: Stack, reason: str, last_step: int, log: Path) -> str:
+    seeds = ", ".join(map(str, stack.seeds[:5])) + (", ..." if len(stack.seeds) > 5 else "")
+    which = f"{label}, seed{'s' * (len(stack.seeds) > 1)} {seeds}"
+    return f"{which}: failed at step {last_step}; {reason}; log in {log}"
+
+
+def plan_lines(ahead: Outlook) -> list[str]:
+    """What a sweep would do: two lines a grid point, and the sum."""
+    labels = _labels([Stack(each.point, each.runs) for each in ahead.estimates])
+    lines = [f"{len(ahead.runs)} runs, {len(ahead.missing)} of them missing in {ahead.path}"]
+    for each in ahead.estimates:
+        seeds, steps = _count(len(each.runs), "seed"), each.point.training.steps
+        parameters, step = network(each.point).parameter_count, f"step size {step_size(each.point):.4g}"
+        lines.append(f"  {labels[each.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+        stacked = f"{_count(each.stacks, 'stack')} of {each.bytes / GIB:.2g} GiB"
+        lines.append(f"    {stacked}, about {_duration(each.seconds)}")
+    if ahead.estimates:
+        most = max(each.bytes for each in ahead.estimates) * ahead.workers / GIB
+        at_once = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
+        lines.append(f"about {_duration(ahead.seconds)} in all{at_once}, {most:.2g} GiB at a time")
+    return lines + [f"note: {note}" for note in ahead.notes]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+class _Bar(Progress):
+    """A line of numbers over a line with the bar, the runs done and the time left: each fits 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            numbers = spelled(task.fields["numbers"], self.console.encoding)
+            yield Text(numbers, no_wrap=True, overflow="ellipsis")
+            yield self.make_tasks_table([task])
+
+
+def _bar(console: Console) -> Progress:
+    counts = TextColumn("{task.fields[counts]}", markup=False)
+    return _Bar(
+        BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=1 / REFRESH, transient=True
+    )
+
+
+def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
+    """Each grid point by what is varied in the sweep, as in 'width 256'."""
+    rows = {stack.point: columns(stack.runs[0]) for stack in missing}
+    keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
+    varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
+
+    def label(row: dict[str, Any]) -> str:
+        return ", ".join(f"{key.split('.', 1)[1].replace('_', ' ')} {row[key]}" for key in varied if key in row)
+
+    return {point: label(row) for point, row in rows.items()}
+
+
+def _last(steps: pd.DataFrame) -> str:
+    """The mean loss and kernel drift of the rows of the last step."""
+    if not len(steps):
+        return ""
+    loss, drift = steps.loc[steps["step"] == steps["step"].max(), ["loss", "kernel_drift"]].mean()
+    return f", loss {loss:.2e}, kernel drift {drift:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

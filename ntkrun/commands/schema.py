@@ -1,0 +1,13 @@
+"""`ntkrun schema`."""
+
+from ntkrun.commands.printing import print_json
+
+
+def schema() -> None:
+    """The config's JSON Schema, for editors.
+
+    Example: ntkrun schema > ntkrun.schema.json
+    """
+    from ntkrun.config.schema import Config
+
+    print_json(Config.model_json_schema())

@@ -1,0 +1,81 @@
+"""A commented config to start from, made of the config's own sections: their defaults, and what each key means."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from ntkrun.config.reader import parse_config
+from ntkrun.config.schema import Config, Network, Probes, SweepBlock, Training
+from ntkrun.config.yaml import read_value
+from ntkrun.data.labelled import Digits
+from ntkrun.errors import UserError
+
+# What the defaults leave open: some data, a sweep over widths, and claims that it can judge within a minute or so.
+START: Mapping[str, Any] = {
+    "data": {"name": "digits"},
+    "sweep": {"grid": {"network.width": [64, 128, 256, 512]}, "seeds": 5},
+    "training": {"steps": 200},
+    "claims": ["frozen-kernel", "lazy-weights", "global-minimum"],
+}
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "network": Network,
+    "data": Digits,
+    "training": Training,
+    "probes": Probes,
+    "sweep": SweepBlock,
+}
+
+
+def commented(name: str) -> str:
+    """A valid config of this name with every key, its value and what it means. Raises UserError for what is no name of
+    a sweep."""
+    resolved = _resolved(name)
+    lines = [*_comment(f"A sweep for ntkrun: `ntkrun sweep {name}.yaml` runs it."), ""]
+    for key, value in resolved.items():
+        lines += [*(_section(key, value) if key in SECTIONS else _entry(Config, key, value)), ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _resolved(name: str) -> Mapping[str, Any]:
+    """The config's values with every default."""
+    try:
+        return parse_config(json.dumps({"name": name, **START})).resolved
+    except UserError:
+        raise UserError(
+            f"{name}: no name of a sweep; use letters, digits, `.`, `_` and `-`, at most 100, a letter or digit first"
+        ) from None
+
+
+def _section(key: str, values: Mapping[str, Any]) -> Iterator[str]:
+    yield from _comment(" ".join((SECTIONS[key].__doc__ or "").split()))
+    yield f"{key}:"
+    for inner in sorted(values, key=lambda inner: inner != "name"):
+        yield from _entry(SECTIONS[key], inner, values[inner], "  ")
+
+
+def _entry(section: type[BaseModel], key: str, value: Any, indent: str = "") -> Iterator[str]:
+    """What the key means, over the key and its value on one line."""
+    yield from _comment(meaning(section, key), indent)
+    yield f"{indent}{key}: {_on_one_line(value)}"
+
+
+def _on_one_line(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1000)
+    text = text.removesuffix("...\n").strip()
+    # A name such as 1e3 is text to PyYAML and a number to us.
+    return json.dumps(value) if isinstance(value, str) and read_value(text) != value else text
+
+
+def _comment(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, 100, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
+    )
+
+
+def meaning(section: type[BaseModel], key: str) -> str:
+    """What a key of a section means, on one line: its docstring in the section's class."""
+    return " ".join((section.model_fields[key].description or "").split())

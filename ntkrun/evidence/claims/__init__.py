@@ -1,0 +1,1 @@
+"""The claims of the theory, and verdicts on them."""

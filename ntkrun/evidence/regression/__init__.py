@@ -1,0 +1,1 @@
+"""Runs against the numbers of an earlier version."""

@@ -1,0 +1,272 @@
+"""What a regression check compares: every run's statistics and thinned curves, from a sweep's tables or from a baseline
+file.
+
+The file is JSON, sorted, a number as nine digits, a curve on a line: small and readable in a diff. It is read as
+strictly as a config, since it may come from anywhere.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError, model_validator
+
+from ntkrun.errors import UserError
+from ntkrun.evidence.estimates.intervals import WIDTH
+from ntkrun.evidence.estimates.per_run import done, per_run
+from ntkrun.files.reading import Unreadable, read_text
+from ntkrun.text import printable
+from ntkrun.validation import Strict
+
+FORMAT = "ntkrun baseline 1"
+CURVE_STEPS = 16  # probed steps kept of a curve, about: evenly spaced in the logarithm
+DIGITS = 9
+LARGEST_FILE = 64 * 2**20  # bytes; a baseline of 4 widths and 3 seeds takes about 1e5
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,100}$")]
+LARGEST = 1e150  # of what counts as a number: its square is one too
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | None
+
+
+class RunRecord(Strict):
+    """One run: where it stands in the sweep, how it ended, and its numbers. `settings` are the values of what the sweep
+    varies beside width and seed; `curves[name][k]` is taken at `steps[k]`."""
+
+    settings: dict[Name, str | int | float | bool | None]
+    width: int | str
+    seed: int
+    dtype: Literal["float32", "float64"]
+    status: Literal["done", "diverged", "failed", "missing"]
+    estimates: dict[Name, Number]
+    steps: tuple[int, ...]
+    curves: dict[Name, tuple[Number, ...]]
+
+    @property
+    def group(self) -> str:
+        """What the runs of one group, which differ in width and seed alone, have in common."""
+        return json.dumps(self.settings, sort_keys=True)
+
+    @model_validator(mode="after")
+    def _a_number_a_step(self) -> "RunRecord":
+        if any(len(curve) != len(self.steps) for curve in self.curves.values()):
+            raise ValueError("a curve and its steps differ in length")
+        if any(step >= later for step, later in zip(self.steps, self.steps[1:], strict=False)):
+            raise ValueError("the steps do not increase")
+        return self
+
+
+class Baseline(Strict):
+    """What a baseline file holds: the runs, their resolved config, and what made them."""
+
+    format: Literal["ntkrun baseline 1"]
+    config: dict[str, Any]
+    config_hash: str
+    made_by: dict[str, Any]
+    runs: tuple[RunRecord, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_run_once_and_of_one_clock(self) -> "Baseline":
+        places = {(run.group, str(run.width), run.seed) for run in self.runs}
+        if len(places) < len(self.runs):
+            raise ValueError("a run stands in it twice")
+        if any(run.status == "missing" for run in self.runs):
+            raise ValueError("a run of it is missing")
+        if len({(run.group, run.steps) for run in self.runs if run.steps}) > len({run.group for run in self.runs}):
+            raise ValueError("runs of one group have different steps")
+        return self
+
+
+# ---------------------------------------------------------------- from tables
+
+
+def records(plan: pd.DataFrame, runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> tuple[RunRecord, ...]:
+    """One record a planned run, in the order of the plan. The estimates are whatever `per_run` adds to `runs`, the step
+    size, and the kernel's extreme eigenvalues at the start and the end; the curves are the columns of `steps`."""
+    varied = [name for name in plan.columns if "." in name and name != WIDTH and plan[name].nunique(dropna=False) > 1]
+    status = dict(zip(runs["run_id"], runs["status"], strict=True)) if len(runs) else {}
+    numbers = _numbers(runs, steps, layers) if "done" in status.values() else {}
+    found = []
+    for row in plan.to_dict("records"):
+        estimates, kept, curves = numbers.get(row["run_id"], ({}, (), {}))
+        found.append(
+            RunRecord.model_construct(
+                settings={name: _plain(row[name]) for name in varied},
+                width=_plain(row[WIDTH]),
+                seed=int(row["seed"]),
+                dtype=row["training.dtype"],
+                status=status.get(row["run_id"], "missing"),
+                estimates=estimates,
+                steps=kept,
+                curves=curves,
+            )
+        )
+    return tuple(found)
+
+
+_Numbers = tuple[dict[str, Number], tuple[int, ...], dict[str, tuple[Number, ...]]]
+
+
+def _numbers(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> dict[str, _Numbers]:
+    """Estimates, steps and curves of each finished run."""
+    statistics = done(per_run(runs, steps, layers))
+    names = [name for name in statistics.columns if name not in runs.columns] + ["step_size"]
+    columns = [name for name in steps.columns if name not in ("run_id", "step", "time")]
+    of_run = dict(iter(steps.sort_values("step", kind="stable").groupby("run_id")))
+    found = {}
+    for row in statistics[["run_id", *names]].to_dict("records"):
+        curve = of_run[row["run_id"]]
+        places = _thinned(curve["step"].to_numpy())
+        values = curve[columns].to_numpy(dtype=float)
+        estimates = {name: _number(row[name]) for name in names}
+        for name in ("lambda_min", "lambda_max"):
+            if name in columns:
+                start, end = values[[0, -1], columns.index(name)]
+                estimates |= {f"{name}.start": _number(start), f"{name}.end": _number(end)}
+        curves = {name: tuple(map(_number, values[places, k])) for k, name in enumerate(columns)}
+        found[row["run_id"]] = (estimates, tuple(curve["step"].to_numpy()[places].tolist()), curves)
+    return found
+
+
+def _thinned(steps: np.ndarray) -> np.ndarray:
+    """Positions of about CURVE_STEPS of the increasing `steps`, even in log(step), the first and the last among
+    them."""
+    wanted = np.geomspace(1, max(int(steps[-1]), 1), CURVE_STEPS - 1)
+    return np.unique([0, *np.abs(steps[:, None] - wanted).argmin(axis=0), len(steps) - 1])
+
+
+def _number(value: float) -> Number:
+    return float(f"{value:.{DIGITS}g}") if abs(value) <= LARGEST else None
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+# ---------------------------------------------------------------- the file
+
+
+def written(description: Mapping[str, Any], runs: Sequence[RunRecord]) -> str:
+    """A baseline file's text, from what sweep.yaml says and the runs. Raises UserError where runs are missing, failed
+    or none is done."""
+    short = sum(run.status in ("missing", "failed") for run in runs)
+    if short or not any(run.status == "done" for run in runs):
+        what = f"{short} of {len(runs)} runs are missing or failed" if short else "no run is done"
+        raise UserError(f"{what}; a baseline takes a finished sweep")
+    document = {
+        "format": FORMAT,
+        "config": description["config"],
+        "config_hash": description["config_hash"],
+        "made_by": description["made_by"],
+        "runs": [run.model_dump(mode="json") for run in runs],
+    }
+    return _pretty(document) + "\n"
+
+
+def _pretty(value: Any, indent: str = "") -> str:
+    """JSON with a line a key, keys sorted, and lists of numbers on a line."""
+    inside = indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{json.dumps(key)}: {_pretty(value[key], inside)}" for key in sorted(value)]
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        rows = [_pretty(item, inside) for item in value]
+    else:
+        return json.dumps(value, allow_nan=False)
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(inside + row for row in rows) + f"\n{indent}{closing}"
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The baseline in a file. Raises UserError, in one sentence, for whatever else may stand there."""
+    try:
+        text = read_text(path, LARGEST_FILE)
+    except Unreadable as error:
+        raise UserError(f"{path}: cannot be read, so not a baseline ({error}); `--update` writes a baseline") from None
+    try:
+        return Baseline.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{path}: not a baseline that can be read ({_first(error)})") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing wrong, with its place, in printable characters."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in detail["loc"])[:80]
+    return printable(f"{place}: {detail['msg']}" if place else detail["msg"])
+
+
+# ---------------------------------------------------------------- configs and changes
+
+_Config = Mapping[str, Any]
+_IGNORED = re.compile(r"^(name|expect.*|claims.*|sweep\.(\d+\.)?seeds.*)$")  # what no run's numbers depend on
+_ABSENT = object()
+
+
+def differing_keys(now: _Config, then: _Config, completed: Callable[[_Config], _Config]) -> list[str]:
+    """Where two resolved configs differ, as 'network.depth (3 here, 4 in the baseline)'. Name, seeds and claims do not
+    count. `completed` fills a config of another version in with defaults; it is asked only if keys are missing."""
+    differences = _differences(now, then)
+    if any(_ABSENT in pair for pair in differences.values()):
+        differences = _differences(completed(now), completed(then))
+    return [
+        printable(f"{key} ({_told(here)} here, {_told(there)} in the baseline)")
+        for key, (here, there) in differences.items()
+    ]
+
+
+def _differences(now: _Config, then: _Config) -> dict[str, tuple[Any, Any]]:
+    flat = [{key: value for key, value in _leaves(config) if not _IGNORED.match(key)} for config in (now, then)]
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    pairs = {key: (flat[0].get(key, _ABSENT), flat[1].get(key, _ABSENT)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values; a sweep's list of one block is that block."""
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        value = value[0] if len(value) == 1 else {str(k): item for k, item in enumerate(value)}
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+
+
+def _told(value: Any) -> str:
+    return "none" if value is _ABSENT else json.dumps(value)[:60]
+
+
+def changes(before: Baseline, after: Baseline) -> list[str]:
+    """What an update changed, a line each: config, runs, and the quantities that moved most."""
+    lines = [f"config: {key}" for key in differing_keys(after.config, before.config, lambda config: config)]
+    places = [{(run.group, str(run.width), run.seed): run for run in side.runs} for side in (before, after)]
+    gone, new = (len(places[k].keys() - places[1 - k].keys()) for k in (0, 1))
+    if gone or new:
+        lines.append(f"runs: {new} new, {gone} gone")
+    largest: dict[str, float] = {}
+    for place in places[0].keys() & places[1].keys():
+        old, now = (places[k][place] for k in (0, 1))
+        if old.status != now.status:
+            lines.append(f"width {now.width}, seed {now.seed}: {old.status} before, {now.status} now")
+        for name in old.estimates.keys() & now.estimates.keys():
+            largest[name] = max(largest.get(name, 0.0), _moved(old.estimates[name], now.estimates[name]))
+    moved = sorted((item for item in largest.items() if item[1] > 0), key=lambda item: (-item[1], item[0]))
+    lines += [f"{name}: moved by up to {100 * change:.2g} %" for name, change in moved[:10]]
+    if len(moved) > 10:
+        lines.append(f"and {len(moved) - 10} quantities more, by less")
+    old_commit, new_commit = (str(side.made_by.get("commit"))[:12] for side in (before, after))
+    if old_commit != new_commit:
+        lines.append(printable(f"commit: {old_commit} before, {new_commit} now"))
+    return lines
+
+
+def _moved(old: Number, now: Number) -> float:
+    """|now/old - 1|; infinite where only one is a number."""
+    if old is None or now is None:
+        return 0.0 if old == now else math.inf
+    return abs(now - old) / (abs(old) or 1.0) if now != old else 0.0

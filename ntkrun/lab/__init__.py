@@ -1,1 +1,0 @@
-"""Sweeps: from YAML to committed tables."""

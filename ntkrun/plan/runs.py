@@ -1,0 +1,113 @@
+"""A Sweep as runs: which networks, which seeds, and what identifies each."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ntkrun.config.reader import Sweep
+from ntkrun.config.schema import Kept, LogSpaced, Point, Probes, Spacing
+
+IDENTITY_VERSION = 2  # raised when the same content would give other numbers
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train: a grid point and a seed."""
+
+    run_id: str
+    point: Point
+    seed: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs of one grid point, trained at once."""
+
+    point: Point
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+
+def plan(sweep: Sweep) -> tuple[Run, ...]:
+    """Every run of the sweep once, in the order of the file."""
+    runs: dict[str, Run] = {}
+    for point, seeds in sweep.points:
+        identity = point.identity()
+        for seed in seeds:
+            run = Run(run_id(identity, seed), point, seed)
+            runs.setdefault(run.run_id, run)
+    return tuple(runs.values())
+
+
+def run_id(identity: dict[str, Any], seed: int) -> str:
+    """16 hexadecimal digits from the content that affects a run's numbers: not its place in a file, nor the sweep it is
+    part of."""
+    content = json.dumps([IDENTITY_VERSION, identity, seed], sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def stacks(runs: Iterable[Run]) -> list[Stack]:
+    """The runs by grid point."""
+    by_point: dict[Point, list[Run]] = {}
+    for run in runs:
+        by_point.setdefault(run.point, []).append(run)
+    return [Stack(point, tuple(members)) for point, members in by_point.items()]
+
+
+def columns(run: Run) -> dict[str, Any]:
+    """The run as a row: its id, every config value under its dotted key, its seed."""
+    return {"run_id": run.run_id, **_of_point(run.point), "seed": run.seed}
+
+
+@lru_cache(maxsize=16)
+def _of_point(point: Point) -> dict[str, Any]:
+    """The same for thousands of seeds."""
+    return flat(point.model_dump(mode="json"))
+
+
+def probed_steps(probes: Probes, steps: int) -> frozenset[int]:
+    """The steps at which the kernel is measured; 0 and the last are always among them, and the detail steps."""
+    return _spaced(probes.every, steps) | detail_steps(probes, steps)
+
+
+def detail_steps(probes: Probes, steps: int) -> frozenset[int]:
+    """The steps at which the dearer probes are measured too; 0 and the last among them, unless there are none."""
+    return frozenset() if probes.detail == "none" else _spaced(probes.detail, steps)
+
+
+def kept_steps(kept: Iterable[Kept], steps: int) -> frozenset[int]:
+    """`first`, `last` and numbers as steps."""
+    return frozenset(0 if step == "first" else steps if step == "last" else step for step in kept)
+
+
+def _spaced(spacing: Spacing, steps: int) -> frozenset[int]:
+    if isinstance(spacing, LogSpaced):
+        chosen = {0, *np.geomspace(1, max(steps, 1), spacing.log_spaced - 1).round().astype(int).tolist()}
+        return frozenset(step for step in chosen if step <= steps) | {steps}
+    return frozenset(range(0, steps + 1, spacing)) | {steps}
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted keys; lists as their JSON text, so that a column has one type."""
+    row: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and prefix == "":
+            row |= flat(value, f"{key}.")
+        else:
+            row[prefix + key] = json.dumps(value) if isinstance(value, dict | list) else value
+    return row
+
+
+# ---------------------------------------------------------------- execute
+
+
+def missing_runs(runs: Iterable[Run], finished: Collection[str], failed: Collection[str]) -> Iterator[Run]:
+    return (run for run in runs if run.run_id not in finished and run.run_id not in failed)

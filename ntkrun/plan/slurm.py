@@ -1,0 +1,110 @@
+"""A sweep as a job array: an sbatch script from a config, by the cost model's estimates."""
+
+import math
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ntkrun.config.reader import Sweep
+from ntkrun.engine.devices import GIB
+from ntkrun.engine.footprint import Footprint
+from ntkrun.errors import UserError
+from ntkrun.plan.costs import rough_seconds
+from ntkrun.plan.problem import task_of
+from ntkrun.plan.runs import Stack, plan
+from ntkrun.plan.stacks import bytes_for, dealt, stacks_within
+
+MARGIN = 3.0  # between the rough estimate of a core and what a task may take
+START = 600.0  # seconds for Python, torch, data and limit kernels on a busy file system, and for tables at the end
+HOUR = 3600.0  # what a task is to take where the number of tasks is not given
+MOST_TASKS = 1000  # of an array, unless asked for: Slurm's own default limit
+BESIDE = 2.0  # GiB that torch and the tables take beside a stack
+NOTICE = 120  # seconds before the time-out
+
+
+@dataclass(frozen=True)
+class Array:
+    """What the command line says: the config with its overrides, where results go, how many tasks of how many cores,
+    on which device, and the GiB that a stack may take."""
+
+    config: str
+    overrides: Sequence[str]
+    results: str
+    tasks: int | None
+    cpus: int
+    device: str
+    memory: float
+
+
+def sbatch_script(sweep: Sweep, array: Array) -> str:
+    """The script, for `sbatch`. Raises UserError for numbers that are none, and networks that do not fit."""
+    for option, value in (("--tasks", array.tasks), ("--cpus", array.cpus)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value}: give 1 or more")
+    if array.device not in ("cpu", "cuda"):
+        raise UserError(f"--device {array.device}: choose cpu or cuda")
+    runs, device = plan(sweep), torch.device(array.device)
+    stacks = stacks_within(runs, bytes_for(array.memory, device), device)
+    hours = math.ceil(sum(map(rough_seconds, stacks)) / HOUR)
+    tasks = min(MOST_TASKS, len(runs), hours) if array.tasks is None else array.tasks
+    longest = max(sum(map(rough_seconds, shard)) for shard in dealt(runs, tasks))
+    return _text(sweep.name, len(runs), array, tasks, _gib(stacks), START + MARGIN * longest)
+
+
+def _gib(stacks: Sequence[Stack]) -> int:
+    return math.ceil(max(Footprint(task_of(s.point)).bytes(len(s.runs)) for s in stacks) / GIB + BESIDE)
+
+
+def _time(seconds: float) -> str:
+    """Hours and minutes as Slurm reads them, in steps of ten minutes."""
+    hours, minutes = divmod(10 * math.ceil(seconds / 600), 60)
+    return f"{hours:02}:{minutes:02}:00"
+
+
+def _quoted(word: str) -> str:
+    """The word as bash reads it, in ASCII alone: a file's name is bytes, which no terminal or editor may change."""
+    if word.isascii():
+        return shlex.quote(word)
+    kept = (chr(byte) if byte < 128 and chr(byte) not in "\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(kept)}'"
+
+
+def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: float) -> str:
+    words = ["ntkrun", "sweep", array.config, *array.overrides, "--results", array.results, "--device", array.device]
+    command = " ".join(map(_quoted, [*words, "--memory", f"{array.memory:g}", "--no-plots"]))
+    gpu = "#SBATCH --gres=gpu:1\n" if array.device == "cuda" else ""
+    return f"""\
+#!/bin/bash
+# The sweep {name}, {runs} runs in {tasks} tasks. Submit it from a folder that all nodes share, with what your
+# cluster asks for: sbatch --partition=... --account=... FILE. Submitted again, it does what is still missing.
+#SBATCH --job-name={name}
+#SBATCH --array=0-{tasks - 1}
+#SBATCH --cpus-per-task={array.cpus}
+{gpu}#SBATCH --mem={gib}G
+#SBATCH --time={_time(seconds)}
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@{NOTICE}
+#SBATCH --open-mode=append
+#SBATCH --output={name}-%A_%a.log
+
+# Make `ntkrun` available here: module load ..., source .venv/bin/activate.
+export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-{array.cpus}}}"
+
+# ntkrun keeps what is finished when it is asked to stop; the task, queued again, goes on from there.
+# It is $! from the moment it is there; before, nothing is to be stopped.
+stop() {{
+    if [ -n "$!" ]; then
+        kill -TERM "$!"
+        wait "$!"
+    fi
+}}
+trap 'stop; scontrol requeue "$SLURM_JOB_ID"; exit 0' USR1 # time is nearly up
+trap 'stop; exit 130' TERM                                 # preempted, or cancelled
+
+{command} \\
+    --shard "$((SLURM_ARRAY_TASK_ID + 1))/{tasks}" &
+wait "$!"
+"""

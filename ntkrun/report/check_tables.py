@@ -1,0 +1,140 @@
+"""A regression check as a document for machines and as a table for people (80 columns)."""
+
+import math
+from textwrap import fill
+from typing import Any
+
+from rich.table import Table
+
+from ntkrun.evidence.regression.baseline import Baseline
+from ntkrun.evidence.regression.comparison import ALPHA, EFFECT, MARGIN, Check, Row
+from ntkrun.report.tables import Cells, rich_table
+from ntkrun.text import printable
+
+MOST_ROWS = 12
+
+
+def worst(check: Check, count: int = MOST_ROWS) -> list[Row]:
+    """At most one row a quantity: regressions, then what is inconclusive, then the largest changes of the rest."""
+    order = {"regression": 0, "inconclusive": 1, "fine": 2}
+
+    def rank(row: Row) -> tuple[float, ...]:
+        return order[row.verdict], -row.sees if row.verdict == "inconclusive" else -_beyond(row), row.p
+
+    candidates = [row for row in check.rows if row.verdict != "fine" or not math.isnan(row.sees)]
+    first = {(row.group, row.name): row for row in sorted(candidates, key=rank, reverse=True)}
+    return sorted(first.values(), key=rank)[:count]
+
+
+def _beyond(row: Row) -> float:
+    """How far from no change: for a regression the near end of its interval, else the change itself."""
+    return min(map(abs, row.interval)) if row.verdict == "regression" else abs(row.change)
+
+
+def check_cells(check: Check) -> Cells:
+    """The worst quantities: where, by how much with the interval that the test used, and the verdict."""
+    rows = [
+        (
+            label(row),
+            row.place,
+            percent(row.change),
+            f"[{percent(row.interval[0])}, {percent(row.interval[1])}]",
+            row.verdict,
+        )
+        for row in worst(check)
+    ]
+    head = ("quantity", "where", "change, %", "interval, %", "verdict")
+    return Cells("", head, rows, text=("quantity", "where", "verdict"))
+
+
+def check_table(check: Check) -> Table:
+    return rich_table(check_cells(check), overflow="fold")
+
+
+def check_lines(check: Check, baseline: Baseline) -> list[str]:
+    """What is to be read beside the table: what made the baseline, what cannot be judged, and the verdict."""
+    quantities = len({(row.group, row.name) for row in check.rows})
+    lines = [f"baseline made by {_maker(baseline)}"]
+    lines += [f"{what}: {', '.join(names)}" for what, names in _unjudged(check).items()]
+    lines += [problem.what for problem in check.problems]
+    closing = {
+        "regression": f"regression: {_count(check)} of {quantities} quantities moved",
+        "stale": f"stale: the baseline lacks {', '.join(check.new)}; if all else agrees, write it again: --update",
+        "inconclusive": "inconclusive: " + _undecided(check),
+        "fine": f"fine: none of {quantities} quantities moved beyond {100 * MARGIN:g} %; {100 * EFFECT:g} % would show",
+    }[check.verdict]
+    return [fill(line, 80, subsequent_indent="  ") for line in [*lines, closing]]
+
+
+def check_document(check: Check, baseline: Baseline) -> dict[str, Any]:
+    return {
+        "verdict": check.verdict,
+        "false_alarm_rate": ALPHA,
+        "margin": MARGIN,
+        "effect": EFFECT,
+        "seeds_needed": check.seeds_needed,
+        "problems": [problem.what for problem in check.problems],
+        "unjudged": dict(check.unjudged),
+        "new": list(check.new),
+        "baseline": {"config_hash": baseline.config_hash, "made_by": baseline.made_by},
+        "tests": [_row_document(row) for row in check.rows],
+    }
+
+
+def _row_document(row: Row) -> dict[str, Any]:
+    return {
+        "group": row.group,
+        "quantity": row.quantity,
+        "curve": row.curve,
+        "place": row.place,
+        "change": row.change,
+        "interval": list(row.interval),
+        "p": row.p,
+        "seeds": row.seeds,
+        "paired": row.paired,
+        "verdict": row.verdict,
+        "sees": row.sees,
+        "seeds_needed": row.needed,
+    }
+
+
+def label(row: Row) -> str:
+    return row.name if row.group == "{}" else f"{row.name} {row.group}"
+
+
+def percent(fraction: float) -> str:
+    """'+5.0', '-0.012', '0'; what is beyond a thousand per cent as a power."""
+    value = 100 * fraction
+    return "0" if abs(value) < 1e-4 else f"{value:+.2g}" if abs(value) < 10 or abs(value) > 1000 else f"{value:+.0f}"
+
+
+def _count(check: Check) -> int:
+    return len({(row.group, row.name) for row in check.regressions})
+
+
+def _undecided(check: Check) -> str:
+    few = sum(row.verdict == "inconclusive" for row in check.rows)
+    reasons = []
+    if few:
+        seeds = f"about {check.seeds_needed} seeds a width would do"
+        reasons.append(f"too few seeds to see a change of {100 * EFFECT:g} % in {few} quantities; {seeds}")
+    if check.problems:
+        reasons.append("not all runs and quantities could be compared")
+    return "; ".join(reasons) or "nothing could be compared"
+
+
+def _unjudged(check: Check) -> dict[str, list[str]]:
+    by_reason: dict[str, list[str]] = {}
+    for name, why in check.unjudged:
+        by_reason.setdefault(why, []).append(name)
+    return by_reason
+
+
+def _maker(baseline: Baseline) -> str:
+    made = baseline.made_by
+    versions = made.get("versions")
+    named = versions if isinstance(versions, dict) else {}
+    parts = [f"{name} {named[name]}" for name in ("ntkrun", "torch") if name in named]
+    parts += [f"commit {str(made['commit'])[:12]}"] if made.get("commit") else []
+    parts += [str(made[name]) for name in ("cpu", "gpu", "device") if made.get(name)]
+    return printable(", ".join(parts))[:200] or "nobody knows what"

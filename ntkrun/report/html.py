@@ -1,0 +1,123 @@
+"""The report as one HTML file: no script, and nothing from outside."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ntkrun.errors import UserError
+from ntkrun.evidence.estimates.intervals import Interval
+from ntkrun.report.check_tables import check_cells, check_lines
+from ntkrun.report.page import Figure, Page, Section
+
+SHOWN = 4  # figures of a section that are seen at once; the others unfold
+COLUMN = 300  # points: what is wider takes both columns of the page
+MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
+
+
+def html(page: Page) -> str:
+    """The page. Raises UserError where a stored figure cannot be read."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["across"] = _across
+    sections = [
+        {"it": section, "anchor": anchor, "figures": _figures(section, anchor)}
+        for section, anchor in zip(page.sections, page.anchors, strict=True)
+    ]
+    change = page.change and {
+        "it": page.change,
+        "cells": check_cells(page.change.check),
+        "lines": check_lines(page.change.check, page.change.baseline),
+        "figure": _drawn(page.change.figure, "change"),
+    }
+    return environment.get_template("page.html").render(
+        page=page, sections=sections, change=change, marks=MARKS, shown=SHOWN
+    )
+
+
+def _figures(section: Section, anchor: str) -> list[dict[str, object]]:
+    return [_drawn(figure, f"{anchor}-{number}") for number, figure in enumerate(section.figures)]
+
+
+def _drawn(figure: Figure, name: str) -> dict[str, object]:
+    """A figure for the template. Markup: `inlined` has left nothing but shapes."""
+    try:
+        svg = inlined(figure.svg, f"{name}-", figure.alt)
+    except ValueError as error:
+        raise UserError(f"{figure.path}: cannot be read as a figure ({error}); draw it again") from None
+    return {"svg": Markup(svg), "wide": width_of(svg) > COLUMN, "caption": figure.caption, "title": figure.title}
+
+
+def _across(places: Interval) -> tuple[float, float, float]:
+    """An interval on the bar of a claim, whose middle, from 50 to 100, is the margin: where it begins, how wide it is
+    (2 at least, to be seen) and its middle."""
+    low, high = (50 * (1 + end) for end in places)
+    return round(low, 1), round(max(high - low, 2), 1), round((low + high) / 2, 1)
+
+
+# ---------------------------------------------------------------- svg
+
+
+# All that matplotlib draws with. Its style sheet, one rule for everything, is in the page's own instead.
+SHAPES = {"svg", "g", "defs", "path", "use", "clipPath", "rect", "image", "pattern"}
+LOOKS = {"d", "style", "transform", "viewBox", "width", "height", "x", "y", "clip-path"}
+_HUNDREDTHS = re.compile(r"(\.\d\d)\d+")  # of a point, 1/72 inch: less than a screen or a printer shows
+_NAMED = re.compile(r"(?:\bhref=\"|url\()#([^\")]*)")
+
+
+def inlined(text: str, prefix: str, alt: str) -> str:
+    """An SVG file as an element of a page: what is neither a shape nor its look (scripts, links, comments) is left out,
+    `prefix` goes before every id, and `alt` says what it shows. Raises ValueError for what is no SVG."""
+    try:
+        root = ET.fromstring(text)
+    except ET.ParseError as error:
+        raise ValueError(str(error)) from None
+    if _plain(root.tag) != "svg":
+        raise ValueError("its root is not svg")
+    clean = _cleaned(root, prefix, set(_NAMED.findall(text)))
+    clean.attrib |= {"role": "img", "aria-label": alt}
+    return ET.tostring(clean, encoding="unicode")
+
+
+def width_of(svg: str) -> float:
+    """The width of an inlined figure in points; 0 where it has none."""
+    found = re.match(r"<svg[^>]*\bviewBox=\"[\d.]+ [\d.]+ ([\d.]+)", svg)
+    return float(found.group(1)) if found else 0.0
+
+
+def _plain(name: str) -> str:
+    """A name without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def _cleaned(element: ET.Element, prefix: str, named: set[str]) -> ET.Element:
+    attributes = {_plain(name): value for name, value in element.attrib.items()}
+    kept = {name: _look(name, value, prefix) for name, value in attributes.items() if name in LOOKS}
+    if attributes.get("id") in named:
+        kept["id"] = prefix + attributes["id"]
+    if target := _target(attributes.get("href", ""), prefix):
+        kept["href"] = target
+    clean = ET.Element(_plain(element.tag), {name: value for name, value in kept.items() if value})
+    clean.extend(_cleaned(child, prefix, named) for child in element if _plain(child.tag) in SHAPES)
+    return clean
+
+
+def _target(href: str, prefix: str) -> str:
+    """What is within the figure under its new name, pixels as they are; '' for whatever lies outside."""
+    if href.startswith("#"):
+        return f"#{prefix}{href[1:]}"
+    return href if href.startswith("data:image/png;base64,") else ""
+
+
+def _look(name: str, value: str, prefix: str) -> str:
+    if name == "d":
+        return _HUNDREDTHS.sub(r"\1", " ".join(value.split()))
+    renamed = value.replace("url(#", f"url(#{prefix}")
+    return renamed if renamed.count("url(") == value.count("url(#") else ""  # '' where it points outside

@@ -1,0 +1,82 @@
+"""The report as Markdown: for pull requests, and beside the figures in results/summary.md."""
+
+import html
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from ntkrun.report.check_tables import check_cells, check_lines
+from ntkrun.report.page import Change, Figure, Page, Section
+from ntkrun.report.records import Claim, Row
+
+INTERVALS = (
+    "95 % intervals, but for “all runs”: from the smallest to the largest run, and “bracket”: between the step sizes "
+    "that were tried. Of each claim the part that decides its verdict."
+)
+MARKS = {"supported": "✓", "control": "✓", "inconclusive": "?", "otherwise": "✗"}
+
+
+def markdown(page: Page, beside: Path | None = None) -> str:
+    """What came out, what moved since the baseline, every claim, the papers' numbers beside ours; with `beside`, the
+    folder that the text will lie in, every section with its figures."""
+    claims = [_claim(section, claim) for section, claim in page.claims]
+    rows = [_row(section, row) for section, row in page.rows]
+    parts = [
+        "# What came out",
+        f"{page.summary.capitalize()}.",
+        "\n".join([f"{_text(page.effort)}.", *(f"- {_text(made)}" for made in page.made)]),
+        _change(page.change) if page.change else "",
+        "## Claims" * bool(claims),
+        INTERVALS * bool(claims),
+        _table(("", "section", "claim", "of", "verdict", "measured", "expected", "why"), claims),
+        "## The papers' and the theory's numbers beside ours" * bool(rows),
+        _table(("section", "what", "paper", "theory", "ours", "95 %", "note"), rows),
+    ]
+    if beside:
+        parts += ["## Sections", *(_section(section, beside) for section in page.sections)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _claim(section: Section, claim: Claim) -> tuple[str, ...]:
+    part = f", {claim.part}" if claim.part else ""
+    mark = MARKS[claim.outcome]
+    return mark, section.name, claim.name + part, claim.where, claim.said, claim.measured, claim.margin, claim.why
+
+
+def _row(section: Section, row: Row) -> tuple[str, ...]:
+    return section.name, *row.shown
+
+
+def _change(change: Change) -> str:
+    cells = check_cells(change.check)
+    lines = "\n".join(f"- {_text(line)}" for line in check_lines(change.check, change.baseline))
+    return f"## Against the baseline: {_text(change.sweep)}\n\n{lines}\n\n{_table(cells.head, cells.rows)}"
+
+
+def _section(section: Section, beside: Path) -> str:
+    lines = [
+        f"### {_text(section.name)}",
+        _text(section.statement),
+        section.references and f"*{_text(section.references)}*",
+    ]
+    if section.departures:
+        lines.append(f"Otherwise than there: {_text(section.departures)}")
+    lines += [_figure(figure, beside) for figure in section.figures]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _figure(figure: Figure, beside: Path) -> str:
+    png = quote(os.fsencode(os.path.relpath(figure.path.with_suffix(".png"), beside)))
+    return f"![{_text(figure.title)}]({png})\n\n{_text(figure.caption)}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; '' without rows."""
+    found = ["| " + " | ".join(_text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *found]) if found else ""
+
+
+def _text(text: str) -> str:
+    """On one line, no HTML and no link: names and reasons come from configs and data."""
+    return html.escape(" ".join(text.split()), quote=False).replace("](", r"]\(")

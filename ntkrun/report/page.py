@@ -1,0 +1,246 @@
+"""The page as plain data: what all three renderings speak of."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ntkrun.evidence.estimates.cases import told
+from ntkrun.evidence.regression.baseline import Baseline
+from ntkrun.evidence.regression.comparison import Check
+from ntkrun.report.records import Claim, Row, Swept, rows_table
+from ntkrun.report.tables import Cells
+
+OUTCOMES = {  # in words, in the order in which they are counted up
+    "supported": "supported",
+    "control": "as they should be where the theory does not apply (controls)",
+    "inconclusive": "inconclusive",
+    "otherwise": "otherwise than expected",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A stored figure: where its SVG lies (the PNG beside it), the caption, and the SVG itself."""
+
+    path: Path
+    caption: str
+    svg: str
+
+    @property
+    def title(self) -> str:
+        return self.path.stem.replace("_", " ")
+
+    @property
+    def alt(self) -> str:
+        """What stands for the figure where it cannot be seen: its name and the caption's first sentence."""
+        return f"{self.title}: {self.caption.split('. ')[0].rstrip('.')}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that a section rests on: how its runs ended, and its resolved config, {} where it is not at hand."""
+
+    name: str
+    swept: Swept
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> str:
+        """'54 runs, 54 done, 1.2 minutes'."""
+        ended = f"{self.swept.planned} runs, {self.swept.done} done"
+        diverged = f", {self.swept.diverged} diverged" if self.swept.diverged else ""
+        expected = {"control": " (as expected)", "otherwise": ", none diverged, which some had to"}.get(
+            self.outcome, ""
+        )
+        return f"{ended}{diverged}{expected}, {self.swept.seconds / 60:.1f} minutes"
+
+    @property
+    def diverges(self) -> bool:
+        """Whether its config expects the runs to diverge."""
+        return self.config.get("expect") == "diverged"
+
+    @property
+    def outcome(self) -> str:
+        """'control' where runs diverged as the config expects, 'otherwise' where none did, '' where nothing is
+        expected."""
+        return ("control" if self.swept.diverged else "otherwise") if self.diverges else ""
+
+    @property
+    def conditions(self) -> str:
+        """'digits, N = 64, L = 4, relu, ...; width 64, 128, 256, seeds 10': what its networks have in common, and what
+        it varies."""
+        return in_short(self.config)
+
+    @property
+    def text(self) -> str:
+        """The config as YAML."""
+        return str(yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True, width=80)) * bool(self.config)
+
+
+@dataclass(frozen=True)
+class Section:
+    """An experiment, or a sweep on its own."""
+
+    name: str
+    claims: tuple[Claim, ...]
+    figures: tuple[Figure, ...]
+    sweeps: tuple[Sweep, ...]
+    statement: str = ""
+    references: str = ""
+    departures: str = ""
+    preset: str = ""
+    rows: tuple[Row, ...] = ()
+    levels: tuple[Cells, ...] = ()  # the closing tables of a sweep
+
+    @property
+    def tables(self) -> list[Cells]:
+        """The paper's and the theory's numbers beside ours, and the closing tables."""
+        beside = any(row.paper is not None or row.theory is not None for row in self.rows)
+        title = "The paper's and the theory's numbers beside ours" if beside else "What was measured"
+        numbers = rows_table(title, self.rows)
+        return [*([numbers] if numbers else []), *self.levels]
+
+    @property
+    def is_control(self) -> bool:
+        """Whether something in it is expected to turn out otherwise than the theory says."""
+        return any(claim.is_control for claim in self.claims) or any(sweep.diverges for sweep in self.sweeps)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What moved since a baseline was written."""
+
+    sweep: str
+    check: Check
+    baseline: Baseline
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that a report says. `anchors` name the sections within it."""
+
+    sections: tuple[Section, ...]
+    change: Change | None = None
+
+    @property
+    def claims(self) -> Iterator[tuple[Section, Claim]]:
+        return ((section, claim) for section in self.sections for claim in section.claims)
+
+    @property
+    def rows(self) -> Iterator[tuple[Section, Row]]:
+        return ((section, row) for section in self.sections for row in section.rows)
+
+    @property
+    def papers(self) -> Cells | None:
+        """Every number that a paper has, beside ours; None without any."""
+        return rows_table("", (row for _, row in self.rows if row.paper is not None))
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many claims, and sweeps that have to diverge, turned out how."""
+        found = Counter(claim.outcome for _, claim in self.claims) + Counter(sweep.outcome for sweep in self.sweeps)
+        return {outcome: found[outcome] for outcome in OUTCOMES}
+
+    @property
+    def summary(self) -> str:
+        """'54 verdicts: 33 supported, 9 controls that failed as they should, ...', or that there are none."""
+        count = sum(self.tally.values())
+        parts = ", ".join(f"{found} {OUTCOMES[outcome]}" for outcome, found in self.tally.items() if found)
+        return f"{count} verdict{'s' * (count > 1)}: {parts}" if count else "no claims are judged here"
+
+    @cached_property
+    def sweeps(self) -> list[Sweep]:
+        """Each sweep once, whichever sections share it."""
+        return list({sweep.swept.results: sweep for section in self.sections for sweep in section.sweeps}.values())
+
+    @property
+    def effort(self) -> str:
+        """'Preset laptop; 47914 runs, 40.1 minutes of training'."""
+        presets = ", ".join(dict.fromkeys(section.preset for section in self.sections if section.preset))
+        runs = sum(sweep.swept.done + sweep.swept.diverged for sweep in self.sweeps)
+        minutes = sum(sweep.swept.seconds for sweep in self.sweeps) / 60
+        return f"{presets and f'Preset {presets}; '}{runs} runs, {minutes:.1f} minutes of training"
+
+    @property
+    def made(self) -> list[str]:
+        """Machines, versions and commits, each once."""
+        return list(dict.fromkeys(str(sweep.swept.made_by) for sweep in self.sweeps))
+
+    @cached_property
+    def anchors(self) -> list[str]:
+        """One a section, of its name's letters and digits; no two alike."""
+        return list(_distinct(re.sub(r"[^a-z0-9]+", "-", section.name.lower()).strip("-") for section in self.sections))
+
+
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        anchor = name or "section"
+        while anchor in seen:
+            anchor += "-again"
+        seen.add(anchor)
+        yield anchor
+
+
+# ---------------------------------------------------------------- configs
+
+
+COMMON = (  # what a reader wants to know first, and how it is said
+    ("data.name", "{}"),
+    ("data.samples", "N = {}"),
+    ("network.depth", "L = {}"),
+    ("network.activation", "{}"),
+    ("network.beta", "β = {}"),
+    ("network.weight_scale", "σ_w = {}"),
+    ("network.parametrization", "{} parametrization"),
+    ("training.loss", "{} loss"),
+    ("training.steps", "{} steps"),
+    ("training.batch", "batch {}"),
+    ("training.dtype", "{}"),
+)
+
+
+def in_short(config: Mapping[str, Any]) -> str:
+    """What a sweep's networks have in common, then what each of its blocks varies; '' of {}."""
+    swept = config.get("sweep")
+    blocks = [_mapping(block) for block in (swept if isinstance(swept, list) else [swept])]
+    varied = {key for block in blocks for key in _varied(block)}
+    common = [text.format(_value(value)) for key, text in COMMON if key not in varied and (value := _at(config, key))]
+    return "; ".join(part for part in (", ".join(common), *(_block(block) for block in blocks if block)) if part)
+
+
+def _varied(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_mapping(block.get("grid")), **_mapping(block.get("zip"))}
+
+
+def _block(block: Mapping[str, Any]) -> str:
+    axes = [f"{key.split('.')[-1].replace('_', ' ')} {_listed(values)}" for key, values in _varied(block).items()]
+    seeds = block.get("seeds")
+    return ", ".join([*axes, f"{len(seeds) if isinstance(seeds, list) else seeds} seeds"])
+
+
+def _listed(values: Any) -> str:
+    return " ".join(map(_value, values)) if isinstance(values, list) else _value(values)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{told(inner)} ({key})" for key, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else told(value)
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    section, name = key.split(".")
+    return _mapping(config.get(section)).get(name)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What is none says nothing: stored configs may come from anywhere."""
+    return value if isinstance(value, Mapping) else {}

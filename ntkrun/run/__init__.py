@@ -1,0 +1,1 @@
+"""From stacks to rows: training on an engine, checkpoints, interrupts, progress."""

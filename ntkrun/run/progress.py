@@ -1,0 +1,73 @@
+"""What a sweep tells of itself while it runs: its events, and where the time went."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ntkrun.config.schema import Point
+from ntkrun.engine.clock import PHASES
+from ntkrun.engine.probes import Measurement
+from ntkrun.engine.tiles import pieces
+from ntkrun.engine.training import State
+from ntkrun.plan.runs import Stack
+from ntkrun.run.task import Done
+from ntkrun.store.lock import Writer
+
+
+class Watch:
+    """Is told of each event and does nothing; a progress bar does what it shows."""
+
+    def waits(self, writer: Writer) -> None: ...
+    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
+    def committed(self, stack: Stack, done: Done) -> None: ...
+    def note(self, stack: Stack, text: str) -> None: ...
+    def halved(self, stack: Stack, why: str) -> None: ...
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None: ...
+    def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------- profile
+
+
+COLUMNS = 7  # widths side by side in 80 columns, beside the phase and the sum
+
+
+class Profile:
+    """Seconds of each phase, by the width of the networks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, dict[str, float]] = {}
+
+    def add(self, point: Point, seconds: Mapping[str, float]) -> None:
+        """A stack of this grid point took so long in each phase."""
+        width = point.network.width
+        name = str(width) if isinstance(width, int) else "-".join(map(str, width))
+        of_width = self.seconds.setdefault(name, dict.fromkeys(PHASES, 0.0))
+        for phase, taken in seconds.items():
+            of_width[phase] += taken
+
+    def document(self) -> list[dict[str, Any]]:
+        return [{"width": width, "seconds": dict(phases)} for width, phases in self.seconds.items()]
+
+    def lines(self) -> list[str]:
+        """A table of seconds: a line a phase, a column a width, COLUMNS of them at a time."""
+        if not self.seconds:
+            return ["where the time went: nothing was run"]
+        total = {phase: sum(of_width[phase] for of_width in self.seconds.values()) for phase in PHASES}
+        columns = list(self.seconds.items())
+        lines = ["where the time went, in seconds, by width"]
+        for part in pieces(len(columns), COLUMNS):
+            lines += _table([*columns[part], ("all", total)])
+        return lines
+
+
+def _table(columns: list[tuple[str, Mapping[str, float]]]) -> list[str]:
+    rows = [("", [name if len(name) < 8 else name[:6] + "…" for name, _ in columns])]
+    rows += [(phase, [_seconds(of_width[phase]) for _, of_width in columns]) for phase in PHASES]
+    rows.append(("together", [_seconds(sum(of_width.values())) for _, of_width in columns]))
+    return [f"{name:<14}" + "".join(f"{cell:>8}" for cell in cells) for name, cells in rows]
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.2f}"

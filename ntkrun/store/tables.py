@@ -1,0 +1,96 @@
+"""The tables of a sweep: their names, their columns, and a stack's result as rows of them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ntkrun.columns import DESCENT, LAYER_DETAIL
+
+TABLES = ("runs", "steps", "layers", "modes", "outputs")
+
+# Columns that tables of an earlier version may lack: nan there. Of tables that may be kept empty, all of them.
+_NUMBERS = {
+    "runs": ("threads", "smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
+    "steps": ("growth", *DESCENT, "linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"),
+    "layers": LAYER_DETAIL,
+    "modes": ("time", "eigenvalue", "residual"),
+    "outputs": (
+        "value",
+        "variance",
+        "covariance",
+        "kernel",
+        "kernel_row",
+        "limit_kernel",
+        "limit_kernel_row",
+        "limit_mean",
+        "limit_variance",
+        "limit_covariance",
+    ),
+}
+_KEYS: dict[str, dict[str, type]] = {
+    "modes": {"run_id": str, "step": int, "mode": int},
+    "outputs": {"run_id": str, "step": int, "part": str, "input": int, "output": int},
+}
+_ORDER = {"modes": ("run_id", "step", "time", "mode", "eigenvalue", "residual")}
+# Of the other tables: what each has had from the first version on and what is asked of it, whatever is in it.
+_ALWAYS: dict[str, dict[str, type]] = {
+    "runs": {"status": str, "reason": str, "last_step": int, "step_size": float, "parameters": int, "seconds": float},
+    "steps": {
+        "step": int,
+        **dict.fromkeys(("time", "loss", "test_loss", "kernel_drift", "weight_drift", "output_drift"), float),
+    },
+    "layers": {"step": int, "layer": int, "weight_drift": float},
+}
+
+
+def empty(table: str) -> pd.DataFrame:
+    """The table of no runs."""
+    columns = {"run_id": str, **_ALWAYS.get(table, {})}
+    return completed(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()}), table)
+
+
+def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The table with every column that it has in this version; those of `modes` and `outputs` in their order."""
+    keys = _KEYS.get(table, {})
+    missing = {name: pd.Series(dtype=kind) for name, kind in keys.items() if name not in frame}
+    missing |= {name: pd.Series(np.nan, frame.index, float) for name in _NUMBERS[table] if name not in frame}
+    frame = frame.assign(**missing)
+    return frame[list(_ORDER.get(table, (*keys, *_NUMBERS[table])))] if keys else frame
+
+
+def plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The plan as a table. A column that holds text for some runs and numbers for others becomes text: a table's column
+    has one type."""
+    frame = pd.DataFrame(planned)
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name].dropna()}
+        if str in kinds and len(kinds) > 1:
+            frame[name] = [
+                value if value is None or isinstance(value, str) else json.dumps(value) for value in frame[name]
+            ]
+    return frame
+
+
+def concatenated(parts: Sequence[pd.DataFrame | None], table: str) -> pd.DataFrame:
+    """The parts of a table as one; None of stacks whose version did not know the table."""
+    present = [part for part in parts if part is not None] or [empty(table)]
+    filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
+    return completed(pd.concat(filled or present, ignore_index=True), table)
+
+
+def equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two tables hold the same values, gaps at the same places among them; a file may hold them as other
+    types."""
+    if list(one) != list(other) or len(one) != len(other):
+        return False
+    pairs = [(one[name], other[name]) for name in one]
+    return all(bool(((a == b) | (a.isna() & b.isna())).all()) for a, b in pairs)
+
+
+def in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
+    """The rows of planned runs, in the plan's order; within a run they are in order already."""
+    rank = frame["run_id"].map(order)
+    return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)

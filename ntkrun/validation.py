@@ -1,0 +1,137 @@
+"""Closed, frozen config sections, and what is wrong with one in a sentence."""
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Strict(BaseModel):
+    """A config section. Unknown keys and wrong types are errors; values never change after they are read.
+
+    Strict: text is no number, a number is no text, True is no 1; an integer is accepted where a float belongs.
+    Lists arrive as tuples (the YAML reader makes them so), hence every field that is a list is declared as a tuple.
+    The string below a field says what it means, in the schema, the reference and the configs of `ntkrun new`.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """What of this section a run's numbers depend on: the values that differ from the defaults.
+
+        Leaving out defaults lets a later version add a key without giving every finished run a new identity.
+        """
+        return self.model_dump(exclude_defaults=True)
+
+
+# ---------------------------------------------------------------- config_errors
+
+
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "nothing",
+}
+
+_TYPES = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "int_from_float": "a whole number",
+}
+
+_BOUNDS = {
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be greater than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be less than {lt:g}",
+    "finite_number": "must be a finite number",
+}
+
+
+def sentence(error: Mapping[str, Any], model: type[BaseModel], raw: Mapping[str, Any]) -> str:
+    """What is wrong, for one pydantic error (its loc a path into `raw`), and what to do."""
+    kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown key" + _suggestion(str(error["loc"][-1]), _keys_at(model, error["loc"][:-1], raw))
+    if kind == "missing":
+        return "missing; give it a value"
+    if kind in ("too_short", "string_too_short"):
+        return "empty; give at least one value" if kind == "too_short" else "empty; give it a value"
+    if kind in _TYPES:
+        return f"must be {_TYPES[kind]}, not {_shown(value)}"
+    if kind in _BOUNDS:
+        return f"{_BOUNDS[kind].format(**context)}, not {_shown(value)}"
+    if kind in ("literal_error", "union_tag_invalid"):
+        return _choice(error)
+    if kind == "union_tag_not_found":
+        return "needs `name`, as in `name: digits`; see `ntkrun list data`"
+    if kind == "string_pattern_mismatch":
+        return f"{_shown(value)} must be letters, digits, '.', '_' and '-' (at most 100), a letter or digit first"
+    if kind == "value_error":
+        return str(context["error"])
+    return f"{error['msg']} (got {_shown(value)})"
+
+
+def _choice(error: Mapping[str, Any]) -> str:
+    value, context = error["input"], error["ctx"]
+    if error["type"] == "union_tag_invalid":
+        value, expected = context["tag"], context["expected_tags"]
+    else:
+        expected = context["expected"]
+    known = [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
+    near = _suggestion(str(value), known).partition("; known")[0]
+    return f"{_shown(value)} is not one of {', '.join(known)}{near}"
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else (f"; known: {', '.join(known)}" if known else "")
+
+
+def _keys_at(model: type[BaseModel], path: tuple[Any, ...], raw: Any) -> list[str]:
+    """The keys that may stand at this path."""
+    models = [model]
+    for part in path:
+        listed = isinstance(raw, tuple) and part in range(len(raw))
+        raw = raw.get(part) if isinstance(raw, dict) else raw[part] if listed else None
+        if not isinstance(part, int):
+            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            models = [found for field in fields for found in _models_in(field.annotation)]
+        named = [m for m in models if isinstance(raw, dict) and raw.get("name") in _literals(m)]
+        models = named or models
+    return list(dict.fromkeys(key for m in models for key in m.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in typing.get_args(annotation) for found in _models_in(part)]
+
+
+def _literals(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("name")
+    return typing.get_args(field.annotation) if field else ()
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, str | int | float):
+        text = repr(value) if not isinstance(value, bool) else str(value).lower()
+        return text if len(text) <= 60 else text[:57] + "..."
+    return _NAMES.get(type(value), type(value).__name__)

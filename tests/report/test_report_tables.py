@@ -1,0 +1,101 @@
+"""The closing table and the status table: their numbers, and that they fit a terminal."""
+
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ntkrun.evidence.estimates.intervals import Level
+from ntkrun.evidence.estimates.summary import groups
+from ntkrun.report.tables import closing_document, closing_tables, shown, status_document, status_table
+from tests.evidence.synthetic import tables
+
+
+def _printed(*parts: object) -> str:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"), highlight=False)  # noqa: SIM115, PTH123
+    for part in parts:
+        console.print(part)
+    console.file.close()
+    return console.export_text()
+
+
+def test_closing_table_has_a_line_a_width_and_fits_80_columns() -> None:
+    runs, steps, layers = tables({64: 10, 128: 10, 65536: 10})
+    runs.loc[0, "status"] = "diverged"
+    text = _printed(*closing_tables(groups(runs, steps, layers)))
+    lines = text.splitlines()
+    assert [line.split()[:2] for line in lines if line.strip()[:2].isdigit()] == [
+        ["64", "9"],
+        ["128", "10"],
+        ["65536", "10"],
+    ]
+    assert "diverged: 1 of width 64" in text
+    (kernel,) = (line for line in lines if line.startswith("kernel drift"))
+    assert "64..65536" in kernel
+    assert "weight drift, w¹ (last)" in text
+
+
+def test_groups_are_what_differs_in_width_and_seed_alone() -> None:
+    parts = [tables({64: 2, 128: 2}, **{"network.activation": name}) for name in ("relu", "erf")]
+    runs, steps, layers = (pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True))
+    found = groups(runs, steps, layers)
+    assert [group.label for group in found] == ["activation relu", "activation erf"]
+    assert [len(group.statistics) for group in found] == [4, 4]
+    assert [row.width for row in found[0].rows] == [64, 128]
+    document = closing_document(found)
+    assert document[1]["settings"] == {"network.activation": "erf"}
+    assert document[0]["widths"][0]["kernel_drift"]["count"] == 2
+    assert set(document[0]["exponents"]) == {"kernel_drift", "weight_drift", "weight_drift.0", "weight_drift.1"}
+
+
+def test_widths_a_layer_have_levels_and_no_exponent() -> None:
+    runs, steps, layers = tables({"[4, 8]": 2, "[8, 16]": 2})
+    (group,) = groups(runs, steps, layers)
+    assert not group.has_widths
+    assert group.exponents == {}
+    assert "[8, 16]" in _printed(*closing_tables([group]))
+
+
+def test_networks_that_were_not_trained_have_no_exponents() -> None:
+    runs, steps, layers = tables({64: 3, 128: 3})
+    (group,) = groups(runs, *(frame[frame["step"] == 0] for frame in (steps, layers)))
+    assert group.exponents == {}
+    assert "exponents" not in _printed(*closing_tables([group]))
+
+
+def test_nothing_finished() -> None:
+    runs, steps, layers = tables({64: 1})
+    assert closing_tables(groups(runs.iloc[:0], steps.iloc[:0], layers.iloc[:0])) == ["no finished runs"]
+    runs["status"] = "diverged"
+    assert "-" in _printed(*closing_tables(groups(runs, steps, layers)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [
+        (0.31415, 0.0123, "0.314 ± 0.012"),
+        (1.0, 0.15, "1.00 ± 0.15"),
+        (1.98e-6, 2.3e-7, "(1.98 ± 0.23)e-6"),
+        (12.0, 100.0, "12 ± 100"),
+        (0.00123, 0.5, "0.00 ± 0.50"),
+        (0.25, math.nan, "0.25"),
+        (0.25, 0.0, "0.25"),
+        (1234.5, 3.2, "1234.5 ± 3.2"),
+    ],
+)
+def test_numbers_are_shown_to_two_digits_of_their_error(mean: float, error: float, text: str) -> None:
+    assert shown(Level(mean, error, (math.nan, math.nan), 3)) == text
+
+
+def test_status_counts_every_state() -> None:
+    runs, _, _ = tables({64: 3, 128: 2})
+    plan = runs[["run_id", "network.width"]]
+    runs.loc[1, "status"] = "diverged"
+    document = status_document(plan, runs.iloc[:4], ["process 1"])
+    assert (document["planned"], document["done"], document["diverged"], document["missing"]) == (5, 3, 1, 1)
+    assert document["running"] is True
+    assert [row["width"] for row in document["widths"]] == [64, 128]
+    text = _printed(status_table(document))
+    assert "writing here now: process 1" in text
+    assert status_document(plan, runs.iloc[:0], [])["missing"] == 5
