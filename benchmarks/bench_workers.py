@@ -26,12 +26,12 @@ import pandas as pd
 import torch
 
 from ntkrun.config.reader import Sweep, parse_config
-from ntkrun.plan.runs import Stack, columns, plan, stacks
+from ntkrun.plan.runs import Stack, plan, run_row, stacks
 from ntkrun.plan.stacks import Shard
 from ntkrun.report.tables import status_document
-from ntkrun.run.engines import Asked
-from ntkrun.run.progress import Watch
-from ntkrun.run.sweep import How, run_shard, run_sweep
+from ntkrun.run.engines import EngineSelection
+from ntkrun.run.progress import ProgressListener
+from ntkrun.run.sweep import RunOptions, run_shard, run_sweep
 from ntkrun.store.directory import Results, Store, read_results
 
 TEXT = """\
@@ -66,9 +66,12 @@ def equal(folder: Path) -> None:
     """Local, four jobs, four shards: the same bits."""
     sweep = parse_config(TEXT)
     here = _timed("local", lambda: run_sweep(sweep, folder / "local", "cpu"))
-    there = _timed("--jobs 4", lambda: run_sweep(sweep, folder / "ray", "cpu", asked=Asked("ray", 4)))
+    there = _timed("--jobs 4", lambda: run_sweep(sweep, folder / "ray", "cpu", engine=EngineSelection("ray", 4)))
     shards = [Shard(number, 4) for number in range(1, 5)]
-    _timed("--shard 1..4/4", lambda: [run_shard(k, sweep, folder / "shards", How("cpu"), Watch()) for k in shards])
+    _timed(
+        "--shard 1..4/4",
+        lambda: [run_shard(k, sweep, folder / "shards", RunOptions("cpu"), ProgressListener()) for k in shards],
+    )
     for name, other in (("--jobs 4", there), ("shards", read_results(folder / "shards" / sweep.name))):
         print(f"{name}: {'equal' if _same(here, other) else 'DIFFERENT'}")
 
@@ -84,8 +87,10 @@ def nodes(folder: Path) -> None:
     try:
         timer = threading.Timer(20.0, lambda: cluster.remove_node(doomed, allow_graceful=False))
         timer.start()
-        asked = Asked("ray", None, cluster.address)
-        there = _timed("two nodes, one killed", lambda: run_sweep(sweep, folder / "ray", "cpu", Says(), asked=asked))
+        selection = EngineSelection("ray", None, cluster.address)
+        there = _timed(
+            "two nodes, one killed", lambda: run_sweep(sweep, folder / "ray", "cpu", Says(), engine=selection)
+        )
         timer.cancel()
     finally:
         cluster.shutdown()
@@ -130,7 +135,7 @@ def workers(folder: Path) -> None:
         while killed < KILLS:
             place, failed = folder / str(sweeps), True
             while failed:  # a stack that was killed three times has failed
-                there = run_sweep(sweep, place, "cpu", told, retry_failed=True, asked=Asked("ray", 2))
+                there = run_sweep(sweep, place, "cpu", told, retry_failed=True, engine=EngineSelection("ray", 2))
                 failed = (there.runs["status"] == "failed").any()
             assert there.runs["run_id"].is_unique
             assert _same(here, there)
@@ -154,20 +159,20 @@ def _busy_workers() -> list[int]:
 def overhead(folder: Path) -> None:
     """Milliseconds a stack beside its training, by engine: 108 stacks that train nothing, less 12 such stacks. Those of
     this process's own time hold on a busy machine as well; on the local engine the stacks themselves are among them."""
-    for name, asked in (("local", Asked()), ("ray", Asked("ray", 1))):
-        few, many = (_beside(folder / name / str(betas), betas, asked) for betas in (1, 9))
+    for name, selection in (("local", EngineSelection()), ("ray", EngineSelection("ray", 1))):
+        few, many = (_beside(folder / name / str(betas), betas, selection) for betas in (1, 9))
         each, own = (1000 * (after - before) / 96 for before, after in zip(few, many, strict=True))
         print(
             f"{name}: {each:.0f} ms a stack, {own:.0f} of this process; {few[0] - 0.012 * each:.1f} s to start and end"
         )
 
 
-def _beside(folder: Path, kinds: int, asked: Asked) -> tuple[float, float]:
+def _beside(folder: Path, kinds: int, selection: EngineSelection) -> tuple[float, float]:
     """Seconds of 12 times so many stacks, without their training and probes; and of this process alone."""
     betas = [round(0.1 * (1 + k), 1) for k in range(kinds)]
     overrides = ["training.steps=0", "sweep.seeds=1", f"sweep.grid.network.beta={betas}"]
     started, own = time.perf_counter(), time.process_time()
-    results = run_sweep(parse_config(TEXT, overrides=overrides), folder, "cpu", asked=asked)
+    results = run_sweep(parse_config(TEXT, overrides=overrides), folder, "cpu", engine=selection)
     taken = time.perf_counter() - started - results.runs["seconds"].sum()
     return float(taken), time.process_time() - own
 
@@ -175,12 +180,16 @@ def _beside(folder: Path, kinds: int, asked: Asked) -> tuple[float, float]:
 def cores(folder: Path) -> None:
     """One core, and two workers with a core each, at the same stacks."""
     sweep = parse_config(TEXT, overrides=["training.steps=500"])
-    for name, asked in (("local", Asked()), ("--jobs 1", Asked("ray", 1)), ("--jobs 2", Asked("ray", 2))):
-        _timed(name, lambda: run_sweep(sweep, folder / name, "cpu", asked=asked))  # noqa: B023 - called at once
+    for name, selection in (
+        ("local", EngineSelection()),
+        ("--jobs 1", EngineSelection("ray", 1)),
+        ("--jobs 2", EngineSelection("ray", 2)),
+    ):
+        _timed(name, lambda: run_sweep(sweep, folder / name, "cpu", engine=selection))  # noqa: B023 - called at once
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
-class Says(Watch):
+class Says(ProgressListener):
     """Prints and counts what is noted of a stack: that it was lost."""
 
     lost = 0
@@ -195,7 +204,7 @@ def large(folder: Path) -> None:
     sweep = parse_config(TINY)
     runs = _timed("plan", lambda: plan(sweep))
     store = Store(folder / sweep.name)
-    rows = [columns(run) for run in runs]
+    rows = [run_row(run) for run in runs]
     with store.writing():
         description = {"config": dict(sweep.resolved), "made_by": {}}
         _timed("write the plan", lambda: store.begin(description, rows))

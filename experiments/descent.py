@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.estimates.cases import AXES, cases, label
+from ntkrun.evidence.estimates.cases import AXES, cases, settings_text
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import width_colours
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
@@ -17,7 +17,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
         axes[0], ("descent_residual_0", "test_descent_residual_0"), ("training inputs", "test inputs"), strict=True
     ):
         for k, case in enumerate(every):
-            levels(ax, case, column, {**mark(k), "color": shades[case.settings[WIDTH]]}, label(case.settings))
+            levels(ax, case, column, {**mark(k), "color": shades[case.settings[WIDTH]]}, settings_text(case.settings))
         ax.set_title(inputs)
         ax.set_xlabel("step size η")
     axes[0, 0].set_ylabel("off the kernel's step, relative")

@@ -13,12 +13,12 @@ from matplotlib.ticker import NullLocator
 from ntkrun.evidence.claims.findings import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
 from ntkrun.evidence.claims.verdicts import Verdict
 from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases
-from ntkrun.evidence.estimates.cases import label as label_of
+from ntkrun.evidence.estimates.cases import settings_text as label_of
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.estimates.per_run import done
 from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, headed, wedge
 from ntkrun.experiments.framework import Drawn, Found
-from ntkrun.report.tables import BEYOND, measured, place, span
+from ntkrun.report.tables import BEYOND, bar_position, estimate_text, interval_text
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
 MARKERS = "osD^vPX"
@@ -35,9 +35,9 @@ def canvas(title: str, across: int = 1, down: int = 1, height: float = 2.6, shar
     return figure, figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
 
 
-def band(ax: Axes, x: Any, low: Any, high: Any, colour: str, label: str | None = None) -> None:
+def band(ax: Axes, x: Any, low: Any, high: Any, colour: str, settings_text: str | None = None) -> None:
     """A shaded region between two curves."""
-    ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label=label)
+    ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label=settings_text)
 
 
 def sizes(table: pd.DataFrame) -> list[Any]:
@@ -58,10 +58,10 @@ def mark(k: int) -> dict[str, Any]:
     return {**look, "markerfacecolor": "white"} if again else look
 
 
-def with_bars(ax: Axes, x: Any, y: Any, low: Any, high: Any, look: Mapping[str, Any], label: str) -> None:
+def with_bars(ax: Axes, x: Any, y: Any, low: Any, high: Any, look: Mapping[str, Any], settings_text: str) -> None:
     """Markers with their intervals; none where it is nan."""
     bars = np.nan_to_num([y - low, high - y])
-    ax.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=label, **{**look, "linestyle": ""})
+    ax.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=settings_text, **{**look, "linestyle": ""})
 
 
 def lost(ax: Axes, at: Any) -> None:
@@ -71,14 +71,14 @@ def lost(ax: Axes, at: Any) -> None:
         ax.plot(at, top, "x", color="k", alpha=0.6, label="diverged", transform=ax.get_xaxis_transform())
 
 
-def levels(ax: Axes, case: Case, column: str, look: Mapping[str, Any], label: str) -> None:
+def levels(ax: Axes, case: Case, column: str, look: Mapping[str, Any], settings_text: str) -> None:
     """A column of per_run against the axis of a case, log-log: every seed, and the means."""
     table = case.trained[(case.trained["status"] == "done") & (case.trained[column] > 0)]
     mean = table.groupby(AT)[column].mean()
     first = not ax.lines
     if table.groupby(AT).size().max() <= MOST_DOTS:
         ax.plot(table[AT], table[column], ".", color=look["color"], alpha=0.4, markeredgewidth=0)
-    ax.plot(mean.index, mean, linewidth=0.8, label=label, **look)
+    ax.plot(mean.index, mean, linewidth=0.8, label=settings_text, **look)
     log_axes(ax, mean.index if first else [*mean.index, *ax.get_xticks()])
 
 
@@ -100,7 +100,7 @@ def _apart(ticks: Sequence[float], share: float) -> list[float]:
     return kept
 
 
-def against_axis(found: Found, axis: str, column: str, label: str, part: str) -> Figure:
+def against_axis(found: Found, axis: str, column: str, settings_text: str, part: str) -> Figure:
     """A column of per_run against an axis of claims, a colour for each setting of what else the sweep varies; with the
     slope that the claim's part was judged by, and up to three of them with the slopes that are expected."""
     every = list(cases(found.only, AXES[axis]))
@@ -115,19 +115,19 @@ def against_axis(found: Found, axis: str, column: str, label: str, part: str) ->
         if judged and len(every) < 4:
             _wedge(ax, case, column, judged, mark(k)["color"])
     ax.set_xlabel(AXIS_LABELS[axis])
-    ax.set_ylabel(label)
+    ax.set_ylabel(settings_text)
     if ax.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", fontsize=6)
     return figure
 
 
 def one_law(
-    stem: str, axis: str, column: str, label: str, part: str, caption: str
+    stem: str, axis: str, column: str, settings_text: str, part: str, caption: str
 ) -> Callable[[Found], Iterator[Drawn]]:
     """The figures of an experiment that is about one law: `against_axis`, and the verdicts."""
 
     def figures(found: Found) -> Iterator[Drawn]:
-        yield stem, against_axis(found, axis, column, label, part), f"{caption} {DOTS}"
+        yield stem, against_axis(found, axis, column, settings_text, part), f"{caption} {DOTS}"
         yield from shown_verdicts(found)
 
     return figures
@@ -195,13 +195,13 @@ def _line_label(verdict: Verdict, each: Finding) -> str:
 
 
 def _numbers(each: Finding) -> str:
-    return f"{measured(each.estimate)}  in  {span(each.expected)}"
+    return f"{estimate_text(each.estimate)}  in  {interval_text(each.expected)}"
 
 
 def _interval(ax: Axes, y: int, each: Finding) -> None:
     if math.isnan(each.estimate.value):
         return
-    value, *ends = (place(x, each.expected) for x in (each.estimate.value, *each.estimate.interval))
+    value, *ends = (bar_position(x, each.expected) for x in (each.estimate.value, *each.estimate.interval))
     colour, known = OF_VERDICT[each.verdict], not any(map(math.isnan, ends))
     if known:
         ax.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")

@@ -15,10 +15,10 @@ from ntkrun.experiments.framework import Experiment, Planned, sweeps_of
 from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.experiments.writing import write_experiment
-from ntkrun.report.conclusion import draw, judge
-from ntkrun.report.gather import gathered, written
-from ntkrun.run.forecast import Forecast, forecast, outlook, together
-from ntkrun.run.progress import Watch
+from ntkrun.report.conclusion import draw_figures, judge_claims
+from ntkrun.report.gather import gather_page, write_page
+from ntkrun.run.forecast import Forecast, dry_run_of, forecast, together
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results
 
@@ -43,7 +43,7 @@ def ahead(
 
 def _ahead(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecast | UserError:
     try:
-        return forecast(outlook(sweep, root, device, retry_failed=retry_failed))
+        return forecast(dry_run_of(sweep, root, device, retry_failed=retry_failed))
     except UserError as error:
         return error
 
@@ -104,7 +104,7 @@ def reproduce(
     preset: str,
     root: Path,
     device: str = "auto",
-    watch: Callable[[], Watch] | None = None,
+    watch: Callable[[], ProgressListener] | None = None,
     say: Say = lambda line: None,
     retry_failed: bool = False,
     more: Sequence[str] = (),
@@ -122,17 +122,17 @@ def reproduce(
             if planned.config not in results:
                 say(f"{experiment.name}: sweep {planned.config}")
                 results[planned.config] = _swept(planned, preset, root, device, watch, retry_failed)
-                verdicts[planned.config] = judge(results[planned.config])[0]
+                verdicts[planned.config] = judge_claims(results[planned.config])[0]
                 if preset != "smoke" and (more or not results[planned.config].figures_are_current()):
-                    draw(results[planned.config], more)
+                    draw_figures(results[planned.config], more)
         found = experiment.found(results, verdicts)
         documents.append(write_experiment(root, experiment, found, preset, more))
         for name, tables in found.results.items():
             codes.add(exit_code(found.verdicts[name], tables, tables.config().get("expect")))
         undecided += [_open(experiment.name, name, each) for name, each in found.judged if each.verdict == INCONCLUSIVE]
         # Each time, so that an interrupt leaves a page that speaks of what there is.
-        page = gathered([root], order=list(EXPERIMENTS))
-        summary, report = (written(page, root / name) for name in ("summary.md", "report.html"))
+        page = gather_page([root], order=list(EXPERIMENTS))
+        summary, report = (write_page(page, root / name) for name in ("summary.md", "report.html"))
         say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
     main = [(each.claim.name, each.verdict) for each in verdicts.get(WIDTH_SWEEP.config, [])]
     return Reproduced(documents, frozenset(codes), undecided, recorded.lost(preset, main))
@@ -144,7 +144,12 @@ def _open(experiment: str, sweep: str, verdict: Verdict) -> str:
 
 
 def _swept(
-    planned: Planned, preset: str, root: Path, device: str, watch: Callable[[], Watch] | None, retry_failed: bool
+    planned: Planned,
+    preset: str,
+    root: Path,
+    device: str,
+    watch: Callable[[], ProgressListener] | None,
+    retry_failed: bool,
 ) -> Results:
     watching = watch() if watch else None
     try:

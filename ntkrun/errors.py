@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 @dataclass(frozen=True)
-class Problem:
+class ConfigProblem:
     """One thing wrong with a config: at which place (`file:line`), under which dotted key, and what."""
 
     where: str
@@ -25,7 +25,7 @@ class Problem:
 class ConfigError(UserError):
     """Everything wrong with a config, all at once."""
 
-    def __init__(self, problems: list[Problem]):
+    def __init__(self, problems: list[ConfigProblem]):
         self.problems = problems
         super().__init__("\n".join(map(str, problems)))
 

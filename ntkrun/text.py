@@ -45,7 +45,7 @@ def spell_out_streams() -> None:
             stream.reconfigure(errors=HANDLER)
 
 
-def spelled(text: str, encoding: str | None) -> str:
+def spelled_out(text: str, encoding: str | None) -> str:
     """The text as a stream of this encoding shows it; all of it on one that has none."""
     if encoding is None or text.isascii():
         return text
@@ -109,7 +109,7 @@ def json_text(document: Any, encoding: str | None = "utf-8") -> str:
     """Strict JSON: what is not a finite number is null; text that could drive a terminal, or that the encoding lacks,
     is escaped."""
     text = json.dumps(_finite_numbers(document), indent=1, ensure_ascii=False, allow_nan=False)
-    shown = text.replace("\n", "").isprintable() and spelled(text, encoding) == text
+    shown = text.replace("\n", "").isprintable() and spelled_out(text, encoding) == text
     return text if shown else json.dumps(_finite_numbers(document), indent=1, allow_nan=False)
 
 

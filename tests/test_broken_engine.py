@@ -15,7 +15,7 @@ from ntkrun.engine import kernel, parametrization
 from ntkrun.engine.network import DenseNetwork, Layers
 from ntkrun.engine.parametrization import Layer, Scales
 from ntkrun.engine.update import Update
-from ntkrun.evidence.claims.verdicts import asked, judge
+from ntkrun.evidence.claims.verdicts import claim_requests, judge
 from ntkrun.evidence.regression.baseline import records
 from ntkrun.evidence.regression.comparison import compare
 from ntkrun.plan import problem as limits
@@ -66,7 +66,7 @@ def _run(where: Path) -> list[Results]:
 
 
 def _verdicts(sweeps: list[Results]) -> dict[str, str]:
-    judged = [each for results in sweeps for each in judge(results, asked(results.config()["claims"]))]
+    judged = [each for results in sweeps for each in judge(results, claim_requests(results.config()["claims"]))]
     return {each.claim.name: each.verdict for each in judged}
 
 

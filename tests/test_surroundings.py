@@ -17,19 +17,19 @@ from rich.table import Table
 
 import ntkrun
 from ntkrun import cli
-from ntkrun.commands.progress import SweepProgress
+from ntkrun.commands.progress import TerminalProgress
 from ntkrun.config.reader import load_config, parse_config
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import ConfigError, UserError
 from ntkrun.files.writing import write_text
 from ntkrun.plan.runs import plan, stacks
 from ntkrun.report.export import export
-from ntkrun.report.gather import gathered, written
+from ntkrun.report.gather import gather_page, write_page
 from ntkrun.report.tables import PlainConsole
 from ntkrun.run import checkpoints
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import read_results
-from ntkrun.text import spelled
+from ntkrun.text import spelled_out
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN
 from tests.report.pages import SVG
 from tests.store.store_of import filled, frames_of
@@ -116,15 +116,15 @@ def ran(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     ],
 )
 def test_letters_are_spelled_out(text: str, ascii: str, latin1: str | None) -> None:
-    assert spelled(text, "ascii") == ascii
-    assert spelled(text, "latin-1") == (latin1 or ascii)
-    assert spelled(text, None) == text
+    assert spelled_out(text, "ascii") == ascii
+    assert spelled_out(text, "latin-1") == (latin1 or ascii)
+    assert spelled_out(text, None) == text
 
 
 def test_every_letter_in_what_is_printed_can_be_spelled() -> None:
     letters = {letter for path in SOURCES for letter in path.read_text("utf-8") if not letter.isascii()}
     assert len(letters) > 50
-    assert [letter for letter in sorted(letters) if "\\" in spelled(letter, "ascii")] == []
+    assert [letter for letter in sorted(letters) if "\\" in spelled_out(letter, "ascii")] == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_command_says_the_same_in_fewer_letters(ran: Callable[..., Ran], name:
 
 def _words(text: str, encoding: str) -> list[str]:
     """Without the frames, and wherever the lines are broken."""
-    plain = spelled(text.translate(str.maketrans("─│╭╮╰╯", "-|++++")), encoding)
+    plain = spelled_out(text.translate(str.maketrans("─│╭╮╰╯", "-|++++")), encoding)
     return re.sub(r"[-+]{2,}|[|]", " ", plain).split()
 
 
@@ -169,8 +169,8 @@ def test_columns_stay_columns(here: Path) -> None:
 def test_the_bar_is_drawn_in_ascii() -> None:
     screen = io.TextIOWrapper(io.BytesIO(), "ascii", "strict")
     console = PlainConsole(file=screen, force_terminal=True, width=80, _environ={"TERM": "xterm"})
-    progress = SweepProgress(console, torch.device("cpu"))
-    progress.begins(stacks(plan(parse_config(CONFIG))), 0, 0)
+    progress = TerminalProgress(console, torch.device("cpu"))
+    progress.begin(stacks(plan(parse_config(CONFIG))), 0, 0)
     assert progress.bar is not None
     progress.bar.update(progress.task, numbers="données ± 1", completed=1)
     progress.bar.refresh()
@@ -237,9 +237,9 @@ def test_a_checkpoint_goes_on_in_a_folder_of_any_name(odd: Path) -> None:
 
 def test_a_report_names_folders_that_are_no_text(here: Path, odd: Path, tmp_path: Path) -> None:
     shutil.copytree(here / "results" / "tiny", odd, dirs_exist_ok=True)
-    page = gathered([odd])
+    page = gather_page([odd])
     page_of = {
-        ending: written(page, tmp_path / f"r{ending}").read_text("utf-8") for ending in (".html", ".md", ".json")
+        ending: write_page(page, tmp_path / f"r{ending}").read_text("utf-8") for ending in (".html", ".md", ".json")
     }
     assert r"caf\udce9 \udcff σ" in page_of[".html"]
     assert "![drift](caf%E9%20%FF%20%CF%83/figures/drift.png)" in page_of[".md"]

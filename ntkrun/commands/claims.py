@@ -4,7 +4,7 @@ import typer
 
 from ntkrun.commands.arguments import Json, RunDirectory
 from ntkrun.commands.printing import print_json, print_table, say, under_way
-from ntkrun.report.conclusion import NONE_DIVERGED, judge
+from ntkrun.report.conclusion import NONE_DIVERGED, judge_claims
 
 
 def claims(run_dir: RunDirectory, json: Json = False) -> None:
@@ -21,7 +21,7 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
         from ntkrun.store.directory import read_results
 
         results = read_results(run_dir)
-        verdicts, document, expect = judge(results)
+        verdicts, document, expect = judge_claims(results)
     if json:
         print_json(document)
     elif verdicts:

@@ -55,15 +55,15 @@ def kernel_empirical(
     Example: ntkrun kernel empirical configs/width.yaml 'sweep={grid: {network.width: [256]}, seeds: 3}' --out k.npz
     """
     with loading_torch():
-        from ntkrun.run.engines import Asked
+        from ntkrun.run.engines import EngineSelection
         from ntkrun.run.kernels import empirical_arrays, empirical_in_blocks
 
-    asked = Asked(engine, jobs, ray_address)
+    selection = EngineSelection(engine, jobs, ray_address)
 
     def in_blocks(sweep: "Sweep", device: str) -> "tuple[Arrays, str]":
-        return empirical_in_blocks(sweep, device, asked, out.parent)
+        return empirical_in_blocks(sweep, device, selection, out.parent)
 
-    _write_kernel(config, overrides, out, device, empirical_arrays if asked.engine == "local" else in_blocks)
+    _write_kernel(config, overrides, out, device, empirical_arrays if selection.engine == "local" else in_blocks)
 
 
 def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: str, make: "MakeArrays") -> None:

@@ -2,7 +2,7 @@
 
 from ntkrun.commands.arguments import Format, RunDirectory
 from ntkrun.commands.printing import say, under_way
-from ntkrun.report.conclusion import draw, formats
+from ntkrun.report.conclusion import draw_figures, extra_formats
 
 
 def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:
@@ -10,11 +10,11 @@ def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:
 
     Example: ntkrun plot results/width --format pdf
     """
-    more = formats(format_)
+    more = extra_formats(format_)
     with under_way("drawing figures"):
         from ntkrun.store.directory import read_results
 
-        paths = draw(read_results(run_dir), more)
+        paths = draw_figures(read_results(run_dir), more)
     if not paths:
         say(f"{run_dir}: nothing to draw yet; no run is finished", error=True)
     for path in paths:

@@ -17,25 +17,25 @@ from ntkrun.engine.probes import Measurement
 from ntkrun.engine.training import State
 from ntkrun.plan.costs import rough_seconds, seconds_of
 from ntkrun.plan.problem import network, step_size
-from ntkrun.plan.runs import Stack, columns
+from ntkrun.plan.runs import Stack, run_row
 from ntkrun.report.tables import PlainConsole
-from ntkrun.run.forecast import Outlook
-from ntkrun.run.progress import Watch
+from ntkrun.run.forecast import DryRun
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.task import Done
-from ntkrun.store.lock import LEASE, Writer
-from ntkrun.text import spelled
+from ntkrun.store.lock import LOCK_TIMEOUT, Writer
+from ntkrun.text import spelled_out
 
 REFRESH = 1.0  # seconds between two looks at a running stack, and two drawings of the bar: some 200 bytes each
 TRUST = 20.0
 
 
-def progress_for(device: str, quiet: bool) -> Watch:
+def progress_for(device: str, quiet: bool) -> ProgressListener:
     """Who tells of a sweep as it goes: of failures alone, or of all."""
     where, console = resolve_device(device), PlainConsole(stderr=True)
-    return Failures(console) if quiet else SweepProgress(console, where)
+    return FailuresOnly(console) if quiet else TerminalProgress(console, where)
 
 
-class SweepProgress(Watch):
+class TerminalProgress(ProgressListener):
     """Follows a sweep: a live bar on a terminal that can move its cursor, a plain line a stack elsewhere."""
 
     def __init__(self, console: Console, device: torch.device):
@@ -49,12 +49,11 @@ class SweepProgress(Watch):
         self.numbers = ""
         self.labels: dict[Point, str] = {}
 
-    def waits(self, writer: Writer) -> None:
-        self._say(
-            f"{writer}, is at this shard or has died: waiting for a sign of life, {LEASE / 60:.0f} minutes at most"
-        )
+    def waiting_for(self, writer: Writer) -> None:
+        most = f"{LOCK_TIMEOUT / 60:.0f} minutes at most"
+        self._say(f"{writer}, is at this shard or has died: waiting for a sign of life, {most}")
 
-    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
+    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         to_do = sum(len(stack.runs) for stack in missing)
         self.finished, self.runs = finished + failed, finished + failed + to_do
         alone, measured = seconds_of(missing, self.device)
@@ -115,7 +114,7 @@ class SweepProgress(Watch):
     def note(self, stack: Stack, text: str) -> None:
         self._say(f"{self.labels[stack.point]}: {text}")
 
-    def halved(self, stack: Stack, why: str) -> None:
+    def split(self, stack: Stack, why: str) -> None:
         runs = len(stack.runs)
         self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")
 
@@ -134,14 +133,14 @@ class SweepProgress(Watch):
         return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
 
 
-class Failures(Watch):
+class FailuresOnly(ProgressListener):
     """Says nothing but what failed."""
 
     def __init__(self, console: Console):
         self.console = console
         self.labels: dict[Point, str] = {}
 
-    def begins(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
+    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         self.labels = _labels(missing)
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
@@ -155,7 +154,7 @@ def _failure(label: str, stack: Stack, reason: str, last_step: int, log: Path) -
     return f"{which}: failed at step {last_step}; {reason}; log in {log}"
 
 
-def plan_lines(ahead: Outlook) -> list[str]:
+def plan_lines(ahead: DryRun) -> list[str]:
     """What a sweep would do: two lines a grid point, and the sum."""
     labels = _labels([Stack(each.point, each.runs) for each in ahead.estimates])
     lines = [f"{len(ahead.runs)} runs, {len(ahead.missing)} of them missing in {ahead.path}"]
@@ -181,7 +180,7 @@ class _Bar(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         for task in self.tasks:
-            numbers = spelled(task.fields["numbers"], self.console.encoding)
+            numbers = spelled_out(task.fields["numbers"], self.console.encoding)
             yield Text(numbers, no_wrap=True, overflow="ellipsis")
             yield self.make_tasks_table([task])
 
@@ -195,7 +194,7 @@ def _bar(console: Console) -> Progress:
 
 def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
     """Each grid point by what is varied in the sweep, as in 'width 256'."""
-    rows = {stack.point: columns(stack.runs[0]) for stack in missing}
+    rows = {stack.point: run_row(stack.runs[0]) for stack in missing}
     keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
     varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
 

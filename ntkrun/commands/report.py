@@ -44,12 +44,12 @@ def report(
     if markdown and json:
         raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
     with under_way("gathering results"):
-        page = gather.gathered(run_dirs, baseline, list(EXPERIMENTS))
+        page = gather.gather_page(run_dirs, baseline, list(EXPERIMENTS))
     if markdown:
-        print(gather.text_of(page, ".md"), end="")
+        print(gather.page_text(page, ".md"), end="")
     if json:
         print_json(gather.document(page))
     if out or not (markdown or json):
-        path = gather.written(page, out or gather.place_for(run_dirs))
+        path = gather.write_page(page, out or gather.default_path(run_dirs))
         if not (markdown or json):
             say(path)

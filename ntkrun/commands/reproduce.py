@@ -17,7 +17,7 @@ from ntkrun.commands.arguments import (
 )
 from ntkrun.commands.printing import interruptible, kept_in, loading_torch, print_json, say, under_way
 from ntkrun.errors import UserError
-from ntkrun.report.conclusion import formats
+from ntkrun.report.conclusion import extra_formats
 
 Experiments = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="`ntkrun list experiments`; none: all of them")
@@ -55,7 +55,7 @@ def reproduce(
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
-    more = formats(format_)
+    more = extra_formats(format_)
     with loading_torch(quiet):
         from ntkrun.commands.progress import progress_for
         from ntkrun.experiments import runner

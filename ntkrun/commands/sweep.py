@@ -19,13 +19,13 @@ from ntkrun.commands.arguments import (
     ShardNumber,
 )
 from ntkrun.commands.printing import interruptible, kept_in, loading_torch, print_json, print_table, say, under_way
-from ntkrun.report.conclusion import NONE_DIVERGED, closed, draw, shard_closed
+from ntkrun.report.conclusion import NONE_DIVERGED, draw_figures, shard_conclusion, sweep_conclusion
 
 if TYPE_CHECKING:
     from ntkrun.config.reader import Sweep
     from ntkrun.plan.stacks import Shard
-    from ntkrun.run.progress import Watch
-    from ntkrun.run.sweep import How
+    from ntkrun.run.progress import ProgressListener
+    from ntkrun.run.sweep import RunOptions
 
 Memory = Annotated[
     float | None,
@@ -68,13 +68,13 @@ def sweep(
     with loading_torch(quiet):
         from ntkrun.commands.progress import progress_for
         from ntkrun.evidence.claims.verdicts import REFUTATION
-        from ntkrun.plan.stacks import shard_named
-        from ntkrun.run.engines import Asked
+        from ntkrun.plan.stacks import parse_shard
+        from ntkrun.run.engines import EngineSelection
         from ntkrun.run.progress import Profile
-        from ntkrun.run.sweep import How
+        from ntkrun.run.sweep import RunOptions
 
-    part, asked = shard_named(shard), Asked(engine, jobs, ray_address)
-    how = How(device, memory, Profile() if profile else None, retry_failed, fail_fast, asked)
+    part, selection = parse_shard(shard), EngineSelection(engine, jobs, ray_address)
+    how = RunOptions(device, memory, Profile() if profile else None, retry_failed, fail_fast, selection)
     if dry_run:
         _say_what_would_run(the_sweep, part, results, how, json, quiet)
         return
@@ -92,12 +92,14 @@ def sweep(
     raise typer.Exit(code)
 
 
-def _say_what_would_run(the_sweep: "Sweep", part: "Shard", results: Path, how: "How", json: bool, quiet: bool) -> None:
+def _say_what_would_run(
+    the_sweep: "Sweep", part: "Shard", results: Path, how: "RunOptions", json: bool, quiet: bool
+) -> None:
     from ntkrun.commands.progress import plan_lines
-    from ntkrun.run.forecast import outlook
+    from ntkrun.run.forecast import dry_run_of
 
     with under_way("estimating what the sweep will take", quiet):
-        ahead = outlook(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.asked)
+        ahead = dry_run_of(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.engine)
     if json:
         print_json(ahead.as_json())
     elif not quiet:
@@ -118,7 +120,13 @@ def _say_notes(the_sweep: "Sweep", quiet: bool) -> None:
 
 
 def _swept(
-    the_sweep: "Sweep", part: "Shard", results: Path, how: "How", watch: "Watch", draws: bool, quiet: bool
+    the_sweep: "Sweep",
+    part: "Shard",
+    results: Path,
+    how: "RunOptions",
+    watch: "ProgressListener",
+    draws: bool,
+    quiet: bool,
 ) -> tuple[dict[str, Any], list[Any], int]:
     """The sweep, or the part of it, run, drawn and judged: what there is to say of it, for machines and for people, and
     an exit code by how its runs ended."""
@@ -127,14 +135,14 @@ def _swept(
     from ntkrun.store.directory import Store
 
     try:
-        to_come = run_shard(part, the_sweep, results, how, watch)
+        remaining = run_shard(part, the_sweep, results, how, watch)
     finally:
         watch.close()
     store = Store(results / the_sweep.name)
-    if to_come and part != WHOLE_SWEEP:
-        return shard_closed(store, the_sweep, part, to_come, how.profile)
+    if remaining and part != WHOLE_SWEEP:
+        return shard_conclusion(store, the_sweep, part, remaining, how.profile)
     found = store.read()
     if draws and not found.figures_are_current():
         with under_way("drawing figures", quiet):
-            draw(found)
-    return closed(found, how.profile)
+            draw_figures(found)
+    return sweep_conclusion(found, how.profile)

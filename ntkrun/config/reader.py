@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from ntkrun.config.schema import MOST_POINTS, MOST_ROWS, MOST_RUNS, Config, LogSpaced, Point, SweepBlock
 from ntkrun.config.yaml import LARGEST_CONFIG, Document, dotted, read_value
 from ntkrun.data import DataConfig, DataSet
-from ntkrun.errors import ConfigError, FieldError, Problem, UserError
+from ntkrun.errors import ConfigError, ConfigProblem, FieldError, UserError
 from ntkrun.files.reading import Unreadable, read_text
 from ntkrun.text import printable
 from ntkrun.validation import sentence
@@ -84,7 +84,7 @@ def parse_config(text: str, where: str = "config", overrides: list[str] | tuple[
         raise ConfigError(problems)
     if not isinstance(document.value, dict):
         raise ConfigError(
-            [Problem(document.place(()), "", "a config is a mapping of sections, as in `network: {depth: 4}`")]
+            [ConfigProblem(document.place(()), "", "a config is a mapping of sections, as in `network: {depth: 4}`")]
         )
     raw = _overridden(_Raw(document.value, document, {}), overrides, problems)
     sweep = _validated(raw, problems)
@@ -93,28 +93,28 @@ def parse_config(text: str, where: str = "config", overrides: list[str] | tuple[
     return sweep
 
 
-def _line(problem: Problem) -> int:
+def _line(problem: ConfigProblem) -> int:
     """For the order of a file; what comes from the command line comes last."""
     line = problem.where.rpartition(":")[2]
     return int(line) if line.isdigit() else sys.maxsize
 
 
-def _overridden(raw: _Raw, overrides: list[str] | tuple[str, ...], problems: list[Problem]) -> _Raw:
+def _overridden(raw: _Raw, overrides: list[str] | tuple[str, ...], problems: list[ConfigProblem]) -> _Raw:
     place = "command line"
     for given in overrides:
         try:  # a config is UTF-8 whatever the locale in which the command line was read
             text = given.encode("utf-8", "surrogateescape").decode("utf-8")
         except ValueError:
-            problems.append(Problem(place, printable(given), "not text in UTF-8"))
+            problems.append(ConfigProblem(place, printable(given), "not text in UTF-8"))
             continue
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            problems.append(Problem(place, text, "not an override; write KEY=VALUE, as in network.depth=3"))
+            problems.append(ConfigProblem(place, text, "not an override; write KEY=VALUE, as in network.depth=3"))
             continue
         try:
             raw = raw.with_value(key_path(key.strip()), read_value(value), place)
         except ValueError as error:
-            problems.append(Problem(place, key.strip(), str(error)))
+            problems.append(ConfigProblem(place, key.strip(), str(error)))
     return raw
 
 
@@ -129,7 +129,7 @@ def key_path(key: str) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _validated(raw: _Raw, problems: list[Problem]) -> Sweep | None:
+def _validated(raw: _Raw, problems: list[ConfigProblem]) -> Sweep | None:
     """The sweep, if no problem is found; whatever is found is added to `problems`."""
     blocks = _blocks(raw, problems)
     points: dict[Point, list[int]] = {}
@@ -150,7 +150,7 @@ def _validated(raw: _Raw, problems: list[Problem]) -> Sweep | None:
     return Sweep(config.name, planned, _plain(raw, config))
 
 
-def _blocks(raw: _Raw, problems: list[Problem]) -> list[tuple[SweepBlock, tuple[Any, ...]]]:
+def _blocks(raw: _Raw, problems: list[ConfigProblem]) -> list[tuple[SweepBlock, tuple[Any, ...]]]:
     """The well-formed blocks of the sweep, each with its path, up to the most that all together may hold."""
     value = raw.value.get("sweep", {})
     paths = [("sweep", k) for k in range(len(value))] if isinstance(value, tuple) else [("sweep",)]
@@ -162,7 +162,7 @@ def _blocks(raw: _Raw, problems: list[Problem]) -> list[tuple[SweepBlock, tuple[
         points, runs = points + block.size[0], runs + block.size[1]
         if points > MOST_POINTS or runs > MOST_RUNS:
             what = f"{points} grid points and {runs} runs up to here; at most {MOST_POINTS} points and {MOST_RUNS} runs"
-            problems.append(Problem(raw.place(path), dotted(path), what))
+            problems.append(ConfigProblem(raw.place(path), dotted(path), what))
             break
         blocks += [(block, path)] * fits
     return blocks
@@ -179,7 +179,7 @@ def _well_formed(adapter: TypeAdapter[_T], item: Any) -> _T | None:
         return _well_formed(adapter, {key: value for key, value in item.items() if key not in wrong}) if wrong else None
 
 
-def _axes_fit(block: SweepBlock, path: tuple[Any, ...], raw: _Raw, problems: list[Problem]) -> bool:
+def _axes_fit(block: SweepBlock, path: tuple[Any, ...], raw: _Raw, problems: list[ConfigProblem]) -> bool:
     found = []
     for kind, axes in (("grid", block.grid), ("zip", block.zip)):
         for key, values in axes.items():
@@ -199,7 +199,7 @@ def _axes_fit(block: SweepBlock, path: tuple[Any, ...], raw: _Raw, problems: lis
         found.append(
             ((*path, "zip"), f"lists of different lengths ({', '.join(f'{k}: {n}' for k, n in lengths.items())})")
         )
-    problems.extend(Problem(raw.place(where), dotted(where), what) for where, what in found)
+    problems.extend(ConfigProblem(raw.place(where), dotted(where), what) for where, what in found)
     return not found
 
 
@@ -219,7 +219,7 @@ def _clash(where: tuple[Any, ...], key: str, block: SweepBlock) -> list[tuple[tu
     return [(where, f"{inner[0]} is swept as well, and lies inside it")] if inner else []
 
 
-def _grid(raw: _Raw, block: SweepBlock, path: tuple[Any, ...], problems: list[Problem]) -> Iterator[_Raw]:
+def _grid(raw: _Raw, block: SweepBlock, path: tuple[Any, ...], problems: list[ConfigProblem]) -> Iterator[_Raw]:
     """The config of every grid point, in the order of the file: the first axis varies slowest."""
 
     def axis(kind: str, key: str, values: tuple[Any, ...]) -> list[tuple[str, Any, str]]:
@@ -234,7 +234,7 @@ def _grid(raw: _Raw, block: SweepBlock, path: tuple[Any, ...], problems: list[Pr
             for key, value, place in itertools.chain(*combination):
                 point = point.with_value(key_path(key), value, place)
         except ValueError as error:
-            problems.append(Problem(place, key, str(error)))
+            problems.append(ConfigProblem(place, key, str(error)))
             continue
         yield point
 
@@ -253,17 +253,21 @@ def _with_first_values(raw: _Raw, blocks: list[tuple[SweepBlock, tuple[Any, ...]
     return raw
 
 
-def _unswept_overrides(raw: _Raw, blocks: list[tuple[SweepBlock, tuple[Any, ...]]], problems: list[Problem]) -> None:
+def _unswept_overrides(
+    raw: _Raw, blocks: list[tuple[SweepBlock, tuple[Any, ...]]], problems: list[ConfigProblem]
+) -> None:
     """An override of a key that every block sweeps would be ignored in silence."""
     for path in raw.placed:
         key = dotted(path)
         if blocks and all(key in block.grid or key in block.zip for block, _ in blocks):
             kind = "grid" if key in blocks[0][0].grid else "zip"
             what = f"has no effect, since the sweep varies it; override {dotted(blocks[0][1])}.{kind}.{key} instead"
-            problems.append(Problem(raw.placed[path], key, what))
+            problems.append(ConfigProblem(raw.placed[path], key, what))
 
 
-def _model(model: type[Point], raw: _Raw, sections: tuple[str, ...] | None, problems: list[Problem]) -> Point | None:
+def _model(
+    model: type[Point], raw: _Raw, sections: tuple[str, ...] | None, problems: list[ConfigProblem]
+) -> Point | None:
     value = raw.value if sections is None else {key: item for key, item in raw.value.items() if key in sections}
     try:
         return model.model_validate(value)
@@ -275,19 +279,19 @@ def _model(model: type[Point], raw: _Raw, sections: tuple[str, ...] | None, prob
             if detail["type"] == "union_tag_invalid":
                 path = (*path, "name")
             problems.append(
-                Problem(raw.place(path), dotted(path), sentence({**detail, "loc": path}, Config, raw.value))
+                ConfigProblem(raw.place(path), dotted(path), sentence({**detail, "loc": path}, Config, raw.value))
             )
         return None
 
 
-def _data_problems(raw: _Raw, problems: list[Problem]) -> None:
+def _data_problems(raw: _Raw, problems: list[ConfigProblem]) -> None:
     """What only the data themselves can tell, whatever is wrong with the other sections."""
     data = _well_formed(_DATA, raw.value.get("data"))
     for error in data.problems() if data else ():
-        problems.append(Problem(raw.place(("data", error.field)), f"data.{error.field}", error.what))
+        problems.append(ConfigProblem(raw.place(("data", error.field)), f"data.{error.field}", error.what))
 
 
-def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
+def _possible(point: Point, raw: _Raw, problems: list[ConfigProblem]) -> bool:
     """What only several sections together can tell, without a kernel and without fetching data."""
     found: list[tuple[tuple[Any, ...], str]] = []
     checks: list[Callable[[], None]] = [point.check_batch]
@@ -309,7 +313,7 @@ def _possible(point: Point, raw: _Raw, problems: list[Problem]) -> bool:
     if isinstance(every, LogSpaced) and every.log_spaced > point.training.steps + 1:
         what = f"{every.log_spaced} probes do not fit into {point.training.steps} steps; use `every: 1`"
         found.append((("probes", "every", "log_spaced"), what))
-    problems.extend(Problem(raw.place(path), dotted(path), what) for path, what in found)
+    problems.extend(ConfigProblem(raw.place(path), dotted(path), what) for path, what in found)
     return not found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ntkrun.errors import Problem
+from ntkrun.errors import ConfigProblem
 from ntkrun.text import printable
 
 Path = tuple[Hashable, ...]  # keys and list positions from the top, as ("sweep", "grid", "network.width", 0)
@@ -58,7 +58,7 @@ class Document:
     def __init__(self, text: str, where: str):
         self.where = where
         self.lines: dict[Path, int] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
         self._nodes = 0
         self.value: Any = self._read(text)
 
@@ -149,7 +149,7 @@ class Document:
         return text
 
     def _complain(self, node: yaml.Node, path: Path, what: str) -> None:
-        self.problems.append(Problem(f"{self.where}:{node.start_mark.line + 1}", dotted(path), what))
+        self.problems.append(ConfigProblem(f"{self.where}:{node.start_mark.line + 1}", dotted(path), what))
 
 
 def dump(value: Any) -> str:
@@ -187,13 +187,13 @@ def _number(kind: str, text: str) -> int | float:
     return float(text)
 
 
-def _syntax_problem(error: yaml.YAMLError | RecursionError, where: str) -> Problem:
+def _syntax_problem(error: yaml.YAMLError | RecursionError, where: str) -> ConfigProblem:
     if isinstance(error, RecursionError):
-        return Problem(f"{where}:1", "", "nested too deeply to be a config")
+        return ConfigProblem(f"{where}:1", "", "nested too deeply to be a config")
     mark = getattr(error, "problem_mark", None)
     line = f"{where}:{mark.line + 1}" if mark else f"{where}:1"
     what = getattr(error, "problem", None) or str(error)
     if r"'\t'" in what:
         what = "a tab; YAML is indented with spaces"
     context = getattr(error, "context", None)
-    return Problem(line, "", f"not YAML: {what}" + (f" ({context})" if context else ""))
+    return ConfigProblem(line, "", f"not YAML: {what}" + (f" ({context})" if context else ""))

@@ -15,10 +15,10 @@ from ntkrun.config.yaml import dump
 from ntkrun.errors import UserError
 from ntkrun.files.reading import Unreadable, read_json
 from ntkrun.files.writing import TEMPORARY, flush, inside
-from ntkrun.plan.runs import columns, plan
-from ntkrun.run.checkpoints import runs_of
+from ntkrun.plan.runs import plan, run_row
+from ntkrun.run.checkpoints import run_ids_in
 from ntkrun.store.directory import FOLDERS, Store
-from ntkrun.store.lock import dead
+from ntkrun.store.lock import dead_writers
 from ntkrun.store.readers import read_stack
 from ntkrun.store.results import LARGEST_TEXT
 from ntkrun.store.tables import TABLES
@@ -110,7 +110,7 @@ def _strays(root: Path, busy: bool) -> Iterator[Finding]:
             yield Finding(where, "being written, or just left by a killed process", "look again in a minute", "note")
         elif ASIDE not in path.relative_to(root).parts:
             yield Finding(where, "left by a killed process", "--fix removes it", "remove")
-    for path in dead(root):
+    for path in dead_writers(root):
         yield Finding(str(path.relative_to(root)), "the lease of a process that is dead", "--fix removes it", "remove")
 
 
@@ -241,7 +241,7 @@ def _checkpoints(root: Path, ended: set[str]) -> Iterator[Finding]:
     folder = inside(root, "checkpoints")
     for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
         where = f"checkpoints/{path.name}"
-        runs = runs_of(path)
+        runs = run_ids_in(path)
         if not runs:
             yield Finding(where, "no checkpoint that can be read", MOVED_ASIDE, "aside")
         elif ended.intersection(runs):
@@ -271,7 +271,7 @@ def planned(store: Store) -> list[dict[str, Any]]:
     runs = plan(sweep)
     if (sweep.hash, len(runs)) != (said.get("config_hash"), said.get("runs")):
         raise UserError(f"{store.root / 'sweep.yaml'}: its config is not the one that its hash is of")
-    return [columns(run) for run in runs]
+    return [run_row(run) for run in runs]
 
 
 # ---------------------------------------------------------------- repair

@@ -14,7 +14,7 @@ from torch import Tensor
 from ntkrun.engine.flows import Flows
 from ntkrun.engine.network import Parameters
 from ntkrun.engine.recorder import TABLES, Recorded
-from ntkrun.engine.training import Departure, Standing
+from ntkrun.engine.training import Divergence, Snapshot
 
 FLOWS = ("coordinates", "velocity", "linear")  # of the linearised network: what moves
 
@@ -41,9 +41,9 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> Snapshot:
         moving = "velocity.weights.0" in self.tensors
-        return Standing(
+        return Snapshot(
             self.step,
             list(self.header["positions"]),
             _parameters(self.tensors, "params"),
@@ -59,7 +59,7 @@ class Checkpoint:
 
     def recorded(self) -> Recorded:
         """What was recorded until then, to be added to."""
-        found = Recorded(departed=[Departure(*run) for run in self.header["departed"]])
+        found = Recorded(diverged=[Divergence(*run) for run in self.header["departed"]])
         for table, columns in self.header["columns"].items():
             found.rows[table] = [{name: self.tensors[f"rows.{table}.{name}"].numpy() for name in columns}]
         for name, tensor in self.tensors.items():
@@ -78,7 +78,7 @@ class Keeper(Protocol):
     def keep(self, checkpoint: Checkpoint) -> None: ...
 
 
-class _Nowhere:
+class _NoCheckpoints:
     """Keeps none."""
 
     def due(self) -> bool:
@@ -87,16 +87,16 @@ class _Nowhere:
     def keep(self, checkpoint: Checkpoint) -> None: ...
 
 
-NOWHERE = _Nowhere()
+NO_CHECKPOINTS = _NoCheckpoints()
 
 
-def checkpoint(now: Standing, flows: Flows, recorded: Recorded, seconds: float) -> Checkpoint:
+def checkpoint(now: Snapshot, flows: Flows, recorded: Recorded, seconds: float) -> Checkpoint:
     """Of a training that stands there, after so many seconds."""
     tables = {table: columns for table in TABLES if (columns := recorded.table(table))}
     header = {
         "step": now.step,
         "positions": now.positions,
-        "departed": [astuple(run) for run in recorded.departed],
+        "departed": [astuple(run) for run in recorded.diverged],
         "columns": {table: list(columns) for table, columns in tables.items()},  # tensors by name have no order
         "seconds": seconds,
     }

@@ -29,13 +29,13 @@ class Laps(Protocol):
     def lap(self, phase: str) -> None: ...
 
 
-class Silent:
+class NoClock:
     """Keeps no time."""
 
     def lap(self, phase: str) -> None: ...
 
 
-SILENT = Silent()
+NO_CLOCK = NoClock()
 
 
 class Clock:

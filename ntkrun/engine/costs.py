@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ntkrun.engine.clock import PHASES
-from ntkrun.engine.cuda_graphs import Graphs, directly
+from ntkrun.engine.cuda_graphs import Graphs, without_graphs
 from ntkrun.engine.detail import ranks
 from ntkrun.engine.network import generator
 from ntkrun.engine.operators import BLOCK, DIRECT
@@ -92,7 +92,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         parts = torch.split(matrix.expand(at_once, side, side), 2)
         return timed(lambda: spread(torch.linalg.eigvalsh, parts)) / at_once
 
-    small, replay = torch.ones(4, 4, device=device), Graphs() if device.type == "cuda" else directly
+    small, replay = torch.ones(4, 4, device=device), Graphs() if device.type == "cuda" else without_graphs
 
     def additions() -> None:
         for _ in range(500):

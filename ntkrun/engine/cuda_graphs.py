@@ -23,7 +23,7 @@ class Replay(Protocol):
     def __call__(self, key: Hashable, function: Callable[..., Result], *moving: Tensor | None) -> Result: ...
 
 
-def directly(key: Hashable, function: Callable[..., Result], *moving: Tensor | None) -> Result:
+def without_graphs(key: Hashable, function: Callable[..., Result], *moving: Tensor | None) -> Result:
     """Calls it."""
     return function(*moving)
 
@@ -70,4 +70,4 @@ def replay_of(net: DenseNetwork, device: torch.device) -> Replay:
 
     A σ of a user's own is called: it may look at its numbers, for which the host would have to wait.
     """
-    return Graphs() if device.type == "cuda" and net.activation in ACTIVATIONS else directly
+    return Graphs() if device.type == "cuda" and net.activation in ACTIVATIONS else without_graphs

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import DESCENT, LAYER_DETAIL
-from ntkrun.engine.flows import Flows, Problem
+from ntkrun.engine.flows import Flows, LearningProblem
 from ntkrun.engine.kernel import as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, pullback
 from ntkrun.engine.operators import BLOCK, Largest, leading_vectors, operator_norms
@@ -157,7 +157,7 @@ class Pull:
 
 
 def kernel_pull(
-    net: DenseNetwork, state: State, problem: Problem, kernel: Tensor, test: Layers, test_deltas: list[Tensor]
+    net: DenseNetwork, state: State, problem: LearningProblem, kernel: Tensor, test: Layers, test_deltas: list[Tensor]
 ) -> Pull:
     """From K_t on the training inputs (S, N, O, N, O) and the passes of the test inputs."""
     assert state.deltas is not None, "only a probed state has them"
@@ -172,7 +172,7 @@ def kernel_pull(
     return Pull(state.positions, outputs, change)
 
 
-def residuals(net: DenseNetwork, before: Pull, state: State, problem: Problem) -> dict[str, Tensor]:
+def residuals(net: DenseNetwork, before: Pull, state: State, problem: LearningProblem) -> dict[str, Tensor]:
     """‖ΔF - change‖/‖ΔF‖ over training and over test inputs, (S,), once the step has led to `state`. nan where nothing
     moved, without test inputs, and for runs that are no longer there."""
     whole = state.batch is None or state.deltas is not None

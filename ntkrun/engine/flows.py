@@ -29,7 +29,7 @@ WIDE = 2**22  # parameters that are held in float64 at a time: many small networ
 
 
 @dataclass(frozen=True)
-class Problem:
+class LearningProblem:
     """What a stack is trained on, on its device: inputs x (N, n_0), targets y (N, O), test ones likewise (M rows), the
     `loss`, η and μ, and the limit kernel K_inf from all A = N + M inputs to the training inputs, (A, N), float64; None
     where it cannot be had; `scale` makes of F what is trained."""
@@ -77,7 +77,7 @@ class Flows:
     N·O); `start` is F_0, (S, A, O). At the step of the state to come, `coordinates` and `velocity` are c and u,
     (S, N, O), and `linear` is F_lin, (S, A, O): these move, in place."""
 
-    problem: Problem
+    problem: LearningProblem
     kernel: Tensor
     start: Tensor
     coordinates: Tensor
@@ -117,7 +117,7 @@ class Flows:
         )
 
 
-def flows(net: DenseNetwork, params: Parameters, problem: Problem) -> Flows:
+def flows(net: DenseNetwork, params: Parameters, problem: LearningProblem) -> Flows:
     """The predictions that start from these parameters."""
     points = torch.cat([problem.x, problem.x_test]).double()
     groups = pieces(len(params.weights[0]), max(1, WIDE // net.parameter_count))

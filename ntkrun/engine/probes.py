@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import DESCENT, LAYER_DETAIL
-from ntkrun.engine.clock import SILENT, Laps
+from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.detail import (
     Directions,
     Pull,
@@ -20,7 +20,7 @@ from ntkrun.engine.detail import (
     kernel_pull,
     mode_columns,
 )
-from ntkrun.engine.flows import Flows, Problem, flows
+from ntkrun.engine.flows import Flows, LearningProblem, flows
 from ntkrun.engine.kernel import Passes, aligned_kernel, as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, output_gradients
 from ntkrun.engine.readout import OutputScale, Readout
@@ -81,7 +81,7 @@ class Measurement:
 
 
 def reference(
-    net: DenseNetwork, state: State, problem: Problem, detailed: bool = False, clock: Laps = SILENT
+    net: DenseNetwork, state: State, problem: LearningProblem, detailed: bool = False, clock: Laps = NO_CLOCK
 ) -> Reference:
     """The reference that the first state of a training makes; `detailed` where there are detail steps."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
@@ -104,7 +104,7 @@ def measure(
     time: Tensor,
     detailed: bool = False,
     keep_outputs: bool = False,
-    clock: Laps = SILENT,
+    clock: Laps = NO_CLOCK,
 ) -> Measurement:
     """Every number of a probed state at its `time` (1,) against its reference; the dearer ones where it is a detail
     step, else nan. The kernel's eigenvalues are left to whoever reads the numbers."""

@@ -13,7 +13,7 @@ from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.probes import Measurement, eigenvalues, joined
 from ntkrun.engine.tiles import pieces
 from ntkrun.engine.torch_settings import spread
-from ntkrun.engine.training import Departure
+from ntkrun.engine.training import Divergence
 
 Columns = dict[str, list[float]]  # a table: its columns by name
 TABLES = ("steps", "layers", "modes", "outputs")
@@ -78,12 +78,12 @@ class _Record:
 @dataclass
 class Recorded:
     """What has been read: the `rows` of each table in parts, the `kernels` kept of each position by step, the `last`
-    one seen of each and its step, and the runs that `departed`."""
+    one seen of each and its step, and the runs that `diverged`."""
 
     rows: dict[str, list[Arrays]] = field(default_factory=lambda: {table: [] for table in TABLES})
     kernels: Kernels = field(default_factory=dict)
     last: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
-    departed: list[Departure] = field(default_factory=list)
+    diverged: list[Divergence] = field(default_factory=list)
 
     def table(self, name: str) -> Arrays:
         """Whole columns; {} for a table without rows."""
@@ -107,10 +107,10 @@ class Recorder:
         """The last recorded state's columns (S,) that the next one told."""
         self.unread[-1].outcome.update(outcome)
 
-    def read(self, departed: Sequence[Departure] = ()) -> None:
-        """Once divergence has been looked for: the rows of what is unread, up to where these runs `departed`."""
-        self.recorded.departed.extend(departed)
-        ends = {run.position: run.step for run in departed}
+    def read(self, diverged: Sequence[Divergence] = ()) -> None:
+        """Once divergence has been looked for: the rows of what is unread, up to where these runs `diverged`."""
+        self.recorded.diverged.extend(diverged)
+        ends = {run.position: run.step for run in diverged}
         for record, numbers in zip(self.unread, _read(self.unread), strict=True):
             left = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
             keep = np.flatnonzero(left > 0)

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine import detail
-from ntkrun.engine.checkpoint import NOWHERE, Checkpoint, Keeper, checkpoint
-from ntkrun.engine.clock import SILENT, Laps
-from ntkrun.engine.flows import Problem
+from ntkrun.engine.checkpoint import NO_CHECKPOINTS, Checkpoint, Keeper, checkpoint
+from ntkrun.engine.clock import NO_CLOCK, Laps
+from ntkrun.engine.flows import LearningProblem
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.probes import Measurement, Reference, measure, reference
 from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.recorder import Axes, Columns, Recorder
 from ntkrun.engine.torch_settings import full_float32
-from ntkrun.engine.training import Departure, Standing, State, batches, train
+from ntkrun.engine.training import Divergence, Snapshot, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
 # A device of its own runs so many steps ahead of the host, which holds their kernels, and no more bytes of them. A CPU
@@ -63,7 +63,7 @@ class StackTask:
 @dataclass(frozen=True)
 class StackResult:
     """What came out: the rows of the tables of that name with `position` (in the stack) for the run, and of `outputs`
-    with `point` for the input, training inputs first; `kernels[position]` maps steps to K (N, N, O, O); `departed` the
+    with `point` for the input, training inputs first; `kernels[position]` maps steps to K (N, N, O, O); `diverged` the
     runs that diverged; `seconds` for the whole stack."""
 
     steps: Columns
@@ -71,7 +71,7 @@ class StackResult:
     modes: Columns
     outputs: Columns
     kernels: dict[int, dict[int, np.ndarray]]
-    departed: list[Departure]
+    diverged: list[Divergence]
     seconds: float
 
 
@@ -84,8 +84,8 @@ def run_stack(
     device: torch.device,
     watch: Watcher = lambda state, measurement: None,
     read_every: int | None = None,
-    clock: Laps = SILENT,
-    keeper: Keeper = NOWHERE,
+    clock: Laps = NO_CLOCK,
+    keeper: Keeper = NO_CHECKPOINTS,
     resume: Checkpoint | None = None,
 ) -> StackResult:
     """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes.
@@ -112,8 +112,8 @@ def run_stack(
         seen.advance(state)
     tables, kernels = seen.recorder.result()
     clock.lap("reading back")
-    departed = seen.recorder.recorded.departed
-    return StackResult(**tables, kernels=kernels, departed=departed, seconds=time.perf_counter() - started)
+    diverged = seen.recorder.recorded.diverged
+    return StackResult(**tables, kernels=kernels, diverged=diverged, seconds=time.perf_counter() - started)
 
 
 def steps_unread(task: StackTask, device: torch.device) -> int:
@@ -130,7 +130,7 @@ class _Observer:
     """Follows a training from state to state: its recorder, the reference of the runs still going, their time, and the
     pull of the kernel on the last state, which waits for the outcome of its step."""
 
-    def __init__(self, task: StackTask, problem: Problem, clock: Laps):
+    def __init__(self, task: StackTask, problem: LearningProblem, clock: Laps):
         self.task, self.problem, self.clock = task, problem, clock
         axes = Axes(task.network.depth, len(task.x), len(task.x_test), task.network.outputs)
         self.recorder = Recorder(axes, task.step_size, task.keep_kernels, task.keep_last_kernel)
@@ -140,14 +140,14 @@ class _Observer:
         self.pull: detail.Pull | None = None
 
     def arrives(self, state: State) -> None:
-        """Close what the states before left open: runs may have departed, a step has led somewhere."""
+        """Close what the states before left open: runs may have diverged, a step has led somewhere."""
         self._follow(state.positions)
         if self.pull is not None:
             self.recorder.complete(detail.residuals(self.task.network, self.pull, state, self.problem))
             self.pull = None
             self.clock.lap("detail")
         if state.checked:
-            self.recorder.read(state.departed)
+            self.recorder.read(state.diverged)
             self.clock.lap("probes")  # eigenvalues, above all
 
     def measure(self, state: State) -> Measurement | None:
@@ -172,7 +172,7 @@ class _Observer:
     def checkpoint(self, state: State, seconds: float) -> Checkpoint:
         """Of a state that has arrived, is not measured yet, and at which divergence has been looked for."""
         assert self.reference is not None, "made of the first state"
-        now = Standing(state.step, state.positions, state.params, state.velocity, state.distances)
+        now = Snapshot(state.step, state.positions, state.params, state.velocity, state.distances)
         return checkpoint(now, self.reference.flows, self.recorder.recorded, seconds)
 
     def resume(self, first: State, kept: Checkpoint) -> None:
@@ -193,7 +193,12 @@ class _Observer:
 
 
 def _states(
-    task: StackTask, problem: Problem, device: torch.device, read_every: int, clock: Laps, resume: Checkpoint | None
+    task: StackTask,
+    problem: LearningProblem,
+    device: torch.device,
+    read_every: int,
+    clock: Laps,
+    resume: Checkpoint | None,
 ) -> Iterator[State]:
     """The training of the stack, from its seeds on."""
     net = task.network
@@ -204,10 +209,10 @@ def _states(
     return train(net, params, problem.x, problem.y, *how, resume.standing if resume else None)
 
 
-def _problem(task: StackTask, device: torch.device) -> Problem:
+def _problem(task: StackTask, device: torch.device) -> LearningProblem:
     x, y, x_test, y_test = (_tensor(a, task.dtype, device) for a in (task.x, task.y, task.x_test, task.y_test))
     limit = None if task.limit is None else _tensor(task.limit, torch.float64, device)
-    return Problem(x, y, x_test, y_test, LOSSES[task.loss], task.step_size, task.momentum, limit, task.scale)
+    return LearningProblem(x, y, x_test, y_test, LOSSES[task.loss], task.step_size, task.momentum, limit, task.scale)
 
 
 def _tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.engine.clock import SILENT, Laps
+from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.cuda_graphs import Replay, replay_of
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
 from ntkrun.engine.readout import PLAIN, OutputScale, Readout
@@ -30,7 +30,7 @@ STEPS_AHEAD = 64  # batches are drawn, and sent to the device, for so many steps
 
 
 @dataclass(frozen=True)
-class Departure:
+class Divergence:
     """A run that left its stack: its position in the stack as it started, the step, and why."""
 
     position: int
@@ -43,7 +43,7 @@ class State:
     """The runs of a stack before an update. Valid until the next state is asked for: parameters are updated in place,
     and on CUDA the passes too.
 
-    `positions` are those of the runs still going, in the stack as it started (S of them); `departed` were found to have
+    `positions` are those of the runs still going, in the stack as it started (S of them); `diverged` were found to have
     diverged since the last check, at this step or before. `checked`: divergence has been looked for up to this state;
     what unchecked states say of a run from its departure's step on is to be dropped.
     `params` is W, `start` is W_0, `velocity` v with momentum. `batch` are the inputs whose loss the update descends,
@@ -59,7 +59,7 @@ class State:
 
     step: int
     positions: list[int]
-    departed: list[Departure]
+    diverged: list[Divergence]
     checked: bool
     params: Parameters
     start: Parameters
@@ -74,7 +74,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Snapshot:
     """Where a training stands before the update of `step` > 0: what of a State cannot be made again from its seeds."""
 
     step: int
@@ -97,8 +97,8 @@ def train(
     batches: Iterator[Tensor] | None = None,
     check_every: int = 1,
     scale: OutputScale = PLAIN,
-    clock: Laps = SILENT,
-    resume: Standing | None = None,
+    clock: Laps = NO_CLOCK,
+    resume: Snapshot | None = None,
 ) -> Iterator[State]:
     """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
 
@@ -119,14 +119,14 @@ def train(
         seen = runs.forward(x, y, loss, batch, probe)
         runs.losses.append(seen.loss.clone())
         checked = step % check_every == 0 or step == steps
-        departed = runs.departures(step) if checked else []
-        if departed:
-            runs = runs.without(departed)
+        diverged = runs.divergences(step) if checked else []
+        if diverged:
+            runs = runs.without(diverged)
             seen = runs.forward(x, y, loss, batch, probe)
         clock.lap("forward")
         deltas = runs.replay("deltas", partial(output_gradients, seen.layers)) if probe and runs.positions else None
         clock.lap("backward")
-        yield runs.state(step, departed, checked, seen, deltas)
+        yield runs.state(step, diverged, checked, seen, deltas)
         if not runs.positions:
             return
         if step < steps:
@@ -195,27 +195,27 @@ class _Runs:
         self.replay(("update", probe, measure), step)
 
     def state(
-        self, step: int, departed: list[Departure], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
+        self, step: int, diverged: list[Divergence], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
     ) -> State:
         start, velocity = self.descent.distance.start, self.descent.velocity
         distances = None if deltas is None else self.distances
         passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances, self.replay)
-        return State(step, self.positions, departed, checked, self.params, start, velocity, *passes)
+        return State(step, self.positions, diverged, checked, self.params, start, velocity, *passes)
 
-    def departures(self, step: int) -> list[Departure]:
+    def divergences(self, step: int) -> list[Divergence]:
         """Which runs have diverged by `step`, since which step, and how: one transfer for all losses not looked at."""
         losses = torch.stack(self.losses, dim=1).tolist()  # by run, then step
         self.losses = []
         self.first_losses = self.first_losses or [of_run[0] for of_run in losses]
         runs = zip(self.positions, losses, self.first_losses, strict=True)
-        found = [_departure(position, of_run, first, step) for position, of_run, first in runs]
+        found = [_divergence(position, of_run, first, step) for position, of_run, first in runs]
         return [departure for departure in found if departure]
 
-    def without(self, departed: list[Departure]) -> "_Runs":
-        left = {run.position for run in departed}
+    def without(self, diverged: list[Divergence]) -> "_Runs":
+        left = {run.position for run in diverged}
         return self._select([k for k, position in enumerate(self.positions) if position not in left])
 
-    def at(self, standing: Standing) -> "_Runs":
+    def at(self, standing: Snapshot) -> "_Runs":
         """The runs that still went on there, as they stood."""
         going, runs = set(standing.positions), self
         if len(going) < len(self.positions):
@@ -243,13 +243,13 @@ class _Runs:
         )
 
 
-def _departure(position: int, losses: list[float], first: float, last_step: int) -> Departure | None:
+def _divergence(position: int, losses: list[float], first: float, last_step: int) -> Divergence | None:
     """The first of a run's losses, those of the steps up to `last_step`, that says it has diverged."""
     for step, now in enumerate(losses, start=last_step - len(losses) + 1):
         if not now < float("inf"):  # true of nan as well
-            return Departure(position, step, f"the loss is not finite at step {step}")
+            return Divergence(position, step, f"the loss is not finite at step {step}")
         if now > GROWTH_LIMIT * first:
-            return Departure(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}")
+            return Divergence(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}")
     return None
 
 

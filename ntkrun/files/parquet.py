@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ntkrun.files.reading import Unreadable, opened
+from ntkrun.files.reading import Unreadable, open_plain_file
 
 LARGEST_FILE = 2**36  # bytes
 LARGEST_TABLE = 2**31  # values: a small file may say that one value stands there a billion times
@@ -18,14 +18,14 @@ _TORN = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 def read_parquet(path: str | Path, columns: Collection[str] | None = None, most: int = LARGEST_FILE) -> pa.Table:
     """The table in a file of at most so many bytes, or some of its columns; columns of other kinds are left out. Raises
     Unreadable."""
-    return read_noted(path, columns, most)[0]
+    return read_with_metadata(path, columns, most)[0]
 
 
-def read_noted(
+def read_with_metadata(
     path: str | Path, columns: Collection[str] | None = None, most: int = LARGEST_FILE
 ) -> tuple[pa.Table, dict[bytes, bytes]]:
     """The same, and what is noted in the file's schema."""
-    with opened(path, most) as file:
+    with open_plain_file(path, most) as file:
         try:
             packed = pq.ParquetFile(file)
             fields = [field for field in packed.schema_arrow if columns is None or field.name in columns]

@@ -21,7 +21,7 @@ class Unreadable(Exception):
 
 
 @contextmanager
-def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
+def open_plain_file(path: str | Path, most: int) -> Iterator[BinaryIO]:
     """A plain file of at most so many bytes, to be read. Raises Unreadable."""
     try:
         descriptor = os.open(_encoded(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would be waited for
@@ -51,7 +51,7 @@ def _encoded(path: str | Path) -> bytes:
 
 def read_bytes(path: str | Path, most: int) -> bytes:
     """The bytes of a plain file, at most so many. Raises Unreadable."""
-    with opened(path, most) as file:
+    with open_plain_file(path, most) as file:
         try:
             return file.read(os.fstat(file.fileno()).st_size)
         except (OSError, MemoryError) as error:

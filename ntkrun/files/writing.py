@@ -48,7 +48,7 @@ def write_bytes(path: Path, raw: bytes) -> None:
 def write_file(path: Path, save: Callable[[Path], object]) -> None:
     """Write a file by `save`, which is given a path of the same ending, whole or not at all. Raises UserError where it
     cannot be written."""
-    with sentence_for(path, comfort=""):
+    with errors_as_sentence(path, comfort=""):
         replace_file(path, save)
 
 
@@ -57,7 +57,7 @@ def write_folder(path: Path, save: Callable[[Path], object]) -> None:
     is one that is not empty, or where it cannot be written."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: is there already; remove it, or name another folder")
-    with sentence_for(path, comfort=""):
+    with errors_as_sentence(path, comfort=""):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
         temporary.mkdir()
@@ -72,7 +72,7 @@ def write_folder(path: Path, save: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iterator[None]:
+def errors_as_sentence(where: Path, comfort: str = "; finished runs are kept") -> Iterator[None]:
     """A full disk, a missing permission: one sentence."""
     try:
         yield
@@ -84,13 +84,13 @@ def sentence_for(where: Path, comfort: str = "; finished runs are kept") -> Iter
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Whole or not at all: write beside, flush, rename over, flush the folder."""
-    with written_beside(path, write) as temporary:
+    with temporary_file(path, write) as temporary:
         temporary.replace(path)
     flush(path.parent)
 
 
 @contextmanager
-def written_beside(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+def temporary_file(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     """A flushed file that is ready to be renamed to `path`, whose ending it keeps; if it is not, it is removed."""
     make_folder(path.parent)
     temporary = temporary_name(path)
@@ -103,7 +103,7 @@ def written_beside(path: Path, write: Callable[[Path], object]) -> Iterator[Path
 
 
 @contextmanager
-def folder_beside(parent: Path) -> Iterator[Path]:
+def temporary_folder(parent: Path) -> Iterator[Path]:
     """An empty folder to be filled and renamed within `parent`; if it is not, it is removed."""
     make_folder(parent)
     folder = temporary_name(parent / "folder")

@@ -15,7 +15,7 @@ from ntkrun.engine.devices import check_free
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.stack import StackTask
-from ntkrun.errors import ConfigError, FieldError, Problem, TooLarge, UserError
+from ntkrun.errors import ConfigError, ConfigProblem, FieldError, TooLarge, UserError
 from ntkrun.plan.runs import Run, detail_steps, kept_steps, probed_steps
 from ntkrun.theory.dynamics import EPSILON, component
 from ntkrun.theory.ensemble import ensemble
@@ -70,13 +70,13 @@ def check_ready(points: Iterable[Point]) -> None:
     """Raises UserError, with every problem, where the kernels that step sizes and targets of these grid points need
     cannot be had, or the targets do not suit the loss: what reading a config leaves, since it computes no kernel and
     fetches no data."""
-    problems = list[Problem]()
+    problems = list[ConfigProblem]()
     for point in points:
         try:
             point.check_targets(data_of(point))
             step_size(point)
         except FieldError as error:
-            problems.append(Problem("", error.field, error.what))
+            problems.append(ConfigProblem("", error.field, error.what))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
 

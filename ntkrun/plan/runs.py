@@ -62,15 +62,15 @@ def stacks(runs: Iterable[Run]) -> list[Stack]:
     return [Stack(point, tuple(members)) for point, members in by_point.items()]
 
 
-def columns(run: Run) -> dict[str, Any]:
+def run_row(run: Run) -> dict[str, Any]:
     """The run as a row: its id, every config value under its dotted key, its seed."""
-    return {"run_id": run.run_id, **_of_point(run.point), "seed": run.seed}
+    return {"run_id": run.run_id, **_point_row(run.point), "seed": run.seed}
 
 
 @lru_cache(maxsize=16)
-def _of_point(point: Point) -> dict[str, Any]:
+def _point_row(point: Point) -> dict[str, Any]:
     """The same for thousands of seeds."""
-    return flat(point.model_dump(mode="json"))
+    return flattened(point.model_dump(mode="json"))
 
 
 def probed_steps(probes: Probes, steps: int) -> frozenset[int]:
@@ -95,12 +95,12 @@ def _spaced(spacing: Spacing, steps: int) -> frozenset[int]:
     return frozenset(range(0, steps + 1, spacing)) | {steps}
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings to dotted keys; lists as their JSON text, so that a column has one type."""
     row: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and prefix == "":
-            row |= flat(value, f"{key}.")
+            row |= flattened(value, f"{key}.")
         else:
             row[prefix + key] = json.dumps(value) if isinstance(value, dict | list) else value
     return row

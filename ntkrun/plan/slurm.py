@@ -15,7 +15,7 @@ from ntkrun.errors import UserError
 from ntkrun.plan.costs import rough_seconds
 from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack, plan
-from ntkrun.plan.stacks import bytes_for, dealt, stacks_within
+from ntkrun.plan.stacks import bytes_for, deal, stacks_within
 
 MARGIN = 3.0  # between the rough estimate of a core and what a task may take
 START = 600.0  # seconds for Python, torch, data and limit kernels on a busy file system, and for tables at the end
@@ -50,7 +50,7 @@ def sbatch_script(sweep: Sweep, array: Array) -> str:
     stacks = stacks_within(runs, bytes_for(array.memory, device), device)
     hours = math.ceil(sum(map(rough_seconds, stacks)) / HOUR)
     tasks = min(MOST_TASKS, len(runs), hours) if array.tasks is None else array.tasks
-    longest = max(sum(map(rough_seconds, shard)) for shard in dealt(runs, tasks))
+    longest = max(sum(map(rough_seconds, shard)) for shard in deal(runs, tasks))
     return _text(sweep.name, len(runs), array, tasks, _gib(stacks), START + MARGIN * longest)
 
 

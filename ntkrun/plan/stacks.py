@@ -35,7 +35,7 @@ def bytes_for(memory: float | None, device: torch.device) -> int:
 def stacks_within(runs: Iterable[Run], budget: int, device: torch.device) -> list[Stack]:
     """The runs of each grid point in the fewest stacks, as equal as can be, that fit `budget` bytes and are no larger
     than pays. A network that is larger than pays is a stack by itself. Raises UserError where one does not fit."""
-    return [part for stack in stacks(runs) for part in cut(stack, largest(stack.point, budget, device))]
+    return [part for stack in stacks(runs) for part in split_stack(stack, largest_stack(stack.point, budget, device))]
 
 
 def fits(stack: Stack, budget: int) -> bool:
@@ -43,28 +43,30 @@ def fits(stack: Stack, budget: int) -> bool:
     return Footprint(task_of(stack.point)).bytes(len(stack.runs)) <= budget
 
 
-def cut(stack: Stack, most: int) -> list[Stack]:
+def split_stack(stack: Stack, most: int) -> list[Stack]:
     """A stack in the fewest parts of at most so many runs, in their order."""
     return [Stack(stack.point, stack.runs[part]) for part in pieces(len(stack.runs), most)]
 
 
-def recut(stack: Stack, later: Sequence[Stack]) -> list[Stack]:
+def halved(stack: Stack, later: Sequence[Stack]) -> list[Stack]:
     """What is to be done where `stack` did not fit after all: it and those of its grid point that come later in stacks
     of half its size."""
     half = -(-len(stack.runs) // 2)
-    return [part for each in (stack, *later) for part in (cut(each, half) if each.point == stack.point else [each])]
+    return [
+        part for each in (stack, *later) for part in (split_stack(each, half) if each.point == stack.point else [each])
+    ]
 
 
-def largest(point: Point, budget: int, device: torch.device) -> int:
+def largest_stack(point: Point, budget: int, device: torch.device) -> int:
     """Runs of a grid point in a stack, at most. Raises UserError where not one fits."""
     footprint = Footprint(task_of(point))
-    fitting = footprint.most(budget, pays(point) if device.type == "cpu" else MOST_RUNS)
+    fitting = footprint.most(budget, largest_worthwhile(point) if device.type == "cpu" else MOST_RUNS)
     if not fitting:
         raise UserError(too_large(point, footprint.bytes(1), budget))
     return fitting
 
 
-def pays(point: Point) -> int:
+def largest_worthwhile(point: Point) -> int:
     """Runs of a grid point in a stack on a CPU, at most, whatever its memory."""
     return min(MOST_RUNS, max(1, CPU_PARAMETERS // network(point).parameter_count))
 
@@ -99,7 +101,7 @@ class Shard(NamedTuple):
 WHOLE_SWEEP = Shard(1, 1)
 
 
-def shard_named(text: str) -> Shard:
+def parse_shard(text: str) -> Shard:
     """`2/8` as a Shard. Raises UserError for anything else."""
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
     if found and 1 <= int(found[1]) <= int(found[2]):
@@ -107,7 +109,7 @@ def shard_named(text: str) -> Shard:
     raise UserError(f"--shard {text}: give I/K with I from 1 to K, as in 2/8")
 
 
-def runs_of(shard: Shard, runs: Sequence[Run]) -> tuple[Run, ...]:
+def runs_in_shard(shard: Shard, runs: Sequence[Run]) -> tuple[Run, ...]:
     """A shard's runs, in the plan's order; those of all shards are the plan, each run once.
 
     A function of the plan and of whole-number costs alone, so that machines which differ in speed, memory and what they
@@ -115,22 +117,24 @@ def runs_of(shard: Shard, runs: Sequence[Run]) -> tuple[Run, ...]:
     """
     if shard == WHOLE_SWEEP:
         return tuple(runs)
-    mine = {run.run_id for part in dealt(runs, shard.total)[shard.number - 1] for run in part.runs}
+    mine = {run.run_id for part in deal(runs, shard.total)[shard.number - 1] for run in part.runs}
     return tuple(run for run in runs if run.run_id in mine)
 
 
-def dealt(runs: Iterable[Run], count: int) -> list[list[Stack]]:
+def deal(runs: Iterable[Run], count: int) -> list[list[Stack]]:
     """All shards, each as its parts: the largest part first, each to the shard with the least to do so far."""
     hands: list[list[Stack]] = [[] for _ in range(count)]
     loads = [(0, index) for index in range(count)]
-    for part in finer([part for stack in stacks(runs) for part in cut(stack, pays(stack.point))], count):
+    for part in split_for_workers(
+        [part for stack in stacks(runs) for part in split_stack(stack, largest_worthwhile(stack.point))], count
+    ):
         load, index = loads[0]
         hands[index].append(part)
         heapq.heapreplace(loads, (load + operations(part), index))
     return hands
 
 
-def finer(planned: Sequence[Stack], workers: int) -> list[Stack]:
+def split_for_workers(planned: Sequence[Stack], workers: int) -> list[Stack]:
     """Stacks of which none takes more than 1/PARTS of a worker's share, unless it is a single run: larger ones are cut.
     The largest come first, so that no worker is left with one while the others have ended."""
     costs = [operations(stack) for stack in planned]
@@ -138,6 +142,6 @@ def finer(planned: Sequence[Stack], workers: int) -> list[Stack]:
     parts = [
         part
         for stack, cost in zip(planned, costs, strict=True)
-        for part in cut(stack, max(1, min(len(stack.runs), len(stack.runs) * most // cost)))
+        for part in split_stack(stack, max(1, min(len(stack.runs), len(stack.runs) * most // cost)))
     ]
     return sorted(parts, key=operations, reverse=True)

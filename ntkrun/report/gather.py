@@ -13,7 +13,7 @@ from ntkrun.evidence.estimates.summary import groups
 from ntkrun.files.reading import Unreadable, read_json, read_text
 from ntkrun.files.writing import inside, write_text
 from ntkrun.report.check_tables import check_document
-from ntkrun.report.conclusion import draw, judge
+from ntkrun.report.conclusion import draw_figures, judge_claims
 from ntkrun.report.html import html
 from ntkrun.report.markdown import markdown
 from ntkrun.report.page import Change, Figure, Page, Section, Sweep
@@ -27,7 +27,7 @@ RESULT = "result.json"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def gathered(run_dirs: Sequence[Path], baseline: Path | None = None, order: Sequence[str] = ()) -> Page:
+def gather_page(run_dirs: Sequence[Path], baseline: Path | None = None, order: Sequence[str] = ()) -> Page:
     """The page of these directories: sweeps, experiments, or whole results directories, whose experiments come in this
     `order` of their names, others after them. Raises UserError for a directory that is neither, one in which nothing is
     finished, and where nothing there is of the baseline's config."""
@@ -36,13 +36,13 @@ def gathered(run_dirs: Sequence[Path], baseline: Path | None = None, order: Sequ
     return Page(sections, _change(unique, baseline) if baseline else None)
 
 
-def written(page: Page, path: Path) -> Path:
+def write_page(page: Page, path: Path) -> Path:
     """Write the page as its ending says. Raises UserError for another ending, and where it cannot be written."""
-    write_text(path, text_of(page, path.suffix, path.parent))
+    write_text(path, page_text(page, path.suffix, path.parent))
     return path
 
 
-def text_of(page: Page, ending: str, beside: Path | None = None) -> str:
+def page_text(page: Page, ending: str, beside: Path | None = None) -> str:
     """The page as .html, .md or .json; `beside` is where a Markdown file will lie, None for one without figures."""
     if ending == ".html":
         return html(page)
@@ -53,7 +53,7 @@ def text_of(page: Page, ending: str, beside: Path | None = None) -> str:
     raise UserError(f"--out: the file must end in .html, .md or .json, not {ending or 'nothing'}")
 
 
-def place_for(run_dirs: Sequence[Path]) -> Path:
+def default_path(run_dirs: Sequence[Path]) -> Path:
     """Where a page goes that is given no place: report.html in the folder that holds them all."""
     return Path(os.path.commonpath([path.resolve() for path in run_dirs])) / "report.html"
 
@@ -126,8 +126,8 @@ def _of_sweep(run_dir: Path) -> Section:
     if results.runs.empty:
         raise UserError(f"{run_dir}: no run is finished yet; sweep its config again to go on")
     if not results.figures_are_current():
-        draw(results)
-    _, judged, _ = judge(results)
+        draw_figures(results)
+    _, judged, _ = judge_claims(results)
     found = groups(results.runs, results.steps, results.layers)
     tables = [make(group) for group in found for make in (levels_cells, exponents_cells)]
     return Section(

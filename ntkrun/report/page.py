@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ntkrun.evidence.estimates.cases import told
+from ntkrun.evidence.estimates.cases import value_text
 from ntkrun.evidence.regression.baseline import Baseline
 from ntkrun.evidence.regression.comparison import Check
 from ntkrun.report.records import Claim, Row, Swept, rows_table
@@ -232,8 +232,8 @@ def _listed(values: Any) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{told(inner)} ({key})" for key, inner in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else told(value)
+        return ", ".join(f"{value_text(inner)} ({key})" for key, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else value_text(value)
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

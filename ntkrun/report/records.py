@@ -8,9 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from ntkrun.evidence.claims.findings import INCONCLUSIVE, SUPPORTED, Estimate
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.evidence.estimates.cases import label
+from ntkrun.evidence.estimates.cases import settings_text
 from ntkrun.evidence.estimates.intervals import Interval
-from ntkrun.report.tables import Cells, measured, place, span
+from ntkrun.report.tables import Cells, bar_position, estimate_text, interval_text
 
 CONFIDENT = "95 %"  # the kind of most intervals
 MADE_BY = ("system", "cpu", "gpu", "cores", "threads", "commit")
@@ -51,11 +51,11 @@ class Part(_Stored):
 
     @property
     def measured(self) -> str:
-        return measured(Estimate(self.estimate, self.interval, kind="" if self.kind == CONFIDENT else self.kind))
+        return estimate_text(Estimate(self.estimate, self.interval, kind="" if self.kind == CONFIDENT else self.kind))
 
     @property
     def margin(self) -> str:
-        return span(self.expected)
+        return interval_text(self.expected)
 
     @property
     def places(self) -> Interval | None:
@@ -64,7 +64,7 @@ class Part(_Stored):
         if math.isnan(self.estimate):
             return None
         low, high = (self.estimate if math.isnan(end) else end for end in self.interval)
-        return place(low, self.expected), place(high, self.expected)
+        return bar_position(low, self.expected), bar_position(high, self.expected)
 
 
 class Claim(Part):
@@ -82,7 +82,7 @@ class Claim(Part):
     @property
     def where(self) -> str:
         """'losses, loss huber': the sweep, where an experiment has several, and what sets the case apart in it."""
-        return ", ".join(text for text in (self.sweep, label(self.settings)) if text)
+        return ", ".join(text for text in (self.sweep, settings_text(self.settings)) if text)
 
     @property
     def is_control(self) -> bool:

@@ -16,7 +16,7 @@ from ntkrun.evidence.claims.findings import SUPPORTED, Estimate
 from ntkrun.evidence.claims.verdicts import Verdict
 from ntkrun.evidence.estimates.intervals import WIDTH, Exponent, Interval, Level
 from ntkrun.evidence.estimates.summary import Group
-from ntkrun.text import spelled
+from ntkrun.text import spelled_out
 
 FAILURES = 5  # shown by status
 TITLES = {  # what the closing table shows at each width
@@ -34,7 +34,7 @@ class PlainConsole(Console):
         super().__init__(highlight=False, markup=False, emoji=False, **how)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        return super().render_str(spelled(text, self.encoding), **how)
+        return super().render_str(spelled_out(text, self.encoding), **how)
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def closing_tables(groups: Sequence[Group]) -> list[Table | str]:
     """A table of levels a width and one of exponents, for each group."""
     if not groups:
         return ["no finished runs"]
-    shown: list[Table | str] = []
+    level_text: list[Table | str] = []
     for group in groups:
-        shown.append(rich_table(levels_cells(group)))
+        level_text.append(rich_table(levels_cells(group)))
         if group.exponents:
-            shown.append(rich_table(exponents_cells(group), before="\n"))
-    return shown
+            level_text.append(rich_table(exponents_cells(group), before="\n"))
+    return level_text
 
 
 def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -115,9 +115,9 @@ def _pace(merged: pd.DataFrame) -> float | None:
 
 
 def _failures(runs: pd.DataFrame, logs: Mapping[str, object]) -> list[dict[str, Any]]:
-    shown = ["run_id", WIDTH, "seed", "last_step", "reason"]
+    level_text = ["run_id", WIDTH, "seed", "last_step", "reason"]
     failed = runs[runs["status"] == "failed"] if len(runs) else runs
-    rows = failed[shown].to_dict("records") if len(failed) else []
+    rows = failed[level_text].to_dict("records") if len(failed) else []
     return [{**row, "log": str(logs.get(row["run_id"], ""))} for row in rows]
 
 
@@ -167,7 +167,7 @@ def levels_cells(group: Group) -> Cells:
         "failed": [f"{row.failed} of width {row.width}" for row in group.rows if row.failed],
     }
     caption = "; ".join(f"{status}: {', '.join(places)}" for status, places in ended.items() if places)
-    rows = [(str(row.width), str(row.done), *(shown(row.levels[name]) for name in TITLES)) for row in group.rows]
+    rows = [(str(row.width), str(row.done), *(level_text(row.levels[name]) for name in TITLES)) for row in group.rows]
     return Cells(title, ("width", "runs", *TITLES.values()), rows, caption)
 
 
@@ -220,7 +220,7 @@ def _exponent_cells(exponent: Exponent) -> tuple[str, str, str, str]:
     return f"{exponent.slope:+.3f}", f"[{lo:+.3f}, {hi:+.3f}]", widths, remark
 
 
-def shown(level: Level) -> str:
+def level_text(level: Level) -> str:
     """'0.314 ± 0.012', with two digits of the error."""
     if level.count == 0:
         return "-"
@@ -269,11 +269,11 @@ BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in marg
 
 def claims_tables(verdicts: Sequence[Verdict]) -> list[Table | str]:
     """One table for each combination of settings, and under it why what is not supported is not."""
-    shown: list[Table | str] = []
+    level_text: list[Table | str] = []
     for label, group in _by_label(verdicts).items():
-        shown.append(_table(group, label))
-        shown += [f"{_name(each)}: {each.deciding.why}" for each in group if each.deciding.why]
-    return shown
+        level_text.append(_table(group, label))
+        level_text += [f"{_name(each)}: {each.deciding.why}" for each in group if each.deciding.why]
+    return level_text
 
 
 def _by_label(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
@@ -290,7 +290,7 @@ def _table(verdicts: Sequence[Verdict], label: str) -> Table:
         table.add_column(name, no_wrap=True)
     for each in verdicts:
         found = each.deciding
-        table.add_row(each.claim.name, measured(found.estimate), span(found.expected), each.verdict)
+        table.add_row(each.claim.name, estimate_text(found.estimate), interval_text(found.expected), each.verdict)
         part = f"  {found.part}, 1 of {len(each.findings)}" if len(each.findings) > 1 else ""
         remark = "" if each.expect == SUPPORTED else "as expected" if each.as_expected else "not as expected"
         if part or remark:
@@ -302,16 +302,16 @@ def _name(verdict: Verdict) -> str:
     return verdict.claim.name + (f", {verdict.deciding.part}" if len(verdict.findings) > 1 else "")
 
 
-def measured(estimate: Estimate) -> str:
+def estimate_text(estimate: Estimate) -> str:
     """'-0.85 [-0.90, -0.80]', with what kind of interval it is where it is not one of confidence; or '-'."""
     if math.isnan(estimate.value):
         return "-"
     if math.isnan(estimate.interval[0]):
         return f"{estimate.value:.3g}"
-    return f"{_number(estimate.value)} {span(estimate.interval)} {estimate.kind}".rstrip()
+    return f"{_number(estimate.value)} {interval_text(estimate.interval)} {estimate.kind}".rstrip()
 
 
-def span(interval: Interval) -> str:
+def interval_text(interval: Interval) -> str:
     """'[-1.20, -0.80]'; with an open end '< 0.05'."""
     low, high = interval
     if math.isinf(low):
@@ -319,7 +319,7 @@ def span(interval: Interval) -> str:
     return f"> {_number(low)}" if math.isinf(high) else f"[{_number(low)}, {_number(high)}]"
 
 
-def place(value: float, margin: Interval) -> float:
+def bar_position(value: float, margin: Interval) -> float:
     """Where a number is drawn against its margin: 0 at the lower end, 1 at the upper; an open end is where the other
     one is mirrored. What lies further out than BEYOND is drawn there."""
     low, high = margin

@@ -24,7 +24,7 @@ import ntkrun
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import UserError
 from ntkrun.files.parquet import LARGEST_FILE
-from ntkrun.files.reading import Unreadable, opened
+from ntkrun.files.reading import Unreadable, open_plain_file
 from ntkrun.files.writing import inside, replace_file
 from ntkrun.plan.runs import Run, Stack, stacks
 from ntkrun.plan.stacks import fits, stacks_within
@@ -40,7 +40,7 @@ ENDING, UNUSABLE = ".safetensors", ".unusable"  # of what is kept, and of a file
 UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-class Unfit(Exception):
+class UnusableCheckpoint(Exception):
     """A checkpoint that cannot be used; the text says why."""
 
 
@@ -54,14 +54,14 @@ class Checkpoints:
     note: Callable[[Stack, str], None] = lambda stack, text: None
     stopping: Callable[[], bool] = lambda: False
 
-    def found(self, stack: Stack) -> Checkpoint | None:
+    def load(self, stack: Stack) -> Checkpoint | None:
         """The one of this stack, if there is one that fits; one that does not is set aside."""
         path = self._path(stack)
         if not os.path.lexists(path):
             return None
         try:
             checkpoint = read(path, self._made_for(stack))
-        except Unfit as error:
+        except UnusableCheckpoint as error:
             aside = path.replace(path.with_suffix(UNUSABLE))
             self.note(stack, f"its checkpoint {error}; it starts anew, and the file is set aside as {aside}")
             return None
@@ -85,7 +85,7 @@ class Checkpoints:
         as stacks_within does."""
         left, begun = {run.run_id: run for run in missing}, list[Stack]()
         for path in sorted(self.folder.glob(f"[!.]*{ENDING}")):
-            ids = runs_of(path)
+            ids = run_ids_in(path)
             kept = stacks([left[run_id] for run_id in ids]) if left.keys() >= set(ids) else []
             if all(fits(stack, budget) for stack in kept):
                 begun += kept
@@ -102,7 +102,7 @@ class Checkpoints:
     def remove_stale(self, finished: set[str]) -> None:
         """Those of which a run has finished since, in another stack."""
         for path in self.folder.glob("[!.]*"):
-            if finished.intersection(runs_of(path)):
+            if finished.intersection(run_ids_in(path)):
                 path.unlink(missing_ok=True)
 
     def _path(self, stack: Stack) -> Path:
@@ -156,21 +156,21 @@ def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
             names = file.keys()
             tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in names}
         if content.pop("sha256") != _checksum(content, tensors):
-            raise Unfit("is damaged")
+            raise UnusableCheckpoint("is damaged")
         header, found = dict(content["header"]), dict(content["made_for"])
     except UNREADABLE as error:
-        raise Unfit(f"cannot be read ({error})") from error
+        raise UnusableCheckpoint(f"cannot be read ({error})") from error
     if differing := [name for name in made_for if found.get(name) != made_for[name]]:
-        raise Unfit(f"was made with other {' and '.join(differing)}")
+        raise UnusableCheckpoint(f"was made with other {' and '.join(differing)}")
     return Checkpoint(header, tensors)
 
 
-def runs_of(path: Path) -> list[str]:
+def run_ids_in(path: Path) -> list[str]:
     """The ids of the runs in a checkpoint's stack; none where the file does not say."""
     try:
         with _opened(path) as file:
             return list(dict.fromkeys(map(str, _content(file)["made_for"]["runs"])))
-    except (Unfit, *UNREADABLE):
+    except (UnusableCheckpoint, *UNREADABLE):
         return []
 
 
@@ -179,10 +179,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """A plain file that lies in its very folder, opened by safetensors, which itself would follow a link and wait for a
     pipe. As arrays of NumPy: as tensors of torch it refuses a path that is no UTF-8. Raises Unfit."""
     try:
-        with opened(inside(path.parent, path.name), LARGEST_FILE):
+        with open_plain_file(inside(path.parent, path.name), LARGEST_FILE):
             pass
     except (Unreadable, UserError) as error:
-        raise Unfit(f"cannot be read ({error})") from None
+        raise UnusableCheckpoint(f"cannot be read ({error})") from None
     with safe_open(path, framework="np") as file:
         yield file
 

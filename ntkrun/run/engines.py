@@ -14,13 +14,13 @@ from ntkrun.errors import UserError
 from ntkrun.plan.runs import Stack
 from ntkrun.run.checkpoints import Checkpoints
 from ntkrun.run.interrupts import Interrupts
-from ntkrun.run.progress import Watch
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.provenance import provenance
-from ntkrun.run.task import Engine, Outcome, See, attempt
+from ntkrun.run.task import Engine, OnState, Outcome, run_task
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineSelection:
     """Where stacks are to run: `local`, in this process, or `ray`: `jobs` at once (None: as many as there is room for)
     on this machine, or on the cluster at `ray_address`. Raises UserError for what does not go together."""
 
@@ -39,11 +39,11 @@ class Asked:
             raise UserError(f"--ray-address {self.ray_address}: needs --engine ray")
 
 
-HERE = Asked()
+THIS_PROCESS = EngineSelection()
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenEngine:
     """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take
     unless it is told (None: what `budget.bytes_for` finds here), and the stacks that are under way already."""
 
@@ -56,7 +56,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class ExpectedEngine:
     """What `opened` will give, as far as it can be told without starting anything; `assumed`: what is taken for
     granted, in words, "" where nothing is."""
 
@@ -66,45 +66,47 @@ class Foreseen:
     assumed: str
 
 
-def foreseen(asked: Asked, device: str) -> Foreseen:
+def expected_engine(selection: EngineSelection, device: str) -> ExpectedEngine:
     """Raises UserError for an engine or a device that is not there."""
-    if asked.engine == "local":
-        return Foreseen(resolve_device(device), 1, None, "")
+    if selection.engine == "local":
+        return ExpectedEngine(resolve_device(device), 1, None, "")
     from ntkrun.run.ray import at_once, check, device_kind, here, memory_each
 
-    check(asked.ray_address)
-    cpus, gpus = here(asked.jobs, device)
+    check(selection.ray_address)
+    cpus, gpus = here(selection.jobs, device)
     kind = device_kind(device, gpus)
     where = resolve_device(kind)
-    if asked.ray_address:
-        told = f"the cluster at {asked.ray_address} is not asked: its workers are taken to be like this machine"
-        return Foreseen(
-            where, asked.jobs or 1, None, told + ("" if asked.jobs else ", and for one; --jobs says how many")
+    if selection.ray_address:
+        told = f"the cluster at {selection.ray_address} is not asked: its workers are taken to be like this machine"
+        return ExpectedEngine(
+            where, selection.jobs or 1, None, told + ("" if selection.jobs else ", and for one; --jobs says how many")
         )
-    workers = at_once(asked.jobs, cpus, gpus, kind)
+    workers = at_once(selection.jobs, cpus, gpus, kind)
     each = memory_each(free_bytes(where), workers, gpus if kind == "cuda" else 1)
-    return Foreseen(where, workers, each, f"{workers} workers at once are taken to be as fast, each, as one alone")
+    return ExpectedEngine(
+        where, workers, each, f"{workers} workers at once are taken to be as fast, each, as one alone"
+    )
 
 
 @contextmanager
-def opened(
-    asked: Asked, device: str, kept: Path, watch: Watch, interrupts: Interrupts, timed: bool
-) -> Iterator[Opened]:
+def open_engine(
+    selection: EngineSelection, device: str, kept: Path, watch: ProgressListener, interrupts: Interrupts, timed: bool
+) -> Iterator[OpenEngine]:
     """The engine, for as long as the context lasts; `kept` is the folder of checkpoints. Raises UserError for an engine
     or a device that is not there."""
-    if asked.engine == "local":
+    if selection.engine == "local":
         where = resolve_device(device)
-        made_by, checkpoints = provenance(where), Checkpoints(kept, where, watch.note, interrupts.asked)
+        made_by, checkpoints = provenance(where), Checkpoints(kept, where, watch.note, interrupts.requested)
         local = Local(where, made_by, watch.state, timed, checkpoints)
-        yield Opened(local, where, 1, made_by, None, checkpoints)
+        yield OpenEngine(local, where, 1, made_by, None, checkpoints)
         return
     from ntkrun.run.ray import Ray, connected
 
-    with connected(asked.ray_address, asked.jobs, device) as workers:
+    with connected(selection.ray_address, selection.jobs, device) as workers:
         where = torch.device(workers.device)
-        engine = Ray(workers, timed, interrupts.asked)
+        engine = Ray(workers, timed, interrupts.requested)
         checkpoints = Checkpoints(kept, where, watch.note)
-        yield Opened(engine, where, workers.count, workers.made_by, workers.memory, checkpoints)
+        yield OpenEngine(engine, where, workers.count, workers.made_by, workers.memory, checkpoints)
 
 
 # ---------------------------------------------------------------- local
@@ -116,12 +118,12 @@ class Local:
 
     device: torch.device
     made_by: dict[str, Any]
-    see: See
+    see: OnState
     timed: bool
     checkpoints: Checkpoints
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
         while waiting:
             stack = waiting.popleft()
-            yield stack, attempt(stack, self.device, self.made_by, self.see, self.timed, self.checkpoints)
+            yield stack, run_task(stack, self.device, self.made_by, self.see, self.timed, self.checkpoints)
             self.checkpoints.remove(stack)  # what came of it has been recorded

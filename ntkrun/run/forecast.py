@@ -9,14 +9,14 @@ from ntkrun.config.reader import Sweep
 from ntkrun.engine.devices import GIB
 from ntkrun.plan.costs import Estimate, estimates
 from ntkrun.plan.problem import check_ready, notes_on
-from ntkrun.plan.runs import Run, columns, missing_runs, plan
-from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, finer, runs_of, stacks_within
-from ntkrun.run.engines import HERE, Asked, foreseen
+from ntkrun.plan.runs import Run, missing_runs, plan, run_row
+from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, runs_in_shard, split_for_workers, stacks_within
+from ntkrun.run.engines import THIS_PROCESS, EngineSelection, expected_engine
 from ntkrun.store.directory import Store
 
 
 @dataclass(frozen=True)
-class Outlook:
+class DryRun:
     """What a sweep would do: its runs, those of them that are still missing and what each grid point of theirs will
     take one stack after the other, what there is to be said of that, and how many workers would be at it."""
 
@@ -37,7 +37,7 @@ class Outlook:
         return {
             "results": str(self.path),
             "runs": len(self.runs),
-            "missing": [columns(run) for run in self.missing],
+            "missing": [run_row(run) for run in self.missing],
             "estimates": [estimate.as_json() for estimate in self.estimates],
             "workers": self.workers,
             "seconds": self.seconds,
@@ -45,26 +45,26 @@ class Outlook:
         }
 
 
-def outlook(
+def dry_run_of(
     sweep: Sweep,
     results: str | Path = "results",
     device: str = "auto",
     memory: float | None = None,
     retry_failed: bool = False,
     shard: Shard = WHOLE_SWEEP,
-    asked: Asked = HERE,
-) -> Outlook:
+    selection: EngineSelection = THIS_PROCESS,
+) -> DryRun:
     """What `run_shard` would do, without doing it."""
-    on = foreseen(asked, device)
+    on = expected_engine(selection, device)
     check_ready(point for point, _ in sweep.points)
-    runs = runs_of(shard, plan(sweep))
+    runs = runs_in_shard(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)
     missing = tuple(missing_runs(runs, store.finished(), () if retry_failed else store.failed()))
     stacks = stacks_within(missing, bytes_for(on.memory if memory is None else memory, on.device), on.device)
-    ahead = estimates(finer(stacks, on.workers) if on.workers > 1 else stacks, on.device)
+    ahead = estimates(split_for_workers(stacks, on.workers) if on.workers > 1 else stacks, on.device)
     notes = notes_on(runs) + ((on.assumed,) if on.assumed else ())
-    return Outlook(runs, missing, tuple(ahead), notes, path, on.workers)
+    return DryRun(runs, missing, tuple(ahead), notes, path, on.workers)
 
 
 # ---------------------------------------------------------------- forecast
@@ -83,7 +83,7 @@ class Forecast:
         return f"about {'1 min' if minutes < 1 else time}, at most {self.gib:.2g} GiB"
 
 
-def forecast(ahead: Outlook) -> Forecast:
+def forecast(ahead: DryRun) -> Forecast:
     """What is missing of a sweep, one stack after the other."""
     each = ahead.estimates
     return Forecast(sum(part.seconds for part in each), max((part.bytes / GIB for part in each), default=0.0))

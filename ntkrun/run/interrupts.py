@@ -17,12 +17,12 @@ class Interrupts:
         self.count = 0
         self._held = False
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether the sweep is to end."""
         return self.count > 0
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def handled(self) -> Iterator[None]:
         """Listen within; only to what would otherwise be KeyboardInterrupt or the like, and in the main thread, which
         alone hears of signals."""
         if threading.current_thread() is not threading.main_thread():
@@ -34,26 +34,26 @@ class Interrupts:
         try:
             yield
         finally:
-            self.be_patient()
+            self.cancel_grace()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     @contextmanager
-    def finished_first(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """What is done within is not cut in two by a first interrupt."""
         self._held = True
         try:
             yield
         finally:
             self._held = False
-        self.stop_if_asked()
+        self.raise_if_requested()
 
-    def stop_if_asked(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raises KeyboardInterrupt if the sweep is to end."""
-        if self.asked():
+        if self.requested():
             raise KeyboardInterrupt
 
-    def be_patient(self) -> None:
+    def cancel_grace(self) -> None:
         """The sweep is ending: wait for it as long as it takes."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 

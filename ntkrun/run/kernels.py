@@ -18,10 +18,10 @@ from ntkrun.engine.devices import GIB, check_free, resolve_device
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import FieldError, UserError
-from ntkrun.files.writing import sentence_for
+from ntkrun.files.writing import errors_as_sentence
 from ntkrun.plan.problem import DTYPES, data_of, network
-from ntkrun.plan.runs import flat
-from ntkrun.run.engines import Asked
+from ntkrun.plan.runs import flattened
+from ntkrun.run.engines import EngineSelection
 from ntkrun.theory.limit import dual_error, limit_kernels
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def empirical_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     return _empirical(point, seeds, kernels.numpy())
 
 
-def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -> tuple[Arrays, str]:
+def empirical_in_blocks(sweep: Sweep, device: str, selection: EngineSelection, folder: Path) -> tuple[Arrays, str]:
     """The same with Ray, a block a task, for kernels of any size: they are put together in a file without a name in
     `folder`, which is gone with the array. Raises UserError where the disk has no room for that and for the file that
     is written of it."""
@@ -81,12 +81,14 @@ def empirical_in_blocks(sweep: Sweep, device: str, asked: Asked, folder: Path) -
     shape = (len(seeds), len(data.x), len(data.x), net.outputs, net.outputs)
     size = dtype.itemsize * math.prod(shape)
     with ExitStack() as held:
-        with sentence_for(folder, comfort=f"; the kernel takes {2 * size / GIB:.2g} GiB there while it is made"):
+        with errors_as_sentence(folder, comfort=f"; the kernel takes {2 * size / GIB:.2g} GiB there while it is made"):
             _check_disk(folder, 2 * size)
             file = held.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             _make_room(file, 2 * size)
         ntk = np.memmap(file, point.training.dtype, "r+", shape=shape)  # which outlives the open file
-        fill(ntk, net, seeds, data.x, dtype, held.enter_context(connected(asked.ray_address, asked.jobs, device)))
+        fill(
+            ntk, net, seeds, data.x, dtype, held.enter_context(connected(selection.ray_address, selection.jobs, device))
+        )
         file.truncate(size)  # the rest is free for what is written of it
     return _empirical(point, seeds, ntk)
 
@@ -134,7 +136,7 @@ def _single(sweep: Sweep, essence: Callable[[Point], Point]) -> Point:
     distinct = list(dict.fromkeys(points))
     if len(distinct) == 1:
         return distinct[0]
-    rows = [flat(point.model_dump(mode="json")) for point in distinct]
+    rows = [flattened(point.model_dump(mode="json")) for point in distinct]
     varied = {key: _values(rows, key) for key in rows[0] if len(_values(rows, key)) > 1}
     listed = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in varied.items())
     axes = ", ".join(f"{key}: [{values[0]}]" for key, values in varied.items())

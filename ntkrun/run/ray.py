@@ -22,12 +22,12 @@ import torch
 from ntkrun.engine.devices import GIB, free_bytes
 from ntkrun.engine.footprint import Footprint
 from ntkrun.errors import UserError
-from ntkrun.files.writing import sentence_for
+from ntkrun.files.writing import errors_as_sentence
 from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack
 from ntkrun.plan.stacks import SHARE
 from ntkrun.run.provenance import provenance
-from ntkrun.run.task import Failed, Lost, Outcome, OutOfMemory, attempt
+from ntkrun.run.task import Failed, Lost, Outcome, OutOfMemory, run_task
 from ntkrun.theory.activations import Activation, know, registered
 
 # Read when Ray is imported. The second keeps a local Ray's sockets on the loopback interface, on Linux as well.
@@ -97,7 +97,7 @@ def _machine(jobs: int | None, device: str) -> Iterator[None]:
     logging.getLogger(TOKEN).setLevel(logging.ERROR)
     cpus, gpus = here(jobs, device)
     what = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    with sentence_for(Path(SOCKETS), comfort="; Ray's sockets have to lie there"):
+    with errors_as_sentence(Path(SOCKETS), comfort="; Ray's sockets have to lie there"):
         folder = tempfile.mkdtemp(prefix="ntkrun-", dir=SOCKETS)
     try:
         with _begun("--engine ray", address="local", _temp_dir=folder, **what):
@@ -275,7 +275,7 @@ def _attempted(stack: Stack, kind: str, threads: int, timed: bool, registered: S
     know(registered)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
-    return attempt(stack, torch.device(kind), _made_by(kind), timed=timed)
+    return run_task(stack, torch.device(kind), _made_by(kind), timed=timed)
 
 
 @lru_cache(maxsize=1)

@@ -29,11 +29,11 @@ def rows_of(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
     """A stack's result, computed with so many threads, as rows of the tables, and its kernels by run."""
     ids, point = [run.run_id for run in stack.runs], stack.point
-    departed = {run.position: run for run in result.departed}
+    diverged = {run.position: run for run in result.diverged}
     ended = {
-        "status": ["diverged" if k in departed else "done" for k in range(len(ids))],
-        "reason": [departed[k].reason if k in departed else "" for k in range(len(ids))],
-        "last_step": [departed[k].step if k in departed else point.training.steps for k in range(len(ids))],
+        "status": ["diverged" if k in diverged else "done" for k in range(len(ids))],
+        "reason": [diverged[k].reason if k in diverged else "" for k in range(len(ids))],
+        "last_step": [diverged[k].step if k in diverged else point.training.steps for k in range(len(ids))],
         "step_size": step_size(point),
         "seconds": result.seconds / len(ids),
         "threads": threads,

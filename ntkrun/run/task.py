@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ntkrun.engine.checkpoint import NOWHERE
-from ntkrun.engine.clock import SILENT, Clock
+from ntkrun.engine.checkpoint import NO_CHECKPOINTS
+from ntkrun.engine.clock import NO_CLOCK, Clock
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.stack import run_stack
 from ntkrun.engine.torch_settings import SHARED, threads_for
@@ -80,14 +80,14 @@ class Engine(Protocol):
 
 
 SAID_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory", "STATUS_ALLOC_FAILED")
-See = Callable[[Stack, State, Measurement | None], None]
+OnState = Callable[[Stack, State, Measurement | None], None]
 
 
-def attempt(
+def run_task(
     stack: Stack,
     device: torch.device,
     made_by: dict[str, Any],
-    see: See = lambda stack, state, measurement: None,
+    see: OnState = lambda stack, state, measurement: None,
     timed: bool = False,
     checkpoints: Checkpoints | None = None,
 ) -> Outcome:
@@ -101,8 +101,8 @@ def attempt(
         see(stack, state, measurement)
 
     try:
-        clock = Clock(device) if timed else SILENT
-        resume, keeper = (checkpoints.found(stack), checkpoints.keeper(stack)) if checkpoints else (None, NOWHERE)
+        clock = Clock(device) if timed else NO_CLOCK
+        resume, keeper = (checkpoints.load(stack), checkpoints.keeper(stack)) if checkpoints else (None, NO_CHECKPOINTS)
         task = task_of(stack.point, tuple(stack.seeds))
         with threads_for(SHARED if device.type == "cuda" else task.largest_product) as threads:
             result = run_stack(task, device, watch, clock=clock, keeper=keeper, resume=resume)

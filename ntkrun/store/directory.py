@@ -33,18 +33,28 @@ from ntkrun.errors import UserError
 from ntkrun.files.parquet import LARGEST_FILE
 from ntkrun.files.reading import Unreadable, read_bytes
 from ntkrun.files.writing import (
+    errors_as_sentence,
     flush,
-    folder_beside,
     inside,
     make_folder,
     remove_strays,
     replace_file,
-    sentence_for,
+    temporary_file,
+    temporary_folder,
     temporary_name,
-    written_beside,
 )
-from ntkrun.store.lock import LEASE, WHOLE, WRITERS, Lease, Writer, first_to_come, leased, moment, writers
-from ntkrun.store.readers import read_noted, read_table
+from ntkrun.store.lock import (
+    LOCK_TIMEOUT,
+    WHOLE,
+    WRITERS,
+    WriteLock,
+    Writer,
+    exclusive,
+    exclusive_if_free,
+    write_lock,
+    writers,
+)
+from ntkrun.store.readers import read_table, read_with_metadata
 from ntkrun.store.results import Results as Results
 from ntkrun.store.results import description_of, kept_kernels, kernel_file
 from ntkrun.store.stack_folders import (
@@ -52,14 +62,14 @@ from ntkrun.store.stack_folders import (
     FINGERPRINT,
     LOG,
     PACK,
-    ids,
+    already_packed,
+    folder_bytes,
     is_failed,
-    size,
+    joined_tables,
+    run_ids_in,
     stack_name,
-    tables_of,
-    to_npz,
-    to_parquet,
-    within,
+    write_npz,
+    write_parquet,
 )
 from ntkrun.store.tables import TABLES, equal, in_order, plan_frame
 
@@ -79,7 +89,7 @@ def read_results(path: str | Path) -> Results:
 class Store:
     """The results directory of one sweep."""
 
-    _lease: Lease  # when it is held for writing
+    _lease: WriteLock  # when it is held for writing
 
     def __init__(self, root: Path):
         self.root = root
@@ -97,12 +107,12 @@ class Store:
         with ExitStack() as held:
             try:
                 make_folder(self.root)
-                self._lease = held.enter_context(leased(self.root, shard, waits))
+                self._lease = held.enter_context(write_lock(self.root, shard, waits))
             except OSError as error:
                 why = f"cannot write results here ({error.strerror}); choose another --results"
                 raise UserError(f"{self.root}: {why}") from None
-            held.enter_context(sentence_for(self.root))
-            remove_strays(folders, self._lease.now() - LEASE)
+            held.enter_context(errors_as_sentence(self.root))
+            remove_strays(folders, self._lease.now() - LOCK_TIMEOUT)
             yield
 
     def writers(self) -> list[Writer]:
@@ -117,11 +127,11 @@ class Store:
         self.write_plan(planned)
 
     def write_plan(self, planned: Sequence[dict[str, Any]]) -> None:
-        replace_file(self.root / "plan.parquet", lambda path: to_parquet(plan_frame(planned), path))
+        replace_file(self.root / "plan.parquet", lambda path: write_parquet(plan_frame(planned), path))
 
     def tidy(self) -> None:
         """Remove what a kill while packing left twice, unless a process is packing now: it does so itself."""
-        with first_to_come(self.root / ".packing") as first:
+        with exclusive_if_free(self.root / ".packing") as first:
             if first:
                 self._remove(self.packed_twice())
 
@@ -132,18 +142,18 @@ class Store:
             files = {}
             for run_id, of_run in kernels.items():
                 path = kernel_file(self.root, run_id)
-                files[path] = ready.enter_context(written_beside(path, partial(to_npz, of_run)))
-            folder = ready.enter_context(folder_beside(self.root / "stacks"))
+                files[path] = ready.enter_context(temporary_file(path, partial(write_npz, of_run)))
+            folder = ready.enter_context(temporary_folder(self.root / "stacks"))
             for table, frame in frames.items():
-                to_parquet(frame, folder / f"{table}.parquet")
+                write_parquet(frame, folder / f"{table}.parquet")
             self._publish(files, folder, stack_name(frames["runs"]["run_id"]))
         self._pack()
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
         """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
         returns."""
-        with folder_beside(self.root / "stacks") as folder:
-            to_parquet(runs, folder / "runs.parquet")
+        with temporary_folder(self.root / "stacks") as folder:
+            write_parquet(runs, folder / "runs.parquet")
             (folder / LOG).write_text(log, encoding="utf-8", errors="backslashreplace")
             return self._publish({}, folder, stack_name(runs["run_id"]) + FAILED) / LOG
 
@@ -153,7 +163,7 @@ class Store:
         for path in folder.iterdir():
             flush(path)
         flush(folder)
-        with moment(self.root):
+        with exclusive(self.root):
             self._lease.check()
             for path, temporary in files.items():
                 temporary.replace(path)
@@ -168,10 +178,10 @@ class Store:
     def forget_failed(self, run_ids: Collection[str]) -> None:
         """Make the runs among these that failed missing again, and those that failed with them."""
         failed = filter(is_failed, self.stack_folders())
-        self._remove([folder for folder in failed if not set(run_ids).isdisjoint(ids(folder))])
+        self._remove([folder for folder in failed if not set(run_ids).isdisjoint(run_ids_in(folder))])
 
     def _remove(self, folders: Sequence[Path]) -> None:
-        with moment(self.root):
+        with exclusive(self.root):
             self._lease.check()
             doomed = [folder.rename(temporary_name(folder)) for folder in folders if folder.exists()]
         for folder in doomed:
@@ -183,25 +193,25 @@ class Store:
         if (loose := len(list(filter(_is_loose, self._names())))) < self._to_look_at:
             return
         self._to_look_at = loose + LOOSE
-        with first_to_come(self.root / ".packing") as first:
+        with exclusive_if_free(self.root / ".packing") as first:
             if not first:
                 return
             self._remove(self.packed_twice())
-            small = [folder for folder in self._loose() if size(folder) < SMALL]
+            small = [folder for folder in self._loose() if folder_bytes(folder) < SMALL]
             if len(small) < LOOSE:
                 return
-            tables = tables_of(small, TABLES)
-            with folder_beside(self.root / "stacks") as folder:
+            tables = joined_tables(small, TABLES)
+            with temporary_folder(self.root / "stacks") as folder:
                 for table, frame in tables.items():
-                    to_parquet(frame, folder / f"{table}.parquet")
+                    write_parquet(frame, folder / f"{table}.parquet")
                 pack = self._publish({}, folder, stack_name(tables["runs"]["run_id"]) + PACK)
-            self._remove(within(small, [pack]))
+            self._remove(already_packed(small, [pack]))
         self._to_look_at = len(self._loose()) + LOOSE
 
     def packed_twice(self) -> list[Path]:
         """The small stacks that a pack holds too: whoever packed them was killed before it had removed them all."""
         packs = self._packs()
-        return within(self._loose(), packs) if packs else []
+        return already_packed(self._loose(), packs) if packs else []
 
     def _packs(self) -> list[Path]:
         return [folder for folder in self.stack_folders() if folder.name.endswith(PACK)]
@@ -218,20 +228,22 @@ class Store:
             return
         tables = self._assemble(folders, TABLES)
         for table in reversed(TABLES):  # runs.parquet last: while a sweep's other tables are new, it vouches for none
-            replace_file(self._table(table), partial(to_parquet, tables[table], made_from=made_from.encode()))
+            replace_file(self._table(table), partial(write_parquet, tables[table], made_from=made_from.encode()))
 
     # ---------------------------------------------------------------- reading
 
     def finished(self) -> set[str]:
         """The ids of all runs that ended, done or diverged, of this plan or another."""
         return self._settled(
-            lambda folders: {run_id for folder in folders if not is_failed(folder) for run_id in ids(folder)}
+            lambda folders: {run_id for folder in folders if not is_failed(folder) for run_id in run_ids_in(folder)}
         )
 
     def failed(self) -> dict[str, Path]:
         """The ids of all runs that failed, of this plan or another, and where it says why."""
         return self._settled(
-            lambda folders: {run_id: folder / LOG for folder in filter(is_failed, folders) for run_id in ids(folder)}
+            lambda folders: {
+                run_id: folder / LOG for folder in filter(is_failed, folders) for run_id in run_ids_in(folder)
+            }
         )
 
     def plan(self) -> pd.DataFrame:
@@ -324,7 +336,7 @@ class Store:
         tables = {}
         try:
             for name in names:
-                tables[name], noted = read_noted(self._table(name), name)
+                tables[name], noted = read_with_metadata(self._table(name), name)
                 if noted.get(FINGERPRINT) != made_from.encode():
                     return None
         except UserError:
@@ -335,7 +347,7 @@ class Store:
         plan = self.plan()
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         # A run that was put here twice counts once, and rather finished.
-        found = tables_of(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
+        found = joined_tables(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
         tables = {name: in_order(frame, order) for name, frame in found.items()}
         return tables | {"runs": plan.merge(tables["runs"], on="run_id"), "plan": plan}
 

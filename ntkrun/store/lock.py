@@ -23,14 +23,15 @@ from typing import IO, BinaryIO
 import filelock
 
 from ntkrun.errors import StoreBusy
-from ntkrun.files.reading import Unreadable, opened
+from ntkrun.files.reading import Unreadable, open_plain_file
 from ntkrun.files.writing import TEMPORARY, make_folder
 from ntkrun.text import printable
 
-BEAT = 30.0  # seconds from one touch to the next
-LEASE = 600.0  # seconds without a touch after which a writer of another machine is dead, and a temporary file nobody's
-LOOK = 5.0  # seconds between two looks at a writer that may be dead
-PATIENCE = 60.0  # seconds to wait for those who come, go or publish, which takes moments
+HEARTBEAT = 30.0  # seconds from one touch to the next
+# Seconds without a touch after which a writer on another machine counts as dead, and a temporary file as nobody's.
+LOCK_TIMEOUT = 600.0
+POLL = 5.0  # seconds between two looks at a writer that may be dead
+LOCK_WAIT = 60.0  # seconds to wait for those who come, go or publish, which takes moments
 WHOLE = (1, 1)
 LARGEST_WRITER = 2**16  # bytes
 WRITERS = ".writers"
@@ -53,7 +54,7 @@ class Writer:
 
     @property
     def is_of_this_machine(self) -> bool:
-        return (self.host, self.boot) == _machine()
+        return (self.host, self.boot) == _this_machine()
 
     def is_apart_from(self, shard: tuple[int, int]) -> bool:
         """Whether the two never do the same run: different shards of the same cut."""
@@ -61,7 +62,7 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Lease:
+class WriteLock:
     """What a writer holds: its file."""
 
     root: Path
@@ -71,8 +72,8 @@ class Lease:
         """Raises StoreBusy where this process has been taken for dead: another may be at the same runs."""
         if not self.file.exists():
             raise StoreBusy(
-                f"{self.root}: this process did not touch its lease for {LEASE / 60:.0f} minutes and was taken for "
-                "dead, so it writes nothing more; what it had committed is kept. The same command goes on"
+                f"{self.root}: this process did not touch its lock for {LOCK_TIMEOUT / 60:.0f} minutes and was taken "
+                "for dead, so it writes nothing more; what it had committed is kept. The same command goes on"
             )
 
     def now(self) -> float:
@@ -82,46 +83,46 @@ class Lease:
 
 
 @contextmanager
-def leased(
+def write_lock(
     root: Path, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
-) -> Iterator[Lease]:
+) -> Iterator[WriteLock]:
     """Be a writer of this directory. Raises StoreBusy where one is there that might do the same runs; one that does the
     same shard on another machine may have died with it, and is given time to show that it has not. `waits` is told."""
-    _outwait(root / WRITERS, shard, waits)
-    with moment(root):
-        file, lock = _entered(root / WRITERS, _here(shard))
-        lease = Lease(root, file)
+    _wait_for_twin(root / WRITERS, shard, waits)
+    with exclusive(root):
+        file, lock = _register(root / WRITERS, _this_writer(shard))
+        lease = WriteLock(root, file)
         try:
-            _make_way(lease, shard)
+            _remove_dead_writers(lease, shard)
         except BaseException:
-            _leave(file, lock)
+            _unregister(file, lock)
             raise
     over = threading.Event()
-    beat = threading.Thread(target=_beat, args=(file, over), daemon=True)
+    beat = threading.Thread(target=_send_heartbeats, args=(file, over), daemon=True)
     beat.start()
     try:
         yield lease
     finally:
         over.set()
-        _leave(file, lock)
+        _unregister(file, lock)
 
 
 def writers(root: Path) -> list[Writer]:
     """The living ones. Reads only."""
-    return [writer for _, writer, alive in _found(root / WRITERS, time.time()) if alive]
+    return [writer for _, writer, alive in _writer_files(root / WRITERS, time.time()) if alive]
 
 
-def dead(root: Path) -> list[Path]:
+def dead_writers(root: Path) -> list[Path]:
     """The files of those that have died. Reads only."""
-    return [file for file, _, alive in _found(root / WRITERS, time.time()) if not alive]
+    return [file for file, _, alive in _writer_files(root / WRITERS, time.time()) if not alive]
 
 
 @contextmanager
-def moment(root: Path) -> Iterator[None]:
+def exclusive(root: Path) -> Iterator[None]:
     """One process at a time. Raises StoreBusy where another does not come to an end."""
     lock = filelock.FileLock(root / ".lock")
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=LOCK_WAIT)
     except filelock.Timeout:
         raise StoreBusy(f"{root}: another process holds {root / '.lock'} and does not let go; wait for it") from None
     try:
@@ -131,7 +132,7 @@ def moment(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def first_to_come(path: Path) -> Iterator[bool]:
+def exclusive_if_free(path: Path) -> Iterator[bool]:
     """Whether nobody else is within at this moment; nobody waits."""
     lock = filelock.FileLock(path)
     try:
@@ -145,7 +146,7 @@ def first_to_come(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-def _entered(folder: Path, writer: Writer) -> tuple[Path, IO[bytes]]:
+def _register(folder: Path, writer: Writer) -> tuple[Path, IO[bytes]]:
     """The writer's file and the open file that holds its lock, which it has before anybody sees it."""
     make_folder(folder)
     name = uuid.uuid4().hex
@@ -156,10 +157,10 @@ def _entered(folder: Path, writer: Writer) -> tuple[Path, IO[bytes]]:
     return temporary.rename(folder / f"{name}.json"), lock
 
 
-def _make_way(lease: Lease, shard: tuple[int, int]) -> None:
+def _remove_dead_writers(lease: WriteLock, shard: tuple[int, int]) -> None:
     """Take the dead out. Raises StoreBusy where a living one is in the way."""
     folder = lease.file.parent
-    for file, writer, alive in _found(folder, lease.now()):
+    for file, writer, alive in _writer_files(folder, lease.now()):
         if file == lease.file:
             continue
         if not alive:
@@ -172,70 +173,70 @@ def _make_way(lease: Lease, shard: tuple[int, int]) -> None:
         stray.unlink(missing_ok=True)
 
 
-def _outwait(folder: Path, shard: tuple[int, int], waits: Callable[[Writer], None]) -> None:
+def _wait_for_twin(folder: Path, shard: tuple[int, int], waits: Callable[[Writer], None]) -> None:
     """Wait while a writer of this very shard on another machine neither touches its file nor is dead by that. (A job
     array's task that is queued again when its node has failed meets what it was there.)"""
     touched: dict[Path, float] = {}
-    while twin := _twin(folder, shard):
+    while twin := _silent_twin(folder, shard):
         file, writer, last = twin
         if file not in touched:
             waits(writer)
         if touched.setdefault(file, last) != last:
             return  # it lives, and is in the way
-        time.sleep(LOOK)
+        time.sleep(POLL)
 
 
-def _twin(folder: Path, shard: tuple[int, int]) -> tuple[Path, Writer, float] | None:
+def _silent_twin(folder: Path, shard: tuple[int, int]) -> tuple[Path, Writer, float] | None:
     """Such a writer that may be dead, or soon will be, and when it last touched its file."""
-    for file, writer, _ in _found(folder, time.time()):
+    for file, writer, _ in _writer_files(folder, time.time()):
         if shard == writer.shard != WHOLE and not writer.is_of_this_machine:
             with suppress(FileNotFoundError):  # it has just left
                 last = file.stat().st_mtime
-                if time.time() - last < LEASE + BEAT:  # clocks of machines differ a little
+                if time.time() - last < LOCK_TIMEOUT + HEARTBEAT:  # clocks of machines differ a little
                     return file, writer, last
     return None
 
 
-def _found(folder: Path, now: float) -> Iterator[tuple[Path, Writer, bool]]:
+def _writer_files(folder: Path, now: float) -> Iterator[tuple[Path, Writer, bool]]:
     """Every writer's file, who it is, and whether it lives."""
     for file in sorted(folder.glob("*.json")):
-        with suppress(Unreadable), opened(file, LARGEST_WRITER) as found:  # gone: it has just left
-            writer = _read(found.read(LARGEST_WRITER))
+        with suppress(Unreadable), open_plain_file(file, LARGEST_WRITER) as found:  # gone: it has just left
+            writer = _parse_writer(found.read(LARGEST_WRITER))
             untouched = now - os.fstat(found.fileno()).st_mtime
-            yield file, writer, _is_locked(found) or (not writer.is_of_this_machine and untouched < LEASE)
+            yield file, writer, _is_locked(found) or (not writer.is_of_this_machine and untouched < LOCK_TIMEOUT)
 
 
-def _is_locked(opened: BinaryIO) -> bool:
+def _is_locked(open_plain_file: BinaryIO) -> bool:
     try:
-        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(open_plain_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    fcntl.flock(opened, fcntl.LOCK_UN)
+    fcntl.flock(open_plain_file, fcntl.LOCK_UN)
     return False
 
 
-def _leave(file: Path, lock: IO[bytes]) -> None:
+def _unregister(file: Path, lock: IO[bytes]) -> None:
     file.unlink(missing_ok=True)
     lock.close()
 
 
-def _beat(file: Path, over: threading.Event) -> None:
-    while not over.wait(BEAT):
+def _send_heartbeats(file: Path, over: threading.Event) -> None:
+    while not over.wait(HEARTBEAT):
         with suppress(OSError):  # a file system that is away for a moment; what counts is looked at on publishing
             os.utime(file)
 
 
-def _here(shard: tuple[int, int]) -> Writer:
-    return Writer(os.getpid(), *_machine(), datetime.now().astimezone().isoformat(" ", "seconds"), shard)
+def _this_writer(shard: tuple[int, int]) -> Writer:
+    return Writer(os.getpid(), *_this_machine(), datetime.now().astimezone().isoformat(" ", "seconds"), shard)
 
 
-def _machine() -> tuple[str, str]:
+def _this_machine() -> tuple[str, str]:
     """The machine's name, and which of its runs this is where the system tells."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return socket.gethostname(), boot.read_text(encoding="ascii").strip() if boot.exists() else ""
 
 
-def _read(text: bytes) -> Writer:
+def _parse_writer(text: bytes) -> Writer:
     """Who a file speaks of; nobody of any machine where it was not written by us."""
     try:
         said = json.loads(text)

@@ -67,25 +67,27 @@ _LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit
 _OF_NUMBERS = ("stack", "steps", "layers", "modes", "outputs")
 
 
-class _Wrong(Exception):
+class _BadTable(Exception):
     """What is wrong with a table."""
 
 
 def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
     """A table of this kind (a key of COLUMNS), or some of its columns. Raises UserError for whatever else may stand
     there."""
-    return read_noted(path, kind, columns)[0]
+    return read_with_metadata(path, kind, columns)[0]
 
 
-def read_noted(path: Path, kind: str, columns: list[str] | None = None) -> tuple[pd.DataFrame, dict[bytes, bytes]]:
+def read_with_metadata(
+    path: Path, kind: str, columns: list[str] | None = None
+) -> tuple[pd.DataFrame, dict[bytes, bytes]]:
     """The same, and what is noted in the file's schema."""
     wanted = {name: COLUMNS[kind][name] for name in columns} if columns else COLUMNS[kind]
     try:
-        table, noted = parquet.read_noted(path, columns)
+        table, noted = parquet.read_with_metadata(path, columns)
         frame = _frame(table, wanted, NUMBER if kind in _OF_NUMBERS else ANY)
         _check_values(frame, kind)
         return frame, noted
-    except (Unreadable, _Wrong) as error:
+    except (Unreadable, _BadTable) as error:
         raise UserError(f"{path}: cannot be read as a table ({printable(str(error))}); {CURE}") from None
 
 
@@ -145,7 +147,7 @@ def check_id(run_id: str) -> str:
 def _frame(table: pa.Table, wanted: Mapping[str, str], others: str) -> pd.DataFrame:
     for name in wanted:
         if name not in table.column_names:
-            raise _Wrong(f"column {name} is missing, or of another kind than {wanted[name]}")
+            raise _BadTable(f"column {name} is missing, or of another kind than {wanted[name]}")
     kinds = {**_LATER, **wanted}
     columns = {name: _column(table[name], name, kinds.get(name, others)) for name in table.column_names}
     return pa.table(columns).to_pandas()
@@ -156,11 +158,11 @@ def _column(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
     try:
         values = _cast(values, kind)
     except pa.ArrowException:
-        raise _Wrong(f"column {name} must be {kind}, not {values.type}") from None
+        raise _BadTable(f"column {name} must be {kind}, not {values.type}") from None
     if kind in (ID, WHOLE) and values.null_count:
-        raise _Wrong(f"column {name} has gaps")
+        raise _BadTable(f"column {name} has gaps")
     if kind == WHOLE and len(values) and pc.min(values).as_py() < 0:
-        raise _Wrong(f"column {name} has negative numbers")
+        raise _BadTable(f"column {name} has negative numbers")
     return _shown(values, name, kind) if kind in (ID, TEXT) else values
 
 
@@ -184,7 +186,7 @@ def _shown(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
     words = packed.dictionary.to_pylist()
     for word in words if kind == ID else ():
         if not _ID.fullmatch(word):
-            raise _Wrong(f"column {name} holds {word[:80]!r}, which is no id")
+            raise _BadTable(f"column {name} holds {word[:80]!r}, which is no id")
     shown = pa.array([printable(word) for word in words], pa.large_string())
     return shown.take(packed.indices)
 
@@ -196,15 +198,15 @@ def _is_text(kind: Any) -> bool:
 def _check_values(frame: pd.DataFrame, kind: str) -> None:
     """What a column's type does not tell."""
     if kind in ("plan", "stack", "runs") and frame["run_id"].duplicated().any():
-        raise _Wrong("a run stands in it twice")
+        raise _BadTable("a run stands in it twice")
     if "status" in frame and not frame["status"].isin(STATUSES).all():
-        raise _Wrong(f"a status that is not one of {', '.join(STATUSES)}")
+        raise _BadTable(f"a status that is not one of {', '.join(STATUSES)}")
     if "network.depth" in frame and not frame["network.depth"].between(1, MOST_LAYERS).all():
-        raise _Wrong(f"network.depth must be 1 to {MOST_LAYERS}")
+        raise _BadTable(f"network.depth must be 1 to {MOST_LAYERS}")
     if "layer" in frame and len(frame) and frame["layer"].max() >= MOST_LAYERS:
-        raise _Wrong(f"layer must be less than {MOST_LAYERS}")
+        raise _BadTable(f"layer must be less than {MOST_LAYERS}")
     if "training.dtype" in frame and not frame["training.dtype"].isin(["float32", "float64"]).all():
-        raise _Wrong("training.dtype must be float32 or float64")
+        raise _BadTable("training.dtype must be float32 or float64")
     for value in frame["training.output_scale"].unique() if "training.output_scale" in frame else ():
         _check_scale(value)
 
@@ -215,4 +217,4 @@ def _check_scale(value: Any) -> None:
         found = json.loads(value) if isinstance(value, str) else value
         float(found["centred"] if isinstance(found, dict) else found)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _Wrong(f"training.output_scale {str(value)[:80]!r}") from None
+        raise _BadTable(f"training.output_scale {str(value)[:80]!r}") from None

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ntkrun.errors import UserError
 from ntkrun.files.reading import Unreadable, holds, read_json
-from ntkrun.files.writing import inside, replace_file, sentence_for
+from ntkrun.files.writing import errors_as_sentence, inside, replace_file
 from ntkrun.store.readers import check_id, read_description, read_kernels
 
 LARGEST_TEXT = 2**26  # bytes of claims.json, the captions and a figure's drawing
@@ -37,7 +37,7 @@ class Results:
     def write_figure(self, name: str, raw: bytes) -> Path:
         """Store the file of a figure under figures/."""
         path = inside(self.path, "figures", name)
-        with sentence_for(path):
+        with errors_as_sentence(path):
             replace_file(path, lambda temporary: temporary.write_bytes(raw))
         return path
 
@@ -45,14 +45,14 @@ class Results:
         """Remove the figure in these formats, where it is there."""
         for ending in endings:
             path = inside(self.path, "figures", f"{stem}.{ending}")
-            with sentence_for(path):
+            with errors_as_sentence(path):
                 path.unlink(missing_ok=True)
 
     def write_captions(self, captions: dict[str, str]) -> None:
         """Store what each figure shows, by its stem, once all are drawn; and what they were drawn from."""
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
         file = inside(self.path, "figures", "captions.json")
-        with sentence_for(file):
+        with errors_as_sentence(file):
             replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def config(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Results:
         """Store the verdicts on these tables as claims.json; nothing is written where they stand there already, so that
         a directory which may only be read can be judged."""
         path = inside(self.path, "claims.json")
-        with sentence_for(path):
+        with errors_as_sentence(path):
             if holds(path, text.encode()):
                 return
             replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -28,17 +28,17 @@ def is_failed(folder: Path) -> bool:
     return folder.name.endswith(FAILED)
 
 
-def size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of the files in it."""
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def ids(folder: Path) -> list[str]:
+def run_ids_in(folder: Path) -> list[str]:
     """The runs of a stack."""
     return list(read_table(inside(folder, "runs.parquet"), "stack", ["run_id"])["run_id"])
 
 
-def tables_of(folders: Iterable[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+def joined_tables(folders: Iterable[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The stacks' parts of these tables (`runs` among them) put together; a run that is in several counts in the
     first. Raises UserError where a part is torn or missing."""
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
@@ -53,18 +53,18 @@ def tables_of(folders: Iterable[Path], names: Sequence[str]) -> dict[str, pd.Dat
     return {name: concatenated(of_table, name) for name, of_table in parts.items()}
 
 
-def within(small: Iterable[Path], packs: Iterable[Path]) -> list[Path]:
+def already_packed(small: Iterable[Path], packs: Iterable[Path]) -> list[Path]:
     """Those of the small stacks whose runs are all in packs that are whole: what they hold is held twice."""
-    own = {folder: _ids_if_whole(folder, ids) for folder in small}
+    own = {folder: _run_ids_if_whole(folder, run_ids_in) for folder in small}
     loose = set().union(*own.values())
-    sharing = [pack for pack in packs if not loose.isdisjoint(_ids_if_whole(pack, ids))]
+    sharing = [pack for pack in packs if not loose.isdisjoint(_run_ids_if_whole(pack, run_ids_in))]
     packed = set[str]().union(
-        *(_ids_if_whole(pack, lambda folder: read_stack(folder)["runs"]["run_id"]) for pack in sharing)
+        *(_run_ids_if_whole(pack, lambda folder: read_stack(folder)["runs"]["run_id"]) for pack in sharing)
     )
     return [folder for folder, runs in own.items() if runs and runs <= packed]
 
 
-def _ids_if_whole(folder: Path, read: Callable[[Path], Iterable[str]]) -> set[str]:
+def _run_ids_if_whole(folder: Path, read: Callable[[Path], Iterable[str]]) -> set[str]:
     """The runs of a stack by what reads them; none where it is torn."""
     try:
         return set(read(folder))
@@ -72,7 +72,7 @@ def _ids_if_whole(folder: Path, read: Callable[[Path], Iterable[str]]) -> set[st
         return set()
 
 
-def to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:
+def write_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) -> None:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     if made_from is not None:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), FINGERPRINT: made_from})
@@ -80,7 +80,7 @@ def to_parquet(frame: pd.DataFrame, path: Path, made_from: bytes | None = None) 
         pq.write_table(table, file, compression="zstd")
 
 
-def to_npz(kernels: dict[int, np.ndarray], path: Path) -> None:
+def write_npz(kernels: dict[int, np.ndarray], path: Path) -> None:
     """Kernels of a run by step: `steps` and `ntk`."""
     steps = sorted(kernels)
     with path.open("wb") as file:

@@ -59,7 +59,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Problem:
+class KernelProblem:
     """Outputs to be moved by a kernel: K on the training inputs and from them to test inputs as matrices, targets and
     initial outputs as columns. One column an output where the kernel has one output, else all in one column."""
 
@@ -93,7 +93,7 @@ def frozen(
     kernel is singular and the residual has a part in its null space (see `null_residual`). Raises UserError for shapes
     that do not fit, numbers that are not finite, a kernel that is none, and a descent that overflows or has no limit.
     """
-    problem, when = problem_of(kernel, y, start, cross, test_start), times_of(times, y)
+    problem, when = kernel_problem(kernel, y, start, cross, test_start), times_of(times, y)
     modes = spectrum(problem.kernel / problem.inputs)
     left, driven = (rule or Flow()).factors(modes.values, when)  # (T, P)
     amplitude = modes.vectors.T @ (problem.start - problem.y)  # (P, C)
@@ -111,7 +111,7 @@ def frozen(
 def null_residual(kernel: Tensor, y: Tensor, start: Tensor) -> Tensor:
     """The part of F_0(X) - y in the null space of K(X,X), (N, O): what no training time removes. ½ of its mean square
     over inputs is the limit loss. Zero where K is non-singular; conflicting targets of repeated inputs lie in it."""
-    problem = problem_of(kernel, y, start, None, None)
+    problem = kernel_problem(kernel, y, start, None, None)
     modes = spectrum(problem.kernel / problem.inputs)
     null = modes.vectors[:, modes.values == 0]
     return problem.folded(null @ (null.T @ (problem.start - problem.y)))
@@ -152,7 +152,9 @@ def as_matrix(kernel: Tensor) -> Tensor:
     return kernel.double()
 
 
-def problem_of(kernel: Tensor, y: Tensor, start: Tensor, cross: Tensor | None, test_start: Tensor | None) -> Problem:
+def kernel_problem(
+    kernel: Tensor, y: Tensor, start: Tensor, cross: Tensor | None, test_start: Tensor | None
+) -> KernelProblem:
     """The pieces of a problem as columns, or a UserError that says which does not fit."""
     if y.ndim != 2 or 0 in y.shape:
         raise UserError(f"targets of shape {tuple(y.shape)}; they must be (N, O), one row an input")
@@ -177,7 +179,7 @@ def problem_of(kernel: Tensor, y: Tensor, start: Tensor, cross: Tensor | None, t
         part = part.to(kernel.device, torch.float64)
         return part if per_output else part.reshape(-1, 1)
 
-    found = Problem(
+    found = KernelProblem(
         kernel=as_matrix(kernel),
         cross=None if cross is None else as_matrix(cross).to(kernel.device),
         y=columns(y),

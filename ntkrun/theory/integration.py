@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ntkrun.errors import UserError
-from ntkrun.theory.dynamics import Prediction, Problem, Spectrum, cross_modes, problem_of, spectrum, times_of
+from ntkrun.theory.dynamics import KernelProblem, Prediction, Spectrum, cross_modes, kernel_problem, spectrum, times_of
 from ntkrun.theory.losses import LOSSES, Loss
 from ntkrun.theory.rules import Descent, Flow, Rule
 
@@ -41,7 +41,7 @@ def frozen_any_loss(
     """
     if loss not in LOSSES:
         raise UserError(f"loss {loss!r}: choose {', '.join(LOSSES)}")
-    chosen, problem, when = LOSSES[loss], problem_of(kernel, y, start, cross, test_start), times_of(times, y)
+    chosen, problem, when = LOSSES[loss], kernel_problem(kernel, y, start, cross, test_start), times_of(times, y)
     if not when.isfinite().all():
         raise UserError(f"times must be finite for the loss {loss}; only squared error has its limit in closed form")
     if objection := chosen.objection(problem.folded(problem.y).cpu().numpy()):
@@ -59,7 +59,7 @@ def frozen_any_loss(
     return Prediction(when, train, test[0] if test else None, chosen(train, problem.folded(problem.y)))
 
 
-def _stepped(loss: Loss, problem: Problem, rule: Descent, steps: list[int]) -> list[Tensor]:
+def _stepped(loss: Loss, problem: KernelProblem, rule: Descent, steps: list[int]) -> list[Tensor]:
     """Training outputs, and test outputs if there are any, at each of these numbers of steps (ascending): the recursion
     itself, in function space."""
     y, reached = problem.folded(problem.y), []
@@ -77,7 +77,7 @@ def _stepped(loss: Loss, problem: Problem, rule: Descent, steps: list[int]) -> l
     return [torch.stack(part) for part in zip(*reached, strict=True)]
 
 
-def _flowed(loss: Loss, problem: Problem, times: Tensor, tolerance: float) -> list[Tensor]:
+def _flowed(loss: Loss, problem: KernelProblem, times: Tensor, tolerance: float) -> list[Tensor]:
     """Training outputs, and test outputs if there are any, at each time (ascending)."""
     modes = spectrum(problem.kernel / problem.inputs)
     c = _integrals(loss, problem, modes, times, tolerance)
@@ -87,7 +87,7 @@ def _flowed(loss: Loss, problem: Problem, times: Tensor, tolerance: float) -> li
     return found
 
 
-def _integrals(loss: Loss, problem: Problem, modes: Spectrum, times: Tensor, tolerance: float) -> Tensor:
+def _integrals(loss: Loss, problem: KernelProblem, modes: Spectrum, times: Tensor, tolerance: float) -> Tensor:
     """c in the modes of K̂ at each time, (T, P, C)."""
     vectors, values = modes.vectors.cpu(), modes.values.cpu()
     start, y = problem.start.cpu(), problem.folded(problem.y).cpu()

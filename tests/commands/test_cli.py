@@ -168,12 +168,12 @@ def test_a_pdf_is_drawn_where_it_is_asked_for_and_never_outlives_its_tables(
 
 def test_nothing_to_draw_is_said(here: Path) -> None:
     from ntkrun.config.reader import load_config
-    from ntkrun.plan.runs import columns, plan
+    from ntkrun.plan.runs import plan, run_row
     from ntkrun.store.directory import Store
 
     store = Store(here / "results" / "tiny")
     with store.writing():
-        store.begin({}, [columns(run) for run in plan(load_config(here / "tiny.yaml"))])
+        store.begin({}, [run_row(run) for run in plan(load_config(here / "tiny.yaml"))])
     done = _ntkrun("plot", "results/tiny", cwd=here)
     assert (done.returncode, done.stdout) == (0, "")
     assert "nothing to draw yet" in done.stderr

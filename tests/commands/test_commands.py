@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from ntkrun.cli import app
 from ntkrun.commands.printing import under_way
-from ntkrun.commands.progress import SweepProgress
+from ntkrun.commands.progress import TerminalProgress
 from ntkrun.config.reader import load_config, parse_config
 from ntkrun.config.template import SECTIONS, commented
 from ntkrun.errors import UserError
@@ -233,8 +233,8 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
 def test_the_bar_is_for_terminals_that_move_their_cursor(terminal: str, moves: bool) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, _environ={"TERM": terminal})
-    progress = SweepProgress(console, torch.device("cpu"))
-    progress.begins(stacks(plan(parse_config(CONFIG))), 0, 0)
+    progress = TerminalProgress(console, torch.device("cpu"))
+    progress.begin(stacks(plan(parse_config(CONFIG))), 0, 0)
     progress.close()
     assert ("\x1b" in screen.getvalue()) == moves
     assert "4 runs to do" in screen.getvalue()

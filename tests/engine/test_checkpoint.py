@@ -61,7 +61,7 @@ def assert_equal(found: StackResult, expected: StackResult) -> None:
         assert list(mine) == list(theirs)
         for name in theirs:
             assert np.array(mine[name]).tobytes() == np.array(theirs[name]).tobytes(), (table, name)
-    assert found.departed == expected.departed
+    assert found.diverged == expected.diverged
     assert sorted(found.kernels) == sorted(expected.kernels)
     for position, of_run in expected.kernels.items():
         assert sorted(found.kernels[position]) == sorted(of_run)
@@ -110,12 +110,12 @@ def test_runs_that_depart_before_and_after_stay_departed(read_every: int, monkey
     net = DenseNetwork(3, 1, 3, 16, "tanh")
     task = small_task(net, "squared", STEPS, seeds=list(range(12)), detailed=frozenset(range(0, STEPS, 3)), **kept)
     whole = run_stack(task, CPU, read_every=read_every)
-    left = sorted(run.step for run in whole.departed)
+    left = sorted(run.step for run in whole.diverged)
     assert left[0] < 8 < left[-1]
     assert len(left) < 12
     cut = cut_at(task, 8 if read_every == 1 else 1, read_every)
-    before = [run for run in whole.departed if run.step <= cut.step]
-    assert cut.recorded().departed == before
+    before = [run for run in whole.diverged if run.step <= cut.step]
+    assert cut.recorded().diverged == before
     assert len(cut.standing.positions) == 12 - len(before)
     assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.engine import recorder, training
-from ntkrun.engine.cuda_graphs import Graphs, directly, replay_of
+from ntkrun.engine.cuda_graphs import Graphs, replay_of, without_graphs
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.stack import StackResult, StackTask, run_stack
 from ntkrun.theory.activations import register_activation
@@ -98,7 +98,7 @@ class _Wild(DenseNetwork):
 def test_a_run_that_leaves_its_stack_has_the_others_recorded_anew(batch: int | None) -> None:
     task = small_task(_Wild(3, 1, 3, 16, "relu"), "squared", 30, seeds=[1, 2, 3], batch=batch)
     found = _run(task, _stand_in, read_every=4)
-    assert [run.position for run in found.departed] == [0]
+    assert [run.position for run in found.diverged] == [0]
     assert_equal(found, run_stack(task, CPU, read_every=4))
 
 
@@ -109,8 +109,8 @@ def test_a_resumed_stack_replays_too() -> None:
 
 
 def test_a_cpu_calls_its_functions() -> None:
-    assert replay_of(NET, CPU) is directly
-    assert directly("key", max, torch.tensor(1), torch.tensor(2)) == 2
+    assert replay_of(NET, CPU) is without_graphs
+    assert without_graphs("key", max, torch.tensor(1), torch.tensor(2)) == 2
 
 
 # ---------------------------------------------------------------- on CUDA
@@ -120,7 +120,7 @@ def test_a_cpu_calls_its_functions() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_graphs_give_the_tables_of_the_calls(name: str) -> None:
     task, cuda = _case(name), torch.device("cuda")
-    assert_equal(run_stack(task, cuda), _run(task, lambda net, device: directly, cuda))
+    assert_equal(run_stack(task, cuda), _run(task, lambda net, device: without_graphs, cuda))
 
 
 @needs_cuda
@@ -144,7 +144,7 @@ def test_a_sigma_that_makes_the_host_wait_is_called_each_time() -> None:
 
     register_activation("looked_at", looked_at)
     task, cuda = small_task(replace(NET, activation="looked_at"), "squared", 12), torch.device("cuda")
-    assert_equal(run_stack(task, cuda), _run(task, lambda net, device: directly, cuda))
+    assert_equal(run_stack(task, cuda), _run(task, lambda net, device: without_graphs, cuda))
 
 
 @needs_cuda

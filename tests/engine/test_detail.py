@@ -253,9 +253,9 @@ def test_a_diverging_run_takes_its_detail_along(width: int, read_every: int) -> 
     task = _task(_OneWild(3, 1, 3, width, "relu"), detailed=every, keep_outputs=frozenset({0, 2, STEPS}))
     mixed = run_stack(task, CPU, read_every=read_every)
     alone = run_stack(replace(task, network=DenseNetwork(3, 1, 3, width, "relu"), seeds=[7]), CPU)
-    (departed,) = mixed.departed
-    assert departed.position == 0
-    last = _rows(mixed.steps, 0, departed.step - 1)
+    (diverged,) = mixed.diverged
+    assert diverged.position == 0
+    last = _rows(mixed.steps, 0, diverged.step - 1)
     assert np.isfinite(last["growth"]).all()
     assert np.isnan(last["descent_residual"]).all()  # its step led nowhere
     assert set(mixed.modes["step"]) == every
@@ -268,4 +268,4 @@ def test_a_diverging_run_takes_its_detail_along(width: int, read_every: int) -> 
             values = [found[name][k] for k in chosen]
             assert values == pytest.approx(expected[name], rel=1e-9, abs=1e-12, nan_ok=True), (table, name)
     gone = {s for p, s in zip(mixed.outputs["position"], mixed.outputs["step"], strict=True) if p == 0}
-    assert gone == {step for step in (0, 2, STEPS) if step < departed.step}
+    assert gone == {step for step in (0, 2, STEPS) if step < diverged.step}

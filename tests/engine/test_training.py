@@ -186,7 +186,7 @@ def test_a_diverging_run_leaves_and_the_others_go_on(changes: dict[str, object])
     wild = OneWild(3, 1, 3, 16, "relu")
     changes = changes and {**changes, "loss": "squared"}  # huber's gradient is bounded: nothing diverges
     calm, mixed = _run(net, **changes), _run(wild, **changes)
-    (departure,) = mixed.departed
+    (departure,) = mixed.diverged
     assert departure.position == 1
     assert 0 < departure.step <= 12
     assert str(departure.step) in departure.reason
@@ -199,14 +199,14 @@ def test_a_diverging_run_leaves_and_the_others_go_on(changes: dict[str, object])
 
 def test_a_stack_that_diverges_whole_ends() -> None:
     result = _run(DenseNetwork(3, 1, 3, 16, "relu"), step_size=1e4, steps=500, probed=frozenset(range(501)))
-    assert sorted(run.position for run in result.departed) == [0, 1, 2]
-    assert all(run.step < 50 for run in result.departed)
+    assert sorted(run.position for run in result.diverged) == [0, 1, 2]
+    assert all(run.step < 50 for run in result.diverged)
     assert np.isfinite(result.steps["loss"]).all()
 
 
 def test_data_that_start_infinite_diverge_at_step_0() -> None:
     result = _run(DenseNetwork(3, 1, 3, 16, "relu"), y=np.full((6, 1), 1e200))
-    assert {run.step for run in result.departed} == {0}
+    assert {run.step for run in result.diverged} == {0}
     assert result.steps == {}
 
 
@@ -259,9 +259,9 @@ def test_reading_every_seventh_step_gives_the_same_tables(changes: dict[str, obj
     # Far past the divergence: what was measured meanwhile is not finite, and must not be seen.
     task = _task(TwoWild(3, 1, 3, 16, "relu"), steps=33, probed=frozenset(range(34)), **changes)
     often, seldom = (run_stack(task, torch.device(device), read_every=k) for k in (1, 7))
-    assert {run.position for run in often.departed} == {0, 2}
-    assert any(run.step % 7 for run in often.departed)
-    assert sorted(seldom.departed, key=str) == sorted(often.departed, key=str)
+    assert {run.position for run in often.diverged} == {0, 2}
+    assert any(run.step % 7 for run in often.diverged)
+    assert sorted(seldom.diverged, key=str) == sorted(often.diverged, key=str)
     for position in range(3):
         assert sorted(seldom.kernels[position]) == sorted(often.kernels[position])
         for name, values in _columns(often, position).items():

@@ -9,7 +9,7 @@ import pytest
 
 from ntkrun.evidence.claims.findings import Estimate, finding
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.evidence.claims.verdicts import Asked, Verdict, asked, document, exit_code, judge, margin
+from ntkrun.evidence.claims.verdicts import ClaimRequest, Verdict, claim_requests, document, exit_code, judge, margin
 from tests.evidence.laws import STEPS, Laws, sweep
 
 BY_WIDTH = Laws()
@@ -53,7 +53,7 @@ WORLDS = [
 
 
 def _judge(name: str, laws: Laws, **asks: object) -> Verdict:
-    (found,) = judge(_ending_together(laws), [Asked(name, **asks)])  # type: ignore[arg-type]
+    (found,) = judge(_ending_together(laws), [ClaimRequest(name, **asks)])  # type: ignore[arg-type]
     return found
 
 
@@ -89,13 +89,13 @@ def test_a_claim_is_refuted_where_it_does_not_hold(name: str, laws: Laws) -> Non
 
 def test_a_claim_that_should_fail_and_does_counts_as_a_success() -> None:
     bad = sweep(BY_WIDTH.but(exponents={"kernel_drift": 0.0}))
-    verdicts = judge(bad, [Asked("frozen-kernel", "refuted")])
+    verdicts = judge(bad, [ClaimRequest("frozen-kernel", "refuted")])
     assert verdicts[0].as_expected
     assert exit_code(verdicts, bad, None) == 0
-    assert exit_code(judge(bad, [Asked("frozen-kernel")]), bad, None) == 3
+    assert exit_code(judge(bad, [ClaimRequest("frozen-kernel")]), bad, None) == 3
     good = sweep(BY_WIDTH)
-    assert exit_code(judge(good, [Asked("frozen-kernel", "refuted")]), good, None) == 3
-    assert exit_code(judge(good, [Asked("frozen-kernel")]), good, None) == 0
+    assert exit_code(judge(good, [ClaimRequest("frozen-kernel", "refuted")]), good, None) == 3
+    assert exit_code(judge(good, [ClaimRequest("frozen-kernel")]), good, None) == 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_more_seeds_would_not_narrow_says_so(name: str, laws: Laws, changes
     tables = _ending_together(laws.but(**changes))
     if name == "global-minimum":
         tables.steps["loss"] *= 1 + 10 * ((tables.steps["run_id"] == "64-0") & (tables.steps["step"] > 20))
-    (found,) = judge(tables, [Asked(name)])
+    (found,) = judge(tables, [ClaimRequest(name)])
     assert found.verdict == "inconclusive"
     assert cure in found.deciding.why
     assert found.deciding.estimate.kind != ""
@@ -133,7 +133,7 @@ def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
     tables = sweep(BY_WIDTH.but(scatter=1e-3))
     width = tables.steps["run_id"].str.split("-").str[0].astype(float)
     tables.steps["kernel_drift"] *= (width / 64) ** (0.06 * (width / 64).map(math.log))
-    (found,) = judge(tables, [Asked("frozen-kernel")])
+    (found,) = judge(tables, [ClaimRequest("frozen-kernel")])
     assert found.verdict == "inconclusive"
     assert "not yet asymptotic" in found.deciding.why
     assert "Kendall's τ with the width is -0.88" in found.deciding.why  # it falls throughout, whatever the law
@@ -183,7 +183,7 @@ def test_what_cannot_be_judged_says_why(name: str, laws: Laws, why: str) -> None
 
 
 def test_step_sizes_must_end_at_one_time() -> None:
-    (found,) = judge(sweep(ON_BATCHES), [Asked("stochastic-gradient")])
+    (found,) = judge(sweep(ON_BATCHES), [ClaimRequest("stochastic-gradient")])
     assert "vary training.steps" in found.deciding.why
 
 
@@ -204,7 +204,7 @@ def test_a_zero_eigenvalue_is_stated() -> None:
 def test_each_setting_of_a_sweep_has_its_own_verdict() -> None:
     good, bad = sweep(BY_WIDTH), sweep(BY_WIDTH.but(exponents={"kernel_drift": 0.0}))
     both = type(good)(*(_joined(getattr(good, f.name), getattr(bad, f.name)) for f in dataclasses.fields(good)))
-    verdicts = judge(both, [Asked("frozen-kernel")])
+    verdicts = judge(both, [ClaimRequest("frozen-kernel")])
     assert [(each.label, each.verdict) for each in verdicts] == [
         ("activation erf", "supported"),
         ("activation sin", "refuted"),
@@ -237,7 +237,7 @@ def test_exit_codes_without_claims(laws: Laws, expect: str | None, code: int) ->
 def test_the_document_has_the_keys_of_the_contract() -> None:
     tables = sweep(BY_WIDTH)
     found = document(
-        judge(tables, asked(["frozen-kernel", {"name": "lazy-weights", "first": [-0.7, None]}])), tables, None
+        judge(tables, claim_requests(["frozen-kernel", {"name": "lazy-weights", "first": [-0.7, None]}])), tables, None
     )
     keys = {"name", "statement", "verdict", "estimate", "interval", "expected", "fit_range", "why", "thresholds_hash"}
     assert all(keys <= set(each) for each in found["claims"])

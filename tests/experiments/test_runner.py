@@ -16,7 +16,7 @@ from ntkrun.experiments import framework, recorded, runner, table
 from ntkrun.experiments.drawing import canvas, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.run import task
-from ntkrun.run.progress import Watch
+from ntkrun.run.progress import ProgressListener
 
 CONFIG = """\
 name: tiny
@@ -63,7 +63,7 @@ def _write(folder: Path, claim: str = "frozen-kernel", step: str = "") -> None:
     (folder / "tiny.yaml").write_text(CONFIG.format(claim=claim, step=step))
 
 
-class _Counting(Watch):
+class _Counting(ProgressListener):
     def __init__(self) -> None:
         self.ran = 0
 
@@ -192,7 +192,7 @@ def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path) -> None:
-    class Interrupting(Watch):
+    class Interrupting(ProgressListener):
         def committed(self, stack: object, result: object) -> None:
             raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ from ntkrun.errors import ConfigError, UserError
 from ntkrun.evidence.figures.draw import draw_all
 from ntkrun.plan import problem as points
 from ntkrun.plan.runs import plan
-from ntkrun.run.forecast import outlook
+from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.kernels import limit_arrays
 from ntkrun.run.sweep import notes_on, run_sweep
 from ntkrun.theory.limit import expected_kernel, relative_step_size
@@ -48,7 +48,7 @@ def test_what_only_a_kernel_can_tell_is_said_before_anything_is_written(
 ) -> None:
     """Reading a config computes no kernel, so that it stays quick; the sweep does, once, as it begins."""
     sweep = parse_config(TEXT, overrides=override)
-    for begin in (run_sweep, outlook):
+    for begin in (run_sweep, dry_run_of):
         with pytest.raises(ConfigError) as caught:
             begin(sweep, tmp_path / "results")
         assert str(caught.value).startswith(problem)

@@ -7,7 +7,7 @@ import torch
 
 from ntkrun.config.reader import parse_config
 from ntkrun.config.schema import LogSpaced, Probes
-from ntkrun.plan.runs import columns, detail_steps, kept_steps, plan, probed_steps, stacks
+from ntkrun.plan.runs import detail_steps, kept_steps, plan, probed_steps, run_row, stacks
 from ntkrun.theory import activations
 
 BASE = """\
@@ -131,7 +131,7 @@ def test_stacks_hold_the_seeds_of_a_point() -> None:
 
 
 def test_columns_hold_every_config_value() -> None:
-    row = columns(plan(parse_config(BASE, overrides=["network.width=[3, 4]"]))[1])
+    row = run_row(plan(parse_config(BASE, overrides=["network.width=[3, 4]"]))[1])
     assert row["network.width"] == "[3, 4]"
     assert row["network.activation"] == "erf"
     assert row["data.dimension"] == 3

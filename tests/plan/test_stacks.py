@@ -15,9 +15,9 @@ from ntkrun.errors import UserError
 from ntkrun.plan import stacks as budgets
 from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack, plan
-from ntkrun.plan.stacks import MOST_RUNS, bytes_for, cut, largest, recut, stacks_within
+from ntkrun.plan.stacks import MOST_RUNS, bytes_for, halved, largest_stack, split_stack, stacks_within
 from ntkrun.run import task as attempt
-from ntkrun.run.progress import Profile, Watch
+from ntkrun.run.progress import Profile, ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results
 
@@ -41,7 +41,7 @@ def _gib(runs: int, *overrides: str) -> float:
     return Footprint(task_of(plan(_sweep(*overrides))[-1].point)).bytes(runs) / GIB
 
 
-class _Watching(Watch):
+class _Watching(ProgressListener):
     def __init__(self) -> None:
         self.ran: list[tuple[object, list[int]]] = []
         self.too_large: list[int] = []
@@ -49,7 +49,7 @@ class _Watching(Watch):
     def committed(self, stack: Stack, result: object) -> None:
         self.ran.append((stack.point.network.width, stack.seeds))
 
-    def halved(self, stack: Stack, why: str) -> None:
+    def split(self, stack: Stack, why: str) -> None:
         self.too_large.append(len(stack.runs))
 
 
@@ -76,12 +76,12 @@ def test_stacks_are_no_larger_than_pays() -> None:
     """On a CPU 2^24 parameters; on a GPU what fits; never more than MOST_RUNS."""
     big = plan(_sweep("network.width=1024", "sweep={seeds: 1}", "network.depth=4"))[0].point
     parameters = task_of(big).network.parameter_count
-    assert largest(big, 100 * GIB, CPU) == 2**24 // parameters
-    assert largest(big, 100 * GIB, torch.device("cuda", 0)) > 2**24 // parameters
-    assert largest(plan(_sweep())[0].point, 100 * GIB, CPU) == MOST_RUNS
+    assert largest_stack(big, 100 * GIB, CPU) == 2**24 // parameters
+    assert largest_stack(big, 100 * GIB, torch.device("cuda", 0)) > 2**24 // parameters
+    assert largest_stack(plan(_sweep())[0].point, 100 * GIB, CPU) == MOST_RUNS
     larger = plan(_sweep("network.width=5000", "sweep={seeds: 1}"))[0].point
     assert task_of(larger).network.parameter_count > 2**24
-    assert largest(larger, 100 * GIB, CPU) == 1
+    assert largest_stack(larger, 100 * GIB, CPU) == 1
 
 
 def test_a_network_that_does_not_fit_is_a_sentence_before_anything_runs(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_resuming_with_another_budget_runs_nothing_again(tmp_path: Path) -> None
 def test_cutting_and_cutting_again() -> None:
     whole = [Stack(stack.point, stack.runs) for stack in stacks_within(plan(_sweep()), GIB, CPU)]
     narrow, wide = whole
-    assert _sizes(cut(narrow, 3)) == [2, 2, 3]
-    left = recut(cut(narrow, 4)[0], [*cut(narrow, 4)[1:], wide])
+    assert _sizes(split_stack(narrow, 3)) == [2, 2, 3]
+    left = halved(split_stack(narrow, 4)[0], [*split_stack(narrow, 4)[1:], wide])
     assert max(_sizes(left[:-1])) <= 2
     assert left[-1] == wide
     assert [run for stack in left for run in stack.runs] == [*narrow.runs, *wide.runs]

@@ -11,7 +11,7 @@ from ntkrun.engine.costs import Rates
 from ntkrun.plan import costs
 from ntkrun.plan.costs import estimates, rough_seconds, seconds_of
 from ntkrun.plan.runs import Stack, plan, stacks
-from ntkrun.plan.stacks import cut
+from ntkrun.plan.stacks import split_stack
 from ntkrun.run.task import Done
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
 
 def test_each_grid_point_is_estimated_once_whatever_its_stacks(measured: list[torch.dtype]) -> None:
     narrow, wide = _stacks()
-    found = estimates([*cut(narrow, 3), wide], CPU)
+    found = estimates([*split_stack(narrow, 3), wide], CPU)
     assert [(each.point.network.width, len(each.runs), each.stacks) for each in found] == [(8, 7, 3), (64, 7, 1)]
     (whole,) = estimates([narrow], CPU)
     assert whole.seconds < found[0].seconds < 3.1 * whole.seconds  # three stacks do some things three times
@@ -68,14 +68,14 @@ def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     now = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     said: list[str] = []
-    monkeypatch.setattr(terminal.SweepProgress, "_say", lambda self, line: said.append(line))
-    progress = terminal.SweepProgress(Console(), CPU)
+    monkeypatch.setattr(terminal.TerminalProgress, "_say", lambda self, line: said.append(line))
+    progress = terminal.TerminalProgress(Console(), CPU)
     narrow, wide = _stacks()
-    progress.begins([narrow, wide], 0, 0)
+    progress.begin([narrow, wide], 0, 0)
     assert said == ["14 runs to do, 0 of 14 done already, about 80 s left"]
     now[0] = 10.0  # a quarter of the estimate: 40 s are left at a pace of (10 + 20)/(40 + 20)
     ended = pd.DataFrame({"status": ["done"] * 7, "reason": ""})
     progress.committed(narrow, Done({"runs": ended, "steps": pd.DataFrame()}, {}, 10.0, {}))
     assert said[-1].endswith("7/14 runs, 20 s left")
-    progress.halved(wide, "do not fit into memory")
+    progress.split(wide, "do not fit into memory")
     assert said[-1] == "width 64: 7 runs at once do not fit into memory; going on with 4"

@@ -11,7 +11,7 @@ import pytest
 from ntkrun.config.reader import load_config
 from ntkrun.errors import UserError
 from ntkrun.report import check, gather
-from ntkrun.report.conclusion import draw
+from ntkrun.report.conclusion import draw_figures
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results, read_results
 from tests.command import CONFIG, ntkrun_command
@@ -24,7 +24,7 @@ OVERRIDES = ["claims=[frozen-kernel]", "probes.kernels=[]", "probes.detail=none"
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     (folder / "tiny.yaml").write_text(CONFIG)
-    draw(run_sweep(load_config(folder / "tiny.yaml", OVERRIDES), folder / "results", "cpu"))
+    draw_figures(run_sweep(load_config(folder / "tiny.yaml", OVERRIDES), folder / "results", "cpu"))
     return folder / "results"
 
 
@@ -42,7 +42,7 @@ def results(swept: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_sweep_has_its_figures_claims_and_closing_tables(results: Path) -> None:
-    (section,) = gather.gathered([results / "tiny"]).sections
+    (section,) = gather.gather_page([results / "tiny"]).sections
     assert section.name == "tiny"
     assert {"kernel drift", "loss time"} <= {figure.title for figure in section.figures}
     assert [(claim.name, claim.verdict) for claim in section.claims] == [("frozen-kernel", "inconclusive")]
@@ -53,12 +53,12 @@ def test_a_sweep_has_its_figures_claims_and_closing_tables(results: Path) -> Non
 
 
 def test_experiments_come_with_the_configs_of_their_sweeps(results: Path) -> None:
-    (section,) = gather.gathered([results]).sections
+    (section,) = gather.gather_page([results]).sections
     assert section.name == "lazy"
     assert section.sweeps[0].config["name"] == "tiny"
     assert [figure.path for figure in section.figures] == [results / "experiments/lazy/kernel_drift.svg"]
     shutil.rmtree(results / "tiny")  # as in a folder that was carried away
-    (section,) = gather.gathered([results / "experiments" / "lazy"]).sections
+    (section,) = gather.gather_page([results / "experiments" / "lazy"]).sections
     assert section.sweeps[0].text == ""
 
 
@@ -66,18 +66,18 @@ def test_experiments_stand_in_the_order_in_which_they_run(results: Path) -> None
     for name in ("another", "jacot-1"):
         shutil.copytree(results / "experiments/lazy", results / "experiments" / name)
         (results / "experiments" / name / "result.json").write_text(json.dumps(experiment(name=name)))
-    page = gather.gathered([results], order=["jacot-1", "lazy"])
+    page = gather.gather_page([results], order=["jacot-1", "lazy"])
     assert [section.name for section in page.sections] == ["jacot-1", "lazy", "another"]
 
 
 def test_one_directory_named_twice_is_one_section(results: Path) -> None:
-    assert len(gather.gathered([results / "tiny", results / "tiny" / "..", results / "tiny"][::2]).sections) == 1
-    assert len(gather.gathered([results / "tiny", results]).sections) == 2
+    assert len(gather.gather_page([results / "tiny", results / "tiny" / "..", results / "tiny"][::2]).sections) == 1
+    assert len(gather.gather_page([results / "tiny", results]).sections) == 2
 
 
 def test_figures_that_are_not_of_these_tables_are_drawn_again(results: Path) -> None:
     shutil.rmtree(results / "tiny" / "figures")
-    (section,) = gather.gathered([results / "tiny"]).sections
+    (section,) = gather.gather_page([results / "tiny"]).sections
     assert section.figures
     assert read_results(results / "tiny").figures_are_current()
 
@@ -85,10 +85,10 @@ def test_figures_that_are_not_of_these_tables_are_drawn_again(results: Path) -> 
 def test_what_moved_since_a_baseline(results: Path, tmp_path: Path) -> None:
     baseline = tmp_path / "b.json"
     check.update(results / "tiny", baseline)
-    page = gather.gathered([results, results / "tiny"], baseline)
+    page = gather.gather_page([results, results / "tiny"], baseline)
     assert page.change is not None
     assert page.change.sweep == "tiny"
-    html, summary, told = (gather.text_of(page, ending) for ending in (".html", ".md", ".json"))
+    html, summary, told = (gather.page_text(page, ending) for ending in (".html", ".md", ".json"))
     assert 'id="against-the-baseline"' in html
     assert "## Against the baseline: tiny" in summary
     assert "fine: none of" in summary
@@ -98,7 +98,7 @@ def test_what_moved_since_a_baseline(results: Path, tmp_path: Path) -> None:
     known["config_hash"] = "0" * len(known["config_hash"])
     baseline.write_text(json.dumps(known))
     with pytest.raises(UserError, match=r"a baseline of another config: network\.beta"):
-        gather.gathered([results / "tiny"], baseline)
+        gather.gather_page([results / "tiny"], baseline)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_figures_whose_captions_are_not_ours_are_drawn_again(
         found.write_captions(whole["captions"])
 
     monkeypatch.setattr(gather, "draw", draw_again)
-    (section,) = gather.gathered([results / "tiny"]).sections
+    (section,) = gather.gather_page([results / "tiny"]).sections
     assert drawn == [results / "tiny"]
     assert len(section.figures) == len(whole["captions"])
 
@@ -162,29 +162,29 @@ def _link_out(path: Path) -> None:
 def test_a_damaged_or_unfinished_sweep_is_a_sentence(results: Path, spoil: object, words: str) -> None:
     spoil(results)  # type: ignore[operator]
     with pytest.raises(UserError, match=words):
-        gather.gathered([results / "tiny"])
+        gather.gather_page([results / "tiny"])
 
 
 @pytest.mark.parametrize("torn", ["", "[]", '{"name": "x"}', "\x00", json.dumps(experiment(claims=[{}]))])
 def test_a_damaged_experiment_is_a_sentence(results: Path, torn: str) -> None:
     (results / "experiments" / "lazy" / "result.json").write_text(torn)
     with pytest.raises(UserError, match=r"result\.json: cannot be read"):
-        gather.gathered([results])
+        gather.gather_page([results])
 
 
 def test_an_ending_tells_the_form(results: Path) -> None:
-    page = gather.gathered([results])
-    assert "![kernel drift](experiments/lazy/kernel_drift.png)" in gather.written(page, results / "a.md").read_text()
-    assert json.loads(gather.written(page, results / "a.json").read_text())["tally"]["supported"] == 1
+    page = gather.gather_page([results])
+    assert "![kernel drift](experiments/lazy/kernel_drift.png)" in gather.write_page(page, results / "a.md").read_text()
+    assert json.loads(gather.write_page(page, results / "a.json").read_text())["tally"]["supported"] == 1
     with pytest.raises(UserError, match=r"must end in \.html, \.md or \.json, not \.pdf"):
-        gather.written(page, results / "a.pdf")
+        gather.write_page(page, results / "a.pdf")
     assert not (results / "a.pdf").exists()
 
 
 def test_a_page_lies_in_the_folder_that_holds_them_all(results: Path) -> None:
-    assert gather.place_for([results]) == results / "report.html"
-    assert gather.place_for([results / "tiny"]) == results / "tiny" / "report.html"
-    assert gather.place_for([results / "tiny", results / "other"]) == results / "report.html"
+    assert gather.default_path([results]) == results / "report.html"
+    assert gather.default_path([results / "tiny"]) == results / "tiny" / "report.html"
+    assert gather.default_path([results / "tiny", results / "other"]) == results / "report.html"
 
 
 def test_the_command_writes_a_page_or_prints_a_summary(results: Path) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ntkrun.evidence.estimates.intervals import Level
 from ntkrun.evidence.estimates.summary import groups
-from ntkrun.report.tables import closing_document, closing_tables, shown, status_document, status_table
+from ntkrun.report.tables import closing_document, closing_tables, level_text, status_document, status_table
 from tests.evidence.synthetic import tables
 
 
@@ -85,7 +85,7 @@ def test_nothing_finished() -> None:
     ],
 )
 def test_numbers_are_shown_to_two_digits_of_their_error(mean: float, error: float, text: str) -> None:
-    assert shown(Level(mean, error, (math.nan, math.nan), 3)) == text
+    assert level_text(Level(mean, error, (math.nan, math.nan), 3)) == text
 
 
 def test_status_counts_every_state() -> None:

@@ -21,8 +21,8 @@ from ntkrun.files import writing
 from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack, plan, stacks
 from ntkrun.run import checkpoints
-from ntkrun.run.checkpoints import Checkpoints, Unfit, read, runs_of, write
-from ntkrun.run.progress import Watch
+from ntkrun.run.checkpoints import Checkpoints, UnusableCheckpoint, read, run_ids_in, write
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results
 from ntkrun.store.tables import TABLES
@@ -42,7 +42,7 @@ def _sweep(*overrides: str) -> Sweep:
     return parse_config(TEXT, overrides=overrides)
 
 
-class _Watching(Watch):
+class _Watching(ProgressListener):
     """Remembers the states that passed and the notes; interrupts at the `last` step of networks of width 8."""
 
     def __init__(self, last: int | None = None) -> None:
@@ -147,7 +147,7 @@ def _flip(path: Path) -> None:
 
 
 def _other_version(path: Path) -> None:
-    runs = runs_of(path)
+    runs = run_ids_in(path)
     write(
         path, Checkpoint({"step": 3, "positions": [0], "departed": [], "seconds": 1.0}, {}), {"runs": runs, "format": 0}
     )
@@ -217,10 +217,10 @@ def test_checkpoints_behind_a_link_out_of_the_directory_are_not_read(tmp_path: P
 def test_a_file_of_another_device_or_of_other_runs_does_not_fit(tmp_path: Path) -> None:
     path = _stopped(tmp_path)
     (stack,) = stacks(plan(_sweep()))
-    assert Checkpoints(path.parent, CPU).found(stack) is not None
-    with pytest.raises(Unfit, match="other runs"):
+    assert Checkpoints(path.parent, CPU).load(stack) is not None
+    with pytest.raises(UnusableCheckpoint, match="other runs"):
         read(path, {"runs": ["another"]})
-    assert Checkpoints(path.parent, torch.device("cuda")).found(stack) is None
+    assert Checkpoints(path.parent, torch.device("cuda")).load(stack) is None
     assert [left.suffix for left in path.parent.iterdir()] == [".unusable"]
 
 

@@ -13,8 +13,8 @@ from ntkrun.commands.progress import plan_lines
 from ntkrun.config.reader import parse_config
 from ntkrun.errors import UserError
 from ntkrun.run import ray as ray_workers
-from ntkrun.run.engines import Asked, foreseen
-from ntkrun.run.forecast import Outlook, outlook
+from ntkrun.run.engines import EngineSelection, expected_engine
+from ntkrun.run.forecast import DryRun, dry_run_of
 from ntkrun.run.kernel_blocks import blocks
 from ntkrun.run.ray import connected
 
@@ -56,13 +56,13 @@ def _raises(error: BaseException) -> Callable[..., NoReturn]:
 )
 def test_what_does_not_go_together_is_a_sentence(engine: str, jobs: int | None, address: str | None, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        Asked(engine, jobs, address)
+        EngineSelection(engine, jobs, address)
 
 
 def test_without_ray_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setitem(sys.modules, "ray", None)
-    for use in (lambda: foreseen(Asked("ray"), "cpu"), lambda: connected(None, 1, "cpu").__enter__()):
+    for use in (lambda: expected_engine(EngineSelection("ray"), "cpu"), lambda: connected(None, 1, "cpu").__enter__()):
         with pytest.raises(UserError, match=r"pip install 'ntkrun\[ray\]'"):
             use()
 
@@ -77,17 +77,17 @@ def test_ray_that_was_imported_untamed_is_not_started(monkeypatch: pytest.Monkey
 # ---------------------------------------------------------------- before anything runs
 
 
-def _ahead(asked: Asked, *overrides: str) -> Outlook:
-    return outlook(parse_config(TEXT, overrides=overrides), "nowhere", "cpu", asked=asked)
+def _ahead(selection: EngineSelection, *overrides: str) -> DryRun:
+    return dry_run_of(parse_config(TEXT, overrides=overrides), "nowhere", "cpu", selection=selection)
 
 
 @pytest.mark.usefixtures("ray")
 def test_a_dry_run_shares_the_time_out_and_says_what_it_assumes() -> None:
-    alone, three = _ahead(Asked()), _ahead(Asked("ray", 3))
+    alone, three = _ahead(EngineSelection()), _ahead(EngineSelection("ray", 3))
     assert alone.seconds == sum(each.seconds for each in alone.estimates)
     assert three.seconds == sum(each.seconds for each in three.estimates) / 3
-    (one,) = _ahead(Asked("ray", 3), "sweep={grid: {network.width: [8]}, seeds: 1}").estimates
-    assert _ahead(Asked("ray", 3), "sweep={grid: {network.width: [8]}, seeds: 1}").seconds > one.seconds / 3
+    (one,) = _ahead(EngineSelection("ray", 3), "sweep={grid: {network.width: [8]}, seeds: 1}").estimates
+    assert _ahead(EngineSelection("ray", 3), "sweep={grid: {network.width: [8]}, seeds: 1}").seconds > one.seconds / 3
     assert [each.stacks for each in three.estimates] >= [each.stacks for each in alone.estimates]
     *_, last, note = plan_lines(three)
     assert "in all with 3 workers" in last
@@ -99,17 +99,17 @@ def test_a_dry_run_shares_the_time_out_and_says_what_it_assumes() -> None:
 
 @pytest.mark.usefixtures("ray")
 def test_a_dry_run_does_not_ask_a_cluster_and_says_so() -> None:
-    (note,) = _ahead(Asked("ray", None, "auto")).notes
+    (note,) = _ahead(EngineSelection("ray", None, "auto")).notes
     assert note.startswith("the cluster at auto is not asked")
     assert note.endswith("for one; --jobs says how many")
-    assert _ahead(Asked("ray", 4, "auto")).workers == 4
+    assert _ahead(EngineSelection("ray", 4, "auto")).workers == 4
 
 
 @pytest.mark.usefixtures("ray")
 def test_a_dry_run_refuses_a_device_that_the_engine_would() -> None:
     for device, what in (("cuda:1", "Ray shares the GPUs out"), ("tpu", "choose auto, cpu or cuda")):
         with pytest.raises(UserError, match=what):
-            foreseen(Asked("ray"), device)
+            expected_engine(EngineSelection("ray"), device)
 
 
 def test_memory_is_shared_out_among_the_workers_of_a_place() -> None:

@@ -16,11 +16,11 @@ from ntkrun.evidence.claims.conditions import complete
 from ntkrun.evidence.claims.verdicts import exit_code
 from ntkrun.evidence.estimates.cases import AXES, cases
 from ntkrun.plan.runs import Stack
-from ntkrun.report.conclusion import closed, draw, judge
+from ntkrun.report.conclusion import draw_figures, judge_claims, sweep_conclusion
 from ntkrun.report.tables import failure_lines, status_document
 from ntkrun.run import task as attempt
-from ntkrun.run.forecast import outlook
-from ntkrun.run.progress import Watch
+from ntkrun.run.forecast import dry_run_of
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results, Store, read_results
 from tests.command import CONFIG, ENVIRONMENT
@@ -41,20 +41,20 @@ def _sweep() -> Sweep:
     return parse_config(TEXT)
 
 
-class _Watching(Watch):
+class _Watching(ProgressListener):
     def __init__(self) -> None:
         self.ran: list[tuple[object, list[int]]] = []
         self.attempted: list[int] = []
         self.lost: list[tuple[list[int], str, int]] = []
         self.before: tuple[int, int] | None = None
 
-    def begins(self, missing: object, finished: int, failed: int, workers: int) -> None:
+    def begin(self, missing: object, finished: int, failed: int, workers: int) -> None:
         self.before = finished, failed
 
     def committed(self, stack: Stack, done: object) -> None:
         self.ran.append((stack.point.network.width, stack.seeds))
 
-    def halved(self, stack: Stack, why: str) -> None:
+    def split(self, stack: Stack, why: str) -> None:
         self.attempted.append(len(stack.runs))
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_failed_run_is_left_alone_until_it_is_retried(tmp_path: Path, monkeypa
     again, watch = _run(tmp_path)
     assert (watch.ran, watch.before) == ([], (9, 1))
     pd.testing.assert_frame_equal(again.runs, first.runs)
-    assert outlook(_sweep(), tmp_path).missing == ()
-    assert [run.seed for run in outlook(_sweep(), tmp_path, retry_failed=True).missing] == [3]
+    assert dry_run_of(_sweep(), tmp_path).missing == ()
+    assert [run.seed for run in dry_run_of(_sweep(), tmp_path, retry_failed=True).missing] == [3]
     still, watch = _run(tmp_path, retry_failed=True)
     assert [seeds for seeds, _, _ in watch.lost] == [[3]]
     pd.testing.assert_frame_equal(still.runs, first.runs)
@@ -160,13 +160,13 @@ def test_what_is_not_the_runs_fault_ends_the_sweep(
 @pytest.mark.usefixtures("one_bad_seed")
 def test_failed_runs_count_as_failed_wherever_runs_are_counted(tmp_path: Path) -> None:
     results, _ = _run(tmp_path)
-    verdicts, document, expect = judge(results)
+    verdicts, document, expect = judge_claims(results)
     assert document["runs"] == {"planned": 10, "done": 9, "diverged": 0, "failed": 1, "missing": 0}
     assert {each.verdict for each in verdicts} == {"inconclusive"}
     (case,) = cases(results, AXES["width"])
     assert complete(case) == "of 10 planned runs 1 failed: run the sweep to its end, with --retry-failed"
     assert exit_code(verdicts, results, expect) == 1
-    said, tables, code = closed(results, None)
+    said, tables, code = sweep_conclusion(results, None)
     assert code == 1
     assert [row["failed"] for row in said["groups"][0]["widths"]] == [1, 0]
     assert tables[0].caption == "failed: 1 of width 48"
@@ -184,11 +184,11 @@ def test_a_sweep_of_failures_alone_can_be_judged_and_drawn(tmp_path: Path, monke
 
     monkeypatch.setattr(attempt, "run_stack", wrong)
     results, _ = _run(tmp_path)
-    assert draw(results) == []
-    verdicts, _, expect = judge(results)
+    assert draw_figures(results) == []
+    verdicts, _, expect = judge_claims(results)
     assert next(each.deciding.why for each in verdicts).startswith("of 10 planned runs 10 failed")
     assert exit_code(verdicts, results, expect) == 1
-    assert closed(results, None)[1][0].caption == "failed: 5 of width 48, 5 of width 96"
+    assert sweep_conclusion(results, None)[1][0].caption == "failed: 5 of width 48, 5 of width 96"
 
 
 def test_a_failure_is_shown_at_once_also_when_quiet_and_exits_1(tmp_path: Path) -> None:

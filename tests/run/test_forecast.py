@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ntkrun
 from ntkrun.config.reader import parse_config
-from ntkrun.run.forecast import Forecast, forecast, outlook, together
+from ntkrun.run.forecast import Forecast, dry_run_of, forecast, together
 
 TEXT = """\
 name: tiny
@@ -16,7 +16,7 @@ sweep: {seeds: 2}
 
 
 def _of(where: Path, *overrides: str) -> Forecast:
-    return forecast(outlook(parse_config(TEXT, overrides=overrides), where))
+    return forecast(dry_run_of(parse_config(TEXT, overrides=overrides), where))
 
 
 def test_wide_networks_and_many_steps_take_more(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ntkrun.engine.training import State
 from ntkrun.plan.runs import Stack
 from ntkrun.run import interrupts as interrupting
 from ntkrun.run.interrupts import Interrupts
-from ntkrun.run.progress import Watch
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Store, read_results
 from tests.run.test_sweep import _sweep
@@ -38,7 +38,7 @@ def _reached(*numbers: signal.Signals, then: Exception | None = None) -> list[st
     """What was reached, in something that must not be cut in two, in spite of these interrupts one after the other."""
     reached, interrupts = [], Interrupts()
     try:
-        with interrupts.heard(), interrupts.finished_first():
+        with interrupts.handled(), interrupts.deferred():
             for number in numbers:
                 signal.raise_signal(number)
                 reached.append(number.name)
@@ -72,7 +72,7 @@ def test_who_does_not_ask_is_stopped_when_grace_is_over(monkeypatch: pytest.Monk
     interrupts = Interrupts()
 
     def busy() -> None:
-        with interrupts.heard():
+        with interrupts.handled():
             signal.raise_signal(signal.SIGINT)
             time.sleep(60)
 
@@ -103,7 +103,7 @@ def test_a_commit_that_is_under_way_is_completed(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-class _Interrupting(Watch):
+class _Interrupting(ProgressListener):
     """Once, as the second stack is at its second step; remembers what it saw."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from ntkrun.config.reader import parse_config
 from ntkrun.errors import UserError
 from ntkrun.plan import problem
 from ntkrun.run import kernels
-from ntkrun.run.engines import Asked
+from ntkrun.run.engines import EngineSelection
 from ntkrun.run.kernels import empirical_in_blocks
 
 TEXT = """\
@@ -56,7 +56,7 @@ def test_a_disk_without_room_is_a_sentence_before_anything_starts(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"cannot be written \(File too large\); the kernel takes 1\.2e-05 GiB"):
-        empirical_in_blocks(parse_config(TEXT), "cpu", Asked("ray", 1), tmp_path)
+        empirical_in_blocks(parse_config(TEXT), "cpu", EngineSelection("ray", 1), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -10,8 +10,8 @@ from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine import devices
 from ntkrun.errors import TooLarge, UserError
 from ntkrun.plan.problem import check_limits, limit_kernel, limit_outputs
-from ntkrun.run.engines import Asked
-from ntkrun.run.forecast import outlook
+from ntkrun.run.engines import EngineSelection
+from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.kernels import empirical_arrays, empirical_in_blocks, limit_arrays
 from ntkrun.run.sweep import run_sweep
 from tests.engine.peak import peak_of
@@ -52,9 +52,9 @@ def test_kernels_that_do_not_fit_are_a_sentence(make: Callable[[Sweep, str], obj
 
 def test_kernels_that_the_disk_does_not_hold_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"take 1\.49e\+04 GiB of disk and .* GiB are free; take fewer data\.samples"):
-        empirical_in_blocks(_sweep(MILLION), "cpu", Asked("ray"), tmp_path)
+        empirical_in_blocks(_sweep(MILLION), "cpu", EngineSelection("ray"), tmp_path)
     with pytest.raises(UserError, match="nowhere: cannot be written"):
-        empirical_in_blocks(_sweep(), "cpu", Asked("ray"), tmp_path / "nowhere")
+        empirical_in_blocks(_sweep(), "cpu", EngineSelection("ray"), tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_kernels_that_the_disk_does_not_hold_are_a_sentence(tmp_path: Path) -> N
         (MILLION, "data.targets={component: 1, size: 1.0}"),
     ],
 )
-@pytest.mark.parametrize("act", [run_sweep, outlook])
+@pytest.mark.parametrize("act", [run_sweep, dry_run_of])
 def test_a_sweep_that_needs_such_a_kernel_ends_before_it_begins(
     act: Callable[..., object], overrides: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from ntkrun.plan.runs import Stack, plan, stacks
 from ntkrun.run.kernel_blocks import fill
 from ntkrun.run.provenance import provenance
 from ntkrun.run.ray import Ray, Workers, connected, imported, in_flight, task
-from ntkrun.run.task import Done, Failed, Lost, attempt
+from ntkrun.run.task import Done, Failed, Lost, run_task
 from tests.run.processes import descendants
 
 # Found and not imported: what tames Ray has to be there before it is.
@@ -55,7 +55,7 @@ def test_stacks_give_bitwise_what_they_give_here(workers: Workers) -> None:
     ended = dict(Ray(workers, timed=False, stopping=lambda: False).run(deque(_stacks())))
     assert len(ended) == 3
     for stack, there in ended.items():
-        here = attempt(stack, CPU, made_by)
+        here = run_task(stack, CPU, made_by)
         assert isinstance(there, Done)
         assert isinstance(here, Done)
         for table, frame in here.frames.items():
@@ -70,7 +70,7 @@ def test_a_stack_that_fails_there_fails_as_it_does_here(workers: Workers) -> Non
     (stack,) = _stacks("sweep={grid: {network.width: [8]}, seeds: 1}")
     broken = Stack(stack.point, (replace(stack.runs[0], seed=-1),))
     ((_, there),) = Ray(workers, False, lambda: False).run(deque([broken]))
-    here = attempt(broken, CPU, provenance(CPU))
+    here = run_task(broken, CPU, provenance(CPU))
     assert isinstance(there, Failed)
     assert isinstance(here, Failed)
     assert (there.reason, there.last_step) == (here.reason, here.last_step)

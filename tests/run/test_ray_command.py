@@ -61,7 +61,7 @@ def test_a_sweep_with_two_workers_is_the_sweep_to_the_bit(tmp_path: Path) -> Non
 
 PROGRAM = """\
 import ntkrun, torch
-from ntkrun.run.engines import Asked
+from ntkrun.run.engines import EngineSelection
 
 def bump(z):
     return z * torch.exp(-z.square() / 2)
@@ -69,7 +69,7 @@ def bump(z):
 ntkrun.register_activation("bump", bump)
 sweep = ntkrun.load_config("rays.yaml")
 ntkrun.run_sweep(sweep, "local", "cpu")
-ntkrun.run_sweep(sweep, "ray", "cpu", asked=Asked("ray", 2))
+ntkrun.run_sweep(sweep, "ray", "cpu", engine=EngineSelection("ray", 2))
 """
 
 

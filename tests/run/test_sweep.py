@@ -17,8 +17,8 @@ from ntkrun.engine.readout import OutputScale
 from ntkrun.engine.training import batches, train
 from ntkrun.errors import UserError
 from ntkrun.plan.runs import Stack
-from ntkrun.run.forecast import outlook
-from ntkrun.run.progress import Watch
+from ntkrun.run.forecast import dry_run_of
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results
 from ntkrun.theory.losses import LOSSES
@@ -37,7 +37,7 @@ def _sweep(*overrides: str) -> Sweep:
     return parse_config(TEXT, overrides=overrides)
 
 
-class _Counting(Watch):
+class _Counting(ProgressListener):
     """Remembers which stacks were run, as (width, seeds)."""
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def test_a_grown_sweep_runs_what_is_missing_alone(tmp_path: Path) -> None:
     results, ran = _run(tmp_path, "sweep.grid.network.width=[8, 16]", "sweep.seeds=4")
     assert ran == [(8, [3]), (16, [0, 1, 2, 3])]
     assert results.runs[["network.width", "seed"]].to_numpy().tolist() == [[w, s] for w in (8, 16) for s in range(4)]
-    ahead = outlook(_sweep("sweep.seeds=5"), tmp_path)
+    ahead = dry_run_of(_sweep("sweep.seeds=5"), tmp_path)
     assert [(run.point.network.width, run.seed) for run in ahead.missing] == [(4, 3), (4, 4), (8, 4)]
 
 
@@ -167,7 +167,7 @@ def test_equal_sweeps_give_bitwise_equal_tables(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_keeps_finished_stacks(tmp_path: Path) -> None:
-    class Interrupting(Watch):
+    class Interrupting(ProgressListener):
         def state(self, stack: Stack, state: object, measurement: object) -> None:
             if stack.point.network.width == 8:
                 raise KeyboardInterrupt

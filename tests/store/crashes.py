@@ -38,7 +38,7 @@ from ntkrun.config.reader import parse_config
 from ntkrun.errors import UserError
 from ntkrun.plan.runs import Stack
 from ntkrun.run import checkpoints
-from ntkrun.run.progress import Watch
+from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store import directory
 from ntkrun.store.directory import read_results
@@ -61,7 +61,7 @@ HURRY = 0.5  # so that a sweep is killed several times before it is complete
 WAYS = ("ENOSPC", "EIO", "full", "before", "after")
 
 
-class _Telling(Watch):
+class _Telling(ProgressListener):
     """Says which stacks are committed, as lists, and what is noted of checkpoints, as text."""
 
     def __init__(self, told: Connection):
@@ -120,7 +120,7 @@ def _read_whole(path: Path) -> None:
             assert {name: arrays[name].shape for name in arrays.files}
     elif path.suffix == checkpoints.ENDING:
         assert load_file(path)
-        assert checkpoints.runs_of(path)
+        assert checkpoints.run_ids_in(path)
     else:
         assert path.name == "sweep.yaml", path
         assert yaml.safe_load(path.read_text())["config"]

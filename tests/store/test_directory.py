@@ -14,7 +14,7 @@ import pytest
 
 from ntkrun.errors import StoreBusy, UserError
 from ntkrun.store.directory import Store, read_results
-from ntkrun.store.lock import LEASE
+from ntkrun.store.lock import LOCK_TIMEOUT
 from tests.store.store_of import DESCRIPTION, filled, frames_of, plan_of
 
 
@@ -85,7 +85,7 @@ def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path
         pass
     assert _files(tmp_path) == before | strays  # somebody may be at it: `plot`, or another shard
     for path in tmp_path.rglob("*"):
-        os.utime(path, (0, time.time() - LEASE - 1))
+        os.utime(path, (0, time.time() - LOCK_TIMEOUT - 1))
     with store.writing():
         pass
     assert _files(tmp_path) == before

@@ -16,12 +16,12 @@ import pytest
 from ntkrun.errors import StoreBusy
 from ntkrun.store import lock
 from ntkrun.store.directory import Store
-from ntkrun.store.lock import LEASE, leased, writers
+from ntkrun.store.lock import LOCK_TIMEOUT, write_lock, writers
 from tests.store.store_of import DESCRIPTION, frames_of, plan_of
 
 
 def _hold(root: Path, said: Any) -> None:
-    with leased(root):
+    with write_lock(root):
         said.send("holding")
         time.sleep(600)
 
@@ -53,17 +53,17 @@ def _rewrite(file: Path, **changes: Any) -> None:
 
 
 def _aged(file: Path) -> None:
-    os.utime(file, (0, time.time() - LEASE - 60))
+    os.utime(file, (0, time.time() - LOCK_TIMEOUT - 60))
 
 
 def test_a_dead_owner_is_recognised_at_once(tmp_path: Path, other: Any) -> None:
-    with pytest.raises(StoreBusy, match=rf"process {other.pid} on .* since 2"), leased(tmp_path):
+    with pytest.raises(StoreBusy, match=rf"process {other.pid} on .* since 2"), write_lock(tmp_path):
         pass
     assert [writer.pid for writer in writers(tmp_path)] == [other.pid]
     other.kill()
     other.join()
     assert writers(tmp_path) == []
-    with leased(tmp_path):
+    with write_lock(tmp_path):
         assert [writer.pid for writer in writers(tmp_path)] == [os.getpid()]
     assert list((tmp_path / ".writers").iterdir()) == []
 
@@ -71,7 +71,7 @@ def test_a_dead_owner_is_recognised_at_once(tmp_path: Path, other: Any) -> None:
 def test_a_living_one_is_never_taken_for_dead_however_long_it_says_nothing(tmp_path: Path, other: Any) -> None:
     os.kill(other.pid, signal.SIGSTOP)
     _aged(_file_of(tmp_path))
-    with pytest.raises(StoreBusy), leased(tmp_path):
+    with pytest.raises(StoreBusy), write_lock(tmp_path):
         pass
     assert len(writers(tmp_path)) == 1
     os.kill(other.pid, signal.SIGCONT)
@@ -83,10 +83,10 @@ def test_one_of_another_machine_is_dead_when_it_has_not_touched_its_file_for_lon
     other.join()
     for place in ({"host": "elsewhere"}, {"boot": "another run of this machine"}):
         _rewrite(file, **place)
-        with pytest.raises(StoreBusy), leased(tmp_path):
+        with pytest.raises(StoreBusy), write_lock(tmp_path):
             pass
     _aged(file)
-    with leased(tmp_path):
+    with write_lock(tmp_path):
         assert not file.exists()
 
 
@@ -111,9 +111,9 @@ def test_a_shard_waits_for_its_twin_of_another_machine_to_be_dead(
             _aged(twin)  # LEASE has gone by
 
     monkeypatch.setattr(lock.time, "sleep", sleep)
-    with leased(tmp_path, (2, 3), lambda writer: told.append(str(writer))):
+    with write_lock(tmp_path, (2, 3), lambda writer: told.append(str(writer))):
         assert not twin.exists()
-    assert slept == [lock.LOOK] * 3
+    assert slept == [lock.POLL] * 3
     assert told == ["process 7 on node7 since noon, shard 2/3"]
 
 
@@ -122,7 +122,7 @@ def test_a_twin_that_lives_is_in_the_way_as_soon_as_it_shows(
 ) -> None:
     later = time.time() + 1
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: os.utime(twin, (later, later)))
-    with pytest.raises(StoreBusy, match="process 7 on node7 since noon, shard 2/3"), leased(tmp_path, (2, 3)):
+    with pytest.raises(StoreBusy, match="process 7 on node7 since noon, shard 2/3"), write_lock(tmp_path, (2, 3)):
         pass
 
 
@@ -130,16 +130,16 @@ def test_a_twin_that_holds_its_lock_and_does_nothing_is_not_waited_for_without_e
     _aged(twin)
     with twin.open("rb+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(StoreBusy, match="process 7 on node7"), leased(tmp_path, (2, 3)):
+        with pytest.raises(StoreBusy, match="process 7 on node7"), write_lock(tmp_path, (2, 3)):
             pass
 
 
 def test_nobody_else_is_waited_for(tmp_path: Path, twin: Path) -> None:
     told: list[object] = []
     for shard in ((1, 1), (1, 2)):
-        with pytest.raises(StoreBusy), leased(tmp_path, shard, told.append):
+        with pytest.raises(StoreBusy), write_lock(tmp_path, shard, told.append):
             pass
-    with leased(tmp_path, (1, 3), told.append):
+    with write_lock(tmp_path, (1, 3), told.append):
         pass
     assert told == []
 
@@ -149,10 +149,10 @@ def test_a_file_of_nobody_is_in_the_way_of_nobody_for_long(tmp_path: Path) -> No
     for name, text in (("a", ""), ("b", "[1]"), ("c", '{"pid": 1, "host": "x"}')):
         file = tmp_path / ".writers" / f"{name}.json"
         file.write_text(text)
-        with pytest.raises(StoreBusy, match="a machine unknown"), leased(tmp_path):
+        with pytest.raises(StoreBusy, match="a machine unknown"), write_lock(tmp_path):
             pass
         _aged(file)
-    with leased(tmp_path):
+    with write_lock(tmp_path):
         pass
 
 
@@ -187,10 +187,10 @@ def test_shards_of_one_cut_write_side_by_side(tmp_path: Path) -> None:
 
 
 def test_the_file_is_touched_as_long_as_the_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT", 0.01)
-    with leased(tmp_path) as held:
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.01)
+    with write_lock(tmp_path) as held:
         _aged(held.file)
         deadline = time.monotonic() + 60
-        while held.file.stat().st_mtime < time.time() - LEASE:
+        while held.file.stat().st_mtime < time.time() - LOCK_TIMEOUT:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -13,7 +13,7 @@ import pytest
 from ntkrun.doctor.directory import examine, repair
 from ntkrun.store import directory
 from ntkrun.store.directory import Results, Store, read_results
-from ntkrun.store.stack_folders import PACK, ids
+from ntkrun.store.stack_folders import PACK, run_ids_in
 from tests.store.store_of import DESCRIPTION, frames_of, plan_of
 
 IDS = [f"run{k}" for k in range(10)]
@@ -31,9 +31,9 @@ def _begun(root: Path) -> Store:
     return store
 
 
-def _commit(store: Store, *ids: str) -> None:
+def _commit(store: Store, *run_ids: str) -> None:
     with store.writing():
-        for run_id in ids:
+        for run_id in run_ids:
             store.commit(frames_of(run_id), {})
 
 
@@ -108,7 +108,7 @@ def _packing_killed_at(nth: float, root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _runs_on_disk(root: Path) -> list[str]:
-    return sorted(run for folder in Store(root).stack_folders() for run in ids(folder))
+    return sorted(run for folder in Store(root).stack_folders() for run in run_ids_in(folder))
 
 
 def _sweep(root: Path) -> None:

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from ntkrun.config.reader import parse_config
-from ntkrun.report.conclusion import judge
-from ntkrun.run.forecast import outlook
+from ntkrun.report.conclusion import judge_claims
+from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Store, read_results
 
@@ -49,8 +49,8 @@ def test_readers_see_whole_states_while_a_sweep_runs(tmp_path: Path, writer: mul
         for table in (results.steps, results.layers, results.modes):
             assert set(table["run_id"]) == set(runs)  # of one state, and of whole stacks
         assert all(results.kernels(run_id) is not None for run_id in runs)
-        judge(results)
-        assert outlook(parse_config(TEXT.replace("SEEDS", "2")), tmp_path, "cpu").runs
+        judge_claims(results)
+        assert dry_run_of(parse_config(TEXT.replace("SEEDS", "2")), tmp_path, "cpu").runs
         seen.add((len(results.plan), len(runs)))
     writer.join()
     assert writer.exitcode == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from ntkrun.evidence.claims.findings import INCONCLUSIVE, REFUTED, SUPPORTED, Estimate, Finding, finding
 from ntkrun.evidence.claims.table import CLAIMS, Claim, hash_of
-from ntkrun.evidence.estimates.cases import Case, cases, label
+from ntkrun.evidence.estimates.cases import Case, cases, settings_text
 from ntkrun.evidence.estimates.intervals import CONFIDENCE, Interval
 from ntkrun.evidence.estimates.per_run import Tables
 
@@ -17,7 +17,7 @@ _WORST = (REFUTED, INCONCLUSIVE, SUPPORTED)
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClaimRequest:
     """A claim as a config asks for it: what it expects of the verdict, and margins of its own."""
 
     name: str
@@ -50,17 +50,17 @@ class Verdict:
 
     @property
     def label(self) -> str:
-        return label(self.settings)
+        return settings_text(self.settings)
 
 
-def asked(entries: Iterable[Any]) -> list[Asked]:
+def claim_requests(entries: Iterable[Any]) -> list[ClaimRequest]:
     """The claims of a resolved config (sweep.yaml): names, or mappings with `name`, `expect` and margins."""
-    return [_asked({"name": entry} if isinstance(entry, str) else dict(entry)) for entry in entries]
+    return [_request({"name": entry} if isinstance(entry, str) else dict(entry)) for entry in entries]
 
 
-def _asked(entry: dict[str, Any]) -> Asked:
+def _request(entry: dict[str, Any]) -> ClaimRequest:
     name, expect = entry.pop("name"), entry.pop("expect", SUPPORTED)
-    return Asked(name, expect, {key: margin(ends) for key, ends in entry.items()})
+    return ClaimRequest(name, expect, {key: margin(ends) for key, ends in entry.items()})
 
 
 def margin(ends: Sequence[float | None]) -> Interval:
@@ -69,14 +69,14 @@ def margin(ends: Sequence[float | None]) -> Interval:
     return (float("-inf") if low is None else float(low), float("inf") if high is None else float(high))
 
 
-def judge(tables: Tables, wanted: Sequence[Asked]) -> list[Verdict]:
+def judge(tables: Tables, wanted: Sequence[ClaimRequest]) -> list[Verdict]:
     """Every claim on every case of the sweep."""
     axes = dict.fromkeys(CLAIMS[each.name].axis for each in wanted)
     along = {axis: list(cases(tables, axis)) for axis in axes}  # the same for all claims of an axis
     return [_judged(each, case) for each in wanted for case in along[CLAIMS[each.name].axis]]
 
 
-def _judged(wanted: Asked, case: Case) -> Verdict:
+def _judged(wanted: ClaimRequest, case: Case) -> Verdict:
     """The parts of a claim share its chance of a false refutation: each of k intervals has confidence 1 - 5 %/k."""
     claim = CLAIMS[wanted.name]
     margins = claim.margins(case, wanted.thresholds)

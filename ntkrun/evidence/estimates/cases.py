@@ -126,12 +126,14 @@ def split(plan: pd.DataFrame, without: tuple[str, ...]) -> Iterator[tuple[dict[s
         yield {name: _plain(value) for name, value in zip(varied, values, strict=True) if not pd.isna(value)}, part
 
 
-def label(settings: dict[str, Any]) -> str:
+def settings_text(settings: dict[str, Any]) -> str:
     """'activation relu, depth 4', or '' when nothing varies."""
-    return ", ".join(f"{key.split('.', 1)[-1].replace('_', ' ')} {told(value)}" for key, value in settings.items())
+    return ", ".join(
+        f"{key.split('.', 1)[-1].replace('_', ' ')} {value_text(value)}" for key, value in settings.items()
+    )
 
 
-def told(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value of a config in words: '0.1 (centred)' of '{"centred": 0.1}', 'mean field' of 'mean_field'."""
     found = re.fullmatch(r'\{"(\w+)": ([^{}]*)\}', str(value))
     return f"{found.group(2)} ({found.group(1)})" if found else str(value).replace("_", " ")

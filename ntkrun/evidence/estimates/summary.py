@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ntkrun.evidence.estimates.cases import label, split
+from ntkrun.evidence.estimates.cases import settings_text, split
 from ntkrun.evidence.estimates.intervals import WIDTH, WIDTHS_PER_LAYER, Exponent, Level, fit_exponent, level
 from ntkrun.evidence.estimates.per_run import done, per_run
 
@@ -36,7 +36,7 @@ class Group:
     @property
     def label(self) -> str:
         """'activation relu, depth 4', or '' when the sweep varies nothing but the width."""
-        return label(self.settings)
+        return settings_text(self.settings)
 
     @property
     def has_widths(self) -> bool:

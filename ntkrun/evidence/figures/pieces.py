@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ntkrun.evidence.estimates.cases import told
+from ntkrun.evidence.estimates.cases import value_text
 from ntkrun.evidence.estimates.intervals import WIDTH, Interval
 from ntkrun.evidence.estimates.summary import Group
 
@@ -140,7 +140,7 @@ def _unusual(first: pd.Series) -> str:
     for column, usual, text in UNUSUAL:
         value = first.get(column, usual)
         if not pd.isna(value) and str(value) != str(usual):
-            said += ", " + text.format(told(value))
+            said += ", " + text.format(value_text(value))
     return said
 
 

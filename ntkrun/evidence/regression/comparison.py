@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 from ntkrun.evidence.regression.baseline import RunRecord
-from ntkrun.evidence.regression.pairing import NEW, Cell, Problem, Sides, cells_of, sides_of
+from ntkrun.evidence.regression.pairing import NEW, Obstacle, Sides, WidthRuns, pair_runs, sides_of
 
 ALPHA = 0.01  # false alarms of the whole check
 MARGIN = 0.02  # a smaller change is never an alarm: other machines round otherwise
@@ -67,7 +67,7 @@ class Check:
     baseline lacks: one made before they were measured is stale, and says nothing of them."""
 
     rows: tuple[Row, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Obstacle, ...]
     unjudged: tuple[tuple[str, str], ...]
     new: tuple[str, ...] = ()
 
@@ -111,14 +111,14 @@ class _Test:
 
 def compare(now: Sequence[RunRecord], then: Sequence[RunRecord], alpha: float = ALPHA) -> Check:
     """The check of `now` against `then`, with a chance of at most `alpha` that any of its alarms is false."""
-    cells, problems = cells_of(now, then)
+    cells, problems = pair_runs(now, then)
     overall: list[_Test] = []
     local: list[_Test] = []
     unjudged: dict[str, str] = {}
     new: dict[str, None] = {}  # in their order, each once
     for group, members in groupby(cells, key=lambda cell: cell.group):
         for found in sides_of(list(members)):
-            if isinstance(found.why, Problem):
+            if isinstance(found.why, Obstacle):
                 problems.append(found.why)
             elif found.why == NEW:
                 new[found.label] = None
@@ -152,7 +152,7 @@ def _local(group: str, sides: Sides) -> Iterator[_Test]:
                 yield _test(group, sides, f"step {step}", at_step)
 
 
-def _width(cell: Cell) -> str:
+def _width(cell: WidthRuns) -> str:
     return f"width {cell.width}"
 
 

@@ -32,7 +32,7 @@ _FLOORS: tuple[tuple[str, str | float, int], ...] = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Obstacle:
     """What stands in the way of a verdict; `run_ended` where it is a run that failed or diverged, unlike before."""
 
     what: str
@@ -40,7 +40,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Cell:
+class WidthRuns:
     """The runs of one width that are compared; if `paired`, of the same seeds in the same order."""
 
     group: str
@@ -58,12 +58,12 @@ class Sides:
     quantity: str
     curve: bool
     steps: tuple[int, ...]
-    widths: list[Cell]
+    widths: list[WidthRuns]
     now: list[np.ndarray]
     then: list[np.ndarray]
     judged: list[np.ndarray]
     logarithmic: bool
-    why: str | Problem
+    why: str | Obstacle
 
     @property
     def label(self) -> str:
@@ -73,11 +73,11 @@ class Sides:
 # ---------------------------------------------------------------- runs against runs
 
 
-def cells_of(now: Sequence[RunRecord], then: Sequence[RunRecord]) -> tuple[list[Cell], list[Problem]]:
+def pair_runs(now: Sequence[RunRecord], then: Sequence[RunRecord]) -> tuple[list[WidthRuns], list[Obstacle]]:
     """The cells that can be compared, groups one after the other, and what is wrong with the others."""
     here, there = _by_cell(now), _by_cell(then)
-    cells: list[Cell] = []
-    problems: list[Problem] = []
+    cells: list[WidthRuns] = []
+    problems: list[Obstacle] = []
     for group, width in dict.fromkeys([*here, *there]):
         mine, theirs = here.get((group, width), []), there.get((group, width), [])
         where = f"width {width}" + ("" if group == "{}" else f", {group}")
@@ -85,10 +85,10 @@ def cells_of(now: Sequence[RunRecord], then: Sequence[RunRecord]) -> tuple[list[
         done = [[run for run in side if run.status == "done"] for side in (mine, theirs)]
         if mine and theirs and not done[0] and {run.status for run in mine + theirs} == {"diverged"}:
             continue  # all of them, as before: there is nothing to compare, and nothing new
-        cell = _cell(group, width, *done)
+        cell = _width_runs(group, width, *done)
         if cell is None:
             counts = f"{len(done[0])} done here, {len(done[1])} in the baseline"
-            problems.append(Problem(f"{where}: {counts}; two seeds on each side are the least"))
+            problems.append(Obstacle(f"{where}: {counts}; two seeds on each side are the least"))
         else:
             cells.append(cell)
     order = list(dict.fromkeys(cell.group for cell in cells))
@@ -102,33 +102,33 @@ def _by_cell(runs: Sequence[RunRecord]) -> dict[tuple[str, int | str], list[RunR
     return found
 
 
-def _of_runs(now: Sequence[RunRecord], then: Sequence[RunRecord], where: str) -> Iterator[Problem]:
+def _of_runs(now: Sequence[RunRecord], then: Sequence[RunRecord], where: str) -> Iterator[Obstacle]:
     before = {run.seed: run.status for run in then}
     for status in ("missing", "failed", "diverged"):
         seeds = [run.seed for run in now if run.status == status and before.get(run.seed) != status]
         if seeds:
-            yield Problem(f"{where}: {len(seeds)} of {len(now)} runs {status} ({_some(seeds)})", status != "missing")
+            yield Obstacle(f"{where}: {len(seeds)} of {len(now)} runs {status} ({_some(seeds)})", status != "missing")
     seeds = [run.seed for run in now if run.status == "done" and before.get(run.seed) == "diverged"]
     if seeds:
-        yield Problem(f"{where}: {len(seeds)} runs that diverged in the baseline do no more ({_some(seeds)})")
+        yield Obstacle(f"{where}: {len(seeds)} runs that diverged in the baseline do no more ({_some(seeds)})")
 
 
 def _some(seeds: Sequence[int]) -> str:
     return f"seed {', '.join(map(str, seeds[:5]))}" + (", ..." if len(seeds) > 5 else "")
 
 
-def _cell(group: str, width: int | str, now: list[RunRecord], then: list[RunRecord]) -> Cell | None:
+def _width_runs(group: str, width: int | str, now: list[RunRecord], then: list[RunRecord]) -> WidthRuns | None:
     mine, theirs = ({run.seed: run for run in side} for side in (now, then))
     shared = sorted(mine.keys() & theirs.keys())
     if len(shared) >= 2:
-        return Cell(group, width, [mine[seed] for seed in shared], [theirs[seed] for seed in shared], True)
-    return Cell(group, width, now, then, False) if min(len(now), len(then)) >= 2 else None
+        return WidthRuns(group, width, [mine[seed] for seed in shared], [theirs[seed] for seed in shared], True)
+    return WidthRuns(group, width, now, then, False) if min(len(now), len(then)) >= 2 else None
 
 
 # ---------------------------------------------------------------- numbers against numbers
 
 
-def sides_of(cells: list[Cell]) -> Iterator[Sides]:
+def sides_of(cells: list[WidthRuns]) -> Iterator[Sides]:
     """Every quantity that either side of a group has: estimates first, then curves."""
     runs = [run for cell in cells for run in (*cell.now, *cell.then)]
     largest = _largest([run for cell in cells for run in cell.then])
@@ -157,7 +157,7 @@ def _floor(name: str, largest: dict[str, float], dtype: str) -> float:
     return float((ROUNDINGS * np.finfo(dtype).eps) ** power * scale)
 
 
-def _sides(cells: list[Cell], name: str, curve: bool, floor: float) -> Sides:
+def _sides(cells: list[WidthRuns], name: str, curve: bool, floor: float) -> Sides:
     steps = _common_steps(cells) if curve else (0,)
     now, then = ([_matrix(side, name, curve, steps) for side in sides] for sides in zip(*_runs(cells), strict=True))
     finite = [(np.isfinite(a).all(axis=0), np.isfinite(b).all(axis=0)) for a, b in zip(now, then, strict=True)]
@@ -182,11 +182,11 @@ def _sides(cells: list[Cell], name: str, curve: bool, floor: float) -> Sides:
     )
 
 
-def _runs(cells: list[Cell]) -> list[tuple[list[RunRecord], list[RunRecord]]]:
+def _runs(cells: list[WidthRuns]) -> list[tuple[list[RunRecord], list[RunRecord]]]:
     return [(cell.now, cell.then) for cell in cells]
 
 
-def _common_steps(cells: list[Cell]) -> tuple[int, ...]:
+def _common_steps(cells: list[WidthRuns]) -> tuple[int, ...]:
     sets = [set(run.steps) for cell in cells for run in (*cell.now, *cell.then)]
     return tuple(sorted(set.intersection(*sets)))
 
@@ -203,10 +203,10 @@ def _matrix(runs: Sequence[RunRecord], name: str, curve: bool, steps: Sequence[i
 
 def _why(
     name: str, curve: bool, finite: Sequence[tuple[np.ndarray, np.ndarray]], judged: Sequence[np.ndarray]
-) -> str | Problem:
+) -> str | Obstacle:
     label = f"{name}(t)" if curve else name
     if any((there & ~here).any() for here, there in finite):
-        return Problem(f"{label}: no number now where the baseline has one")
+        return Obstacle(f"{label}: no number now where the baseline has one")
     if any(step.any() for step in judged):
         return ""
     if any(here.any() for here, _ in finite) and not any(there.any() for _, there in finite):
