@@ -123,7 +123,7 @@ def test_figures_whose_captions_are_not_ours_are_drawn_again(
         drawn.append(found.path)
         found.write_captions(whole["captions"])
 
-    monkeypatch.setattr(gather, "draw", draw_again)
+    monkeypatch.setattr(gather, "draw_figures", draw_again)
     (section,) = gather.gather_page([results / "tiny"]).sections
     assert drawn == [results / "tiny"]
     assert len(section.figures) == len(whole["captions"])
