@@ -74,7 +74,7 @@ class _Counting(ProgressListener):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep's own figures, seconds of them, are drawn in one test."""
-    monkeypatch.setattr(runner, "draw", lambda results, more: [])
+    monkeypatch.setattr(runner, "draw_figures", lambda results, more: [])
 
 
 @pytest.mark.usefixtures("undrawn")
