@@ -1,4 +1,4 @@
-# The two commands: `make reproduce` runs the experiments, `make test` the tests. Both set up .venv on first use.
+# The two main commands: `make reproduce` runs the experiments, `make test` runs the tests. Both set up .venv on first use.
 PYTHON ?= python3
 PRESET ?= laptop
 VENV := .venv
@@ -14,21 +14,21 @@ LOWEST_READY := $(LOWEST)/.ready
 help:
 	@echo "make reproduce   run every experiment (PRESET=smoke|laptop|paper, default laptop) and write results/report.html"
 	@echo "make test        run the tests            make test-slow   run the long ones"
-	@echo "make test-rounding   the numerical tests with other last digits"
-	@echo "make test-lowest a quick part of them on the lowest versions that pyproject.toml allows; takes Python 3.11"
-	@echo "make lint        ruff and mypy            make bench       the benchmarks, into benchmarks/results.md"
+	@echo "make test-rounding   run the numerical tests with a library that rounds differently"
+	@echo "make test-lowest run some quick tests with the lowest versions that pyproject.toml allows; needs Python 3.11"
+	@echo "make lint        run ruff and mypy        make bench       run the benchmarks and write benchmarks/results.md"
 	@echo "make figures     draw the figures again from the stored tables"
-	@echo "make check       have the smoke results moved since results/baseline/smoke.json? (PRESET=smoke make reproduce first)"
-	@echo "make record      into docs/results what make reproduce left, to be committed"
+	@echo "make check       compare the smoke results with results/baseline/smoke.json (run PRESET=smoke make reproduce first)"
+	@echo "make record      copy the results of make reproduce into docs/results, to be committed"
 	@echo "make docs        build the documentation into site/"
 	@echo "make clean       remove .venv, .venv-lowest and caches; results stay"
 
 setup: $(READY)
 
-# A file target, so that a second call installs nothing. The pins come from constraints.txt.
+# This target is a file, so a second call installs nothing. constraints.txt pins the versions.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "ntkrun needs CPython 3.11 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	  { echo "ntkrun needs CPython 3.11 or newer; $(PYTHON) is older. Choose another one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
@@ -42,23 +42,24 @@ figures: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
-# The numbers of tests must not hang on the last digit: MKL's most compatible code rounds otherwise than a processor's own.
+# Tests must not depend on the last digit: MKL's most compatible code rounds differently from the code for a specific processor.
 test-rounding: $(READY)
 	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/engine tests/theory tests/evidence tests/test_broken_engine.py
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# Not in .venv: the lowest allowed version of every dependency, torch apart. tests/lowest.py reads them off pyproject.toml.
+# A separate environment with the lowest allowed version of every dependency except torch. tests/lowest.py reads them from
+# pyproject.toml.
 $(LOWEST_READY): pyproject.toml constraints.txt tests/lowest.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "make test-lowest needs CPython 3.11, the one with wheels of all the lowest versions; $(PYTHON) is another. Name it: make test-lowest PYTHON=python3.11" >&2; exit 2; }
+	  { echo "make test-lowest needs CPython 3.11, which has wheels of all the lowest versions; $(PYTHON) is another version. Choose it: make test-lowest PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) tests/lowest.py > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/lowest.txt -e ".[test,ray,tensorboard]"
 	@touch $@
 
-# Every command once, and what each library is used for: a minute or two. Whole files where they are quick.
+# These tests run every command once and every use of each library, in a minute or two. Quick test files are run whole.
 LOWEST_TESTS := tests/test_lowest.py tests/test_rooms.py tests/commands/test_commands.py tests/config/test_shipped_configs.py \
   $(addprefix tests/commands/test_cli.py::test_, sweep_says_what_came_out_and_leaves_the_files_of_the_contract \
     no_plots_draws_nothing_and_plot_makes_up_for_it status_is_a_table validate a_mistake_is_a_sentence_and_exit_code_2 \
@@ -74,15 +75,15 @@ LOWEST_TESTS := tests/test_lowest.py tests/test_rooms.py tests/commands/test_com
   tests/evidence/test_claims.py::test_a_claim_is_supported_where_it_holds tests/report/test_page.py tests/report/test_report_tables.py \
   tests/data/test_data_sets.py tests/data/test_data_files.py tests/theory/test_limit.py
 
-# Old libraries warn of what newer ones, and newer Pythons, will no longer take (matplotlib 3.9 of pyparsing, typer of click):
-# so warnings are no errors here. -m '' takes the Ray test too, which counts as slow.
+# Old libraries warn about deprecated uses of other libraries (matplotlib 3.9 about pyparsing, typer about click), so warnings are
+# not errors here. -m '' includes the Ray test, which is marked as slow.
 test-lowest: $(LOWEST_READY)
 	$(LOWEST)/bin/python -m pytest -n auto -W ignore -m '' -k 'not fifty_layers and not a_kill_at_any_moment' $(LOWEST_TESTS)
 
 check: $(READY)
 	$(BIN)/ntkrun check results/smoke/width --baseline results/baseline/smoke.json
 
-# Commit what a finished run left, once it has been looked at: the verdicts, and of laptop the summary and the figures.
+# Copies the results of a finished run: the verdicts, and for laptop the summary and the figures. Look at them, then commit them.
 record: $(READY)
 	$(BIN)/python -m ntkrun.experiments.recorded $(if $(filter laptop,$(PRESET)),results,results/$(PRESET))
 

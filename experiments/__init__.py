@@ -1,2 +1,2 @@
-"""The experiments: each is a sweep or two of configs/ and what is shown of them. They import ntkrun, never the other
-way. docs/experiments.md says how to write one; experiments/table.py lists them."""
+"""The experiments: each takes one or more sweeps of configs/ and shows their results. They import ntkrun; ntkrun does
+not import them, except in commands. docs/experiments.md describes how to write one; experiments/table.py lists them."""

@@ -1,11 +1,11 @@
-"""Stochastic gradient descent against the gradient flow."""
+"""Stochastic gradient descent compared with gradient flow."""
 
 from ntkrun.experiments.drawing import one_law
 from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="stochastic-gradient",
-    statement="Gradient descent on batches follows the gradient flow: at a fixed time the two part by O(√η).",
+    statement="Gradient descent on batches follows gradient flow: at a fixed time, their outputs differ by O(√η).",
     references="theory of stochastic approximation; docs/theory.md",
     sweeps=(
         Planned(
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
         "flow_gap",
         r"$\max_x|F_{SGD}-F_{flow}|$",
         "exponent",
-        "Largest distance between the outputs of descent on batches and of the gradient flow at one fixed time, "
+        "Largest distance between the outputs of gradient descent on batches and of gradient flow at a fixed time, "
         "against the step size.",
     ),
 )

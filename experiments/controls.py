@@ -1,4 +1,4 @@
-"""The controls: sweeps that must not come out as the theory of wide networks says."""
+"""The controls: sweeps whose results must contradict the theory of wide networks."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.experiments.shared import LARGE_STEP
 from ntkrun.store.directory import Results
 
-CONTROLS = {  # what each varies, and its sweep
+CONTROLS = {  # control: what it varies, and its sweep
     "mean-field": (
         "width",
         Planned(
@@ -52,12 +52,12 @@ CONTROLS = {  # what each varies, and its sweep
 }
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    figure, axes = canvas("the largest relative change of the kernel", across=3, down=2, height=2.0)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    figure, axes = canvas("largest relative change of the kernel", across=3, down=2, height=2.0)
     for ax in axes[:, 0]:
         ax.set_ylabel("kernel drift")
     for ax, (name, (axis, sweep)) in zip(axes.flat, CONTROLS.items(), strict=True):
-        table = _trained(found.results[sweep.config], axis)
+        table = _trained(evidence.results[sweep.config], axis)
         ended = done(table)
         ax.plot(ended["at"], ended["kernel_drift"], "o", color="C0", alpha=0.6, markeredgewidth=0)
         lost(ax, table[table["status"] == "diverged"]["at"])
@@ -67,14 +67,14 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "controls",
         figure,
-        "The largest relative change of the kernel of each run of each control, against what it varies; crosses "
-        "at the rim are runs that diverged.",
+        "The largest relative change of the kernel in each run of each control, against the quantity that the control "
+        "varies. Crosses at the top: runs that diverged.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
 def _trained(results: Results, axis: str) -> pd.DataFrame:
-    """per_run of a control, with the value of what it varies as `at`."""
+    """Return per_run of a control, with the value that it varies as column `at`."""
     return per_run(results.runs, results.steps, results.layers).assign(at=lambda table: _at(table, axis))
 
 
@@ -83,21 +83,21 @@ def _at(runs: pd.DataFrame, axis: str) -> pd.Series:
     return values.astype(float)
 
 
-def _rows(found: Found) -> Iterator[Row]:
+def _rows(evidence: Found) -> Iterator[Row]:
     for name, (axis, sweep) in CONTROLS.items():
-        for at, part in _trained(found.results[sweep.config], axis).groupby("at"):
+        for at, part in _trained(evidence.results[sweep.config], axis).groupby("at"):
             finished = done(part)
-            drift = level(finished["kernel_drift"])  # what diverged has none that means anything
-            lost = len(part) - len(finished)
-            note = f"{lost} of {len(part)} diverged" if lost else ""
+            drift = level(finished["kernel_drift"])  # the drift of a diverged run is meaningless
+            diverged = len(part) - len(finished)
+            note = f"{diverged} of {len(part)} diverged" if diverged else ""
             yield Row(f"{name}: largest kernel drift, {axis} {at:.3g}", drift.mean, drift.interval, note=note)
 
 
 EXPERIMENT = Experiment(
     name="controls",
-    statement="Where the theory does not apply, its claims fail: in the mean-field parametrisation, at one step size "
-    "for all widths of the standard one, beyond the edge of stability, at a small output scale, for large targets, and "
-    "for repeated inputs with conflicting labels.",
+    statement="Where the theory does not apply, its claims fail: in the mean-field parametrisation, in the standard "
+    "parametrisation with one step size for all widths, beyond the edge of stability, at a small output scale, for "
+    "large targets, and for repeated inputs with conflicting labels.",
     references="[C]; [Lw]; docs/theory.md",
     sweeps=tuple(sweep for _, sweep in CONTROLS.values()),
     figures=_figures,

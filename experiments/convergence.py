@@ -1,4 +1,4 @@
-"""Exponential convergence mode by mode, and the global minimum."""
+"""Exponential convergence of each mode, and the global minimum."""
 
 from collections.abc import Iterator
 
@@ -10,18 +10,18 @@ from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, w
 from ntkrun.experiments.framework import Drawn, Experiment, Found
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
-SHOWN = (0, 1, 3, 7)  # modes, by rank
-FLOOR = 1e-6  # what is shown of a prediction: a frozen kernel has no rounding
+SHOWN = (0, 1, 3, 7)  # ranks of the modes that are drawn
+FLOOR = 1e-6  # predictions below are not drawn: those of a frozen kernel have no rounding errors
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    modes = with_runs(found.only.modes, found.only.runs, "step_size")
-    losses = with_runs(found.only.steps, found.only.runs)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    modes = with_runs(evidence.only.modes, evidence.only.runs, "step_size")
+    losses = with_runs(evidence.only.steps, evidence.only.runs)
     widest = sizes(modes)[-1]
-    one = modes[(modes[WIDTH] == widest) & (modes["seed"] == modes["seed"].min())]
+    network = modes[(modes[WIDTH] == widest) & (modes["seed"] == modes["seed"].min())]
     figure, (axes,) = canvas("", across=2)
     for k, mode in enumerate(SHOWN):
-        of_mode = one[one["mode"] == mode].sort_values("step")
+        of_mode = network[network["mode"] == mode].sort_values("step")
         if of_mode.empty:
             continue
         factor = (1 - of_mode["step_size"] * of_mode["eigenvalue"]).abs()
@@ -34,9 +34,9 @@ def _figures(found: Found) -> Iterator[Drawn]:
         axes[1].plot(mean["time"], mean["loss"], color=shades[width], label=str(width))
     log_scale(axes[1])
     axes[0].set_yscale("log")
-    axes[0].set_ylim(bottom=max(FLOOR, float(np.nanmin(one["residual"].abs()))))
+    axes[0].set_ylim(bottom=max(FLOOR, float(np.nanmin(network["residual"].abs()))))
     axes[0].set_title(f"width {widest}")
-    axes[1].set_title("every width")
+    axes[1].set_title("all widths")
     axes[0].set_ylabel("residual along a mode of $K_0$")
     axes[1].set_ylabel("training loss")
     axes[0].legend(fontsize=6)
@@ -46,16 +46,16 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "modes",
         figure,
-        "Left: the residual of one network along eigenvectors of its kernel at the start (markers), and what that "
-        "kernel predicts, |1-ηλ_i|^k (dashed). Right: training loss, mean over seeds, a line a width.",
+        "Left: the residual of one network along eigenvectors of its initial kernel (markers), and the prediction of "
+        "that kernel, |1-ηλ_i|^k (dashed). Right: training loss, mean over seeds, one line per width.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
 EXPERIMENT = Experiment(
     name="convergence",
-    statement="Under squared error each mode of the kernel at the start is learned exponentially, at the rate of its "
-    "eigenvalue, and training reaches the global minimum.",
+    statement="Under squared error, the residual along each mode of the initial kernel decays exponentially at the "
+    "rate of its eigenvalue, and training reaches the global minimum.",
     references="[J] section 5; [L] equation 8",
     sweeps=(WIDTH_SWEEP,),
     figures=_figures,

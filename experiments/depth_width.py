@@ -1,4 +1,4 @@
-"""Depth against width: the variance of the kernel at the start."""
+"""The variance of the initial kernel, as a function of depth and width."""
 
 from collections.abc import Iterator
 
@@ -12,10 +12,11 @@ from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 
-def _variances(found: Found) -> pd.DataFrame:
-    """depth, width, Var K_0(x, x)/K_inf(x, x)² with its interval from `low` to `high`, and what is predicted of it."""
+def _variances(evidence: Found) -> pd.DataFrame:
+    """Return a table of depth, width, Var K_0(x, x)/K_inf(x, x)² with its interval `low` to `high`, and its
+    prediction."""
     rows = []
-    for case in cases(found.only, AXES["width"]):
+    for case in cases(evidence.only, AXES["width"]):
         for at, runs in case.runs.groupby(AT):
             measured, interval = pooled(conditional_variances(case, at), kernel_variance)
             rows.append(
@@ -24,9 +25,9 @@ def _variances(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["depth", "width", "measured", "low", "high", "predicted", "seeds"])
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table = _variances(found)
-    figure, axes = canvas(f"relu, no biases, {table['seeds'].max()} networks at each point")
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table = _variances(evidence)
+    figure, axes = canvas(f"relu, no biases, {table['seeds'].max()} networks per point")
     ax = axes[0, 0]
     for k, (depth, part) in enumerate(table.groupby("depth")):
         with_bars(ax, part["width"], part["measured"], part["low"], part["high"], mark(k), f"L = {depth}")
@@ -38,21 +39,21 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "kernel_variance",
         figure,
-        "The relative variance of the kernel over initialisations against the width, for each depth, with its 95 % "
-        "interval; dashed: what is known to first order in 1/n, (1/n)(5(L-1) - 4(L²-1)/(3L)).",
+        "Relative variance of the kernel over initialisations against the width, for each depth, with 95 % intervals. "
+        "Dashed: the theory to first order in 1/n, (1/n)(5(L-1) - 4(L²-1)/(3L)).",
     )
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    for row in _variances(found).itertuples():
-        what = f"Var K_0(x,x)/K_inf², L = {row.depth}, width {row.width}"
-        yield Row(what, row.measured, (row.low, row.high), None, row.predicted, "theory to first order in 1/n")
+def _rows(evidence: Found) -> Iterator[Row]:
+    for row in _variances(evidence).itertuples():
+        quantity = f"Var K_0(x,x)/K_inf², L = {row.depth}, width {row.width}"
+        yield Row(quantity, row.measured, (row.low, row.high), None, row.predicted, "theory to first order in 1/n")
 
 
 EXPERIMENT = Experiment(
     name="depth-against-width",
-    statement="What decides how random a relu network's kernel is at the start is depth over width: its relative "
-    "variance is (1/n)(5(L-1) - 4(L²-1)/(3L)), to first order.",
+    statement="The randomness of a relu network's initial kernel is determined by the ratio of depth to width: its "
+    "relative variance is (1/n)(5(L-1) - 4(L²-1)/(3L)) to first order.",
     references="[HN] Hanin and Nica 2019; docs/theory.md (derived)",
     sweeps=(
         Planned(

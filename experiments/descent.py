@@ -1,4 +1,4 @@
-"""A step of gradient descent is a step along the kernel."""
+"""A step of gradient descent on the weights is a step of kernel gradient descent."""
 
 from collections.abc import Iterator
 
@@ -9,32 +9,33 @@ from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    every = list(cases(found.only, AXES["step size"]))
-    shades = width_colours(found.only.runs[WIDTH])
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    all_cases = list(cases(evidence.only, AXES["step size"]))
+    shades = width_colours(evidence.only.runs[WIDTH])
     figure, axes = canvas("", across=2, share=True)
     for ax, column, inputs in zip(
         axes[0], ("descent_residual_0", "test_descent_residual_0"), ("training inputs", "test inputs"), strict=True
     ):
-        for k, case in enumerate(every):
+        for k, case in enumerate(all_cases):
             levels(ax, case, column, {**mark(k), "color": shades[case.settings[WIDTH]]}, settings_text(case.settings))
         ax.set_title(inputs)
         ax.set_xlabel("step size η")
-    axes[0, 0].set_ylabel("off the kernel's step, relative")
+    axes[0, 0].set_ylabel("relative deviation from the kernel step")
     axes[0, 1].legend(fontsize=6)
     yield (
         "residual_against_step_size",
         figure,
-        "The change of the network function in one step, less -(η/N) Σ_i K(x, x_i) ∂ℓ/∂F(x_i), over the change itself, "
-        "against the step size. Dots: seeds; markers: means.",
+        "The change of the network function in one step minus -(η/N) Σ_i K(x, x_i) ∂ℓ/∂F(x_i), relative to the change "
+        "itself, against the step size. Dots: seeds; markers: means.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
 EXPERIMENT = Experiment(
     name="kernel-gradient-descent",
-    statement="Gradient descent on the weights moves the network function along its kernel, at any width, up to a part "
-    "in proportion to the step size (smooth σ; relu's flipped gates add between √η and η).",
+    statement="Gradient descent on the weights is kernel gradient descent on the network function at any width, up to "
+    "a relative error proportional to the step size (smooth σ; with relu, units that switch on or off add an error "
+    "between √η and η).",
     references="[J] section 3.1",
     sweeps=(
         Planned(

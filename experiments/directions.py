@@ -1,11 +1,12 @@
-"""Other losses: any bounded training direction."""
+"""Other losses than the squared error: any bounded training direction."""
 
 from ntkrun.experiments.drawing import one_law
 from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="training-direction",
-    statement="The kernel and the weights are as lazy under cross-entropy and Huber's loss as under the squared error.",
+    statement="Kernel and weights stay as close to their initial values under cross-entropy and the Huber loss as "
+    "under the squared error.",
     references="[J] theorem 2",
     sweeps=(
         Planned(
@@ -26,6 +27,6 @@ EXPERIMENT = Experiment(
         "kernel_drift",
         "largest kernel drift",
         "kernel",
-        "The largest relative change of the kernel against the width, for each loss.",
+        "Largest relative change of the kernel against the width, for each loss.",
     ),
 )

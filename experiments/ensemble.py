@@ -9,10 +9,10 @@ from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, w
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table = with_runs(found.only.outputs, found.only.runs)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table = with_runs(evidence.only.outputs, evidence.only.runs)
     table = table[(table["part"] == "test") & (table["step"] == table["step"].max())]
-    figure, (axes,) = canvas(f"{table['seed'].nunique()} networks a width", across=2)
+    figure, (axes,) = canvas(f"{table['seed'].nunique()} networks per width", across=2)
     shades = width_colours(sizes(table))
     for k, width in enumerate(sizes(table)):
         at = over_seeds(table[table[WIDTH] == width])
@@ -21,23 +21,23 @@ def _figures(found: Found) -> Iterator[Drawn]:
         axes[1].plot(at["input"], at["std"], **look)
     axes[0].plot(at["input"], at["limit_mean"], "k--", linewidth=0.9, label="infinite width")
     axes[1].plot(at["input"], at["limit_variance"] ** 0.5, "k--", linewidth=0.9)
-    for ax, title in zip(axes, ("mean over networks", "deviation over networks"), strict=True):
+    for ax, title in zip(axes, ("mean over networks", "standard deviation over networks"), strict=True):
         ax.set_ylabel(title)
         ax.set_xlabel("test input, around the circle")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     yield (
         "ensemble",
         figure,
-        "Mean and standard deviation, over initialisations, of the trained networks' outputs on each test input, and "
-        "those that infinite width predicts at the same time.",
+        "Mean and standard deviation over initialisations of the trained networks' outputs on each test input, and the "
+        "infinite-width prediction at the same time.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
 EXPERIMENT = Experiment(
     name="limit-ensemble",
-    statement="Networks trained from many initialisations are, as the width grows, the Gaussian process that infinite "
-    "width predicts, in mean and covariance, at any time.",
+    statement="As the width grows, the outputs of networks trained from many initialisations approach the Gaussian "
+    "process of the infinite-width limit, in mean and covariance, at any time.",
     references="[L] equations 13 to 16; [J] figure 2",
     sweeps=(
         Planned("ensemble", smoke=("sweep={grid: {network.width: [48, 96, 192]}, seeds: 20}", "training.steps=40")),

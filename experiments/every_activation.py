@@ -1,12 +1,12 @@
-"""The kernel freezes for every σ."""
+"""The kernel freezes for every activation function σ."""
 
 from ntkrun.experiments.drawing import one_law
 from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="every-activation",
-    statement="The kernel freezes whatever the nonlinearity: like 1/n for smooth ones, between n^(-1/2) and 1/n for "
-    "ones with kinks.",
+    statement="The kernel freezes for every activation function: its change falls like 1/n for smooth ones, and "
+    "between n^(-1/2) and 1/n for those with kinks.",
     references="[J] theorem 2; [HY]; [DG]",
     sweeps=(
         Planned(
@@ -24,6 +24,6 @@ EXPERIMENT = Experiment(
         "kernel_drift",
         "largest kernel drift",
         "exponent",
-        "The largest relative change of the kernel against the width, for each σ.",
+        "Largest relative change of the kernel against the width, for each activation function.",
     ),
 )

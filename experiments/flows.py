@@ -1,4 +1,4 @@
-"""Four flows on one clock: the network, its linearisation, and gradient flow with K_0 and with K_inf."""
+"""Four dynamics on one time axis: the network, its linearisation, and gradient flow with K_0 and with K_inf."""
 
 from collections.abc import Iterator
 
@@ -9,22 +9,22 @@ from ntkrun.experiments.framework import Drawn, Experiment, Found
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    (group,) = groups(found.only.runs, found.only.steps, found.only.layers)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    (group,) = groups(evidence.only.runs, evidence.only.steps, evidence.only.layers)
     yield (
         "flows",
-        flows_over_time(group, with_runs(found.only.steps, group.runs)),
-        "Losses of the network and of what frozen kernels predict of it, on one clock: the linearised network under "
-        "the same steps, gradient flow with the kernel of the start, and with that of infinite width. Mean over seeds; "
-        "the narrowest and the widest network.",
+        flows_over_time(group, with_runs(evidence.only.steps, group.runs)),
+        "Losses of the network and of three predictions with frozen kernels, against the same time: the linearised "
+        "network under the same steps, gradient flow with the initial kernel, and gradient flow with the "
+        "infinite-width kernel. Mean over seeds; the narrowest and the widest network.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
 EXPERIMENT = Experiment(
     name="linear-dynamics",
-    statement="The trained network, its linearisation and the gradient flows with K_0 and K_inf become one as the "
-    "width grows.",
+    statement="The trained network, its linearisation and the gradient flows with K_0 and K_inf converge to one "
+    "another as the width grows.",
     references="[L] theorem 2.1; [J] section 5",
     sweeps=(WIDTH_SWEEP,),
     figures=_figures,

@@ -1,4 +1,4 @@
-"""What an experiment is: plain data and two functions from tables to what is shown."""
+"""The definition of an experiment: plain data and two functions that turn tables into figures and rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ Drawn = tuple[str, Figure, str]  # file stem, figure, caption
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep: a file of configs/ without its ending, as in "papers/jacot-1", and what each preset overrides in it.
-    Experiments that name the same one share its runs; `paper` None takes laptop's."""
+    """A sweep: a file of configs/ without its ending, such as "papers/jacot-1", and the overrides of each preset.
+    Experiments that name the same sweep share its runs. `paper` None means the overrides of laptop."""
 
     config: str
     smoke: Overrides
@@ -29,26 +29,26 @@ class Planned:
     paper: Overrides | None = None
 
     def overrides(self, preset: str) -> Overrides:
-        """As KEY=VALUE texts."""
-        chosen = {"smoke": self.smoke, "laptop": self.laptop, "paper": self.paper}[preset]
-        return self.laptop if chosen is None else chosen
+        """Return the overrides of a preset as KEY=VALUE texts."""
+        texts = {"smoke": self.smoke, "laptop": self.laptop, "paper": self.paper}[preset]
+        return self.laptop if texts is None else texts
 
     def load(self, preset: str) -> "Sweep":
-        """The validated sweep."""
+        """Return the validated sweep."""
         from ntkrun.config.reader import load_config
 
         return load_config(self.file, self.overrides(preset))
 
     @property
     def file(self) -> Path:
-        """Where its config is."""
+        """The path of its config."""
         return configs() / f"{self.config}.yaml"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of an experiment's table: what is measured, ours with its 95 % interval, and what the paper measured or
-    the theory says, where they do."""
+    """A row of an experiment's table: the measured quantity, our value with its 95 % interval, and the values of the
+    paper and of the theory, where there are any."""
 
     what: str
     ours: float
@@ -60,33 +60,34 @@ class Row:
 
 @dataclass(frozen=True)
 class Found:
-    """What an experiment's sweeps left: their tables by the name of the config, and the verdicts on their claims."""
+    """The evidence of an experiment: the tables of its sweeps by the name of the config, and the verdicts on their
+    claims."""
 
     results: "Mapping[str, Results]"
     verdicts: "Mapping[str, Sequence[Verdict]]" = field(default_factory=dict)
 
     @property
     def only(self) -> "Results":
-        """The tables of an experiment of one sweep."""
+        """The tables of an experiment with a single sweep."""
         (results,) = self.results.values()
         return results
 
     @property
     def judged(self) -> "list[tuple[str, Verdict]]":
-        """The verdicts of all its sweeps, in their order, each with the sweep's name."""
+        """The verdicts of all sweeps, in order, each with the name of its sweep."""
         return [(name, verdict) for name, verdicts in self.verdicts.items() for verdict in verdicts]
 
 
 def no_rows(found: Found) -> Iterable[Row]:
-    """Of an experiment whose claims say it all."""
+    """Return no rows, for an experiment that has only claims."""
     return ()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is claimed or was shown, in words; where; the sweeps it takes; its figures and its table. `claims` are those
-    of its sweeps' configs that it is about, None for all of them. `departures`: where we do otherwise than the paper,
-    and why."""
+    """A statement from the literature with its references, the sweeps that test it, its figures and its rows. `claims`
+    selects those claims of the sweeps' configs that the experiment is about, None all of them. `departures` says where
+    and why the experiment differs from the paper."""
 
     name: str
     statement: str
@@ -98,28 +99,29 @@ class Experiment:
     departures: str = ""
 
     def found(self, results: "Mapping[str, Results]", verdicts: "Mapping[str, Sequence[Verdict]]") -> Found:
-        """Its part of what all sweeps left."""
-        wanted = [planned.config for planned in self.sweeps]
-        of_claims = {name: [v for v in verdicts[name] if self.is_about(v.claim.name)] for name in wanted}
-        return Found({name: results[name] for name in wanted}, of_claims)
+        """Return the evidence of this experiment, selected from the results and verdicts of all sweeps."""
+        names = [planned.config for planned in self.sweeps]
+        own_verdicts = {name: [v for v in verdicts[name] if self.is_about(v.claim.name)] for name in names}
+        return Found({name: results[name] for name in names}, own_verdicts)
 
     def is_about(self, claim: str) -> bool:
-        """Whether a claim of its sweeps is one of its own."""
+        """Return True where a claim of its sweeps is one of its own."""
         return self.claims is None or claim in self.claims
 
 
 def configs() -> Path:
-    """Where the configs are: within the package ntkrun, which in a checkout has a link to the folder beside it."""
+    """Return the folder of the configs: within the package ntkrun, which in a checkout links to the folder beside
+    it."""
     return Path(__file__).parents[1] / "configs"
 
 
 def sweeps_of(experiments: Iterable[Experiment]) -> list[Planned]:
-    """Every sweep once, in the order in which they are first wanted."""
+    """Return every sweep once, in the order in which the experiments first use them."""
     return list(dict.fromkeys(planned for experiment in experiments for planned in experiment.sweeps))
 
 
 def as_json(row: Row) -> dict[str, Any]:
-    """A row as plain values."""
+    """Return a row as plain values."""
     return {
         "what": row.what,
         "ours": row.ours,

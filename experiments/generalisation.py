@@ -1,4 +1,4 @@
-"""What the theory leaves open: the network against its own kernels, on test inputs."""
+"""A question that the theory leaves open: does a network or its own kernel have the lower test loss?"""
 
 from collections.abc import Iterator
 
@@ -18,12 +18,12 @@ PREDICTORS = {
 }
 
 
-def _last(found: Found) -> pd.DataFrame:
-    return with_runs(last_steps(found.only.steps), found.only.runs)
+def _last(evidence: Found) -> pd.DataFrame:
+    return with_runs(last_steps(evidence.only.steps), evidence.only.runs)
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table, first = _last(found), found.only.runs.iloc[0]
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table, first = _last(evidence), evidence.only.runs.iloc[0]
     title = f"digits, L = {first['network.depth']}, N = {first['data.samples']}, M = {first['data.test_samples']}"
     figure, axes = canvas(title)
     ax = axes[0, 0]
@@ -37,27 +37,27 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "test_loss",
         figure,
-        "Test loss at the end of the training against the width: of the network, of its linearisation under the same "
-        "steps, and of gradient flow with its kernel at the start and with the infinite-width kernel, all from the "
-        "network's own start. Dots: seeds; markers: means.",
+        "Test loss at the end of training against the width: of the network, of its linearisation under the same "
+        "steps, and of gradient flow with its initial kernel and with the infinite-width kernel. All start from the "
+        "network's initial function. Dots: seeds; markers: means.",
     )
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    table = _last(found)
+def _rows(evidence: Found) -> Iterator[Row]:
+    table = _last(evidence)
     for width in sizes(table):
-        at = table[table[WIDTH] == width]
+        rows = table[table[WIDTH] == width]
         for column, name in list(PREDICTORS.items())[1:]:
-            ratio = level(at["test_loss"] / at[column])
+            ratio = level(rows["test_loss"] / rows[column])
             plain = name.replace("$", "")
-            what = f"test loss of the network over that of {plain}, width {width}"
-            yield Row(what, ratio.mean, ratio.interval, note="below 1: the network is better")
+            quantity = f"test loss: network / {plain}, width {width}"
+            yield Row(quantity, ratio.mean, ratio.interval, note="below 1: the network is better")
 
 
 EXPERIMENT = Experiment(
     name="generalisation",
-    statement="The theory explains convergence, not whether a finite network is better than its own kernel: here is "
-    "the test loss of both, on digits, against the width. No claim is judged.",
+    statement="The theory explains convergence. It does not say whether a finite network generalises better than its "
+    "own kernel. This experiment compares their test losses on digits, against the width; no claim is judged.",
     references="docs/theory.md, what the theory leaves open",
     sweeps=(
         Planned(

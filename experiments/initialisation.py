@@ -1,4 +1,4 @@
-"""Networks before training: Gaussian and independent outputs, a deterministic and diagonal kernel."""
+"""Networks before training: independent Gaussian outputs, and a kernel that is deterministic and diagonal."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_ver
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 from ntkrun.experiments.shared import of_relu
 
-# Name, sample, statistic, whether that is positive by nature, formula.
+# Name, sample, statistic, True where the statistic is positive by definition, formula.
 POOLED = (
     ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, True, "output_kurtosis"),
     ("correlation of squares", ensembles.squares, ensembles.square_correlation, False, "output_square_correlation"),
@@ -20,13 +20,13 @@ POOLED = (
 )
 
 
-def _case(found: Found) -> Case:
-    (case,) = cases(found.only, AXES["width"])
+def _case(evidence: Found) -> Case:
+    (case,) = cases(evidence.only, AXES["width"])
     return case
 
 
 def _pooled(case: Case) -> pd.DataFrame:
-    """Of each statistic and width its value with its interval from `low` to `high`, and what the formula says."""
+    """Return each statistic at each width with its interval `low` to `high`, and the value of its formula."""
     rows = []
     for name, sample, statistic, positive, formula in POOLED:
         for at in sorted(case.statistics[AT].unique()):
@@ -35,43 +35,44 @@ def _pooled(case: Case) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "width", "value", "low", "high", "theory"])
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    case = _case(found)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    case = _case(evidence)
     seeds = case.runs.groupby(AT).size().max()
-    figure, (axes,) = canvas(f"L = {case.depth}, relu, β = 0.1, {seeds} networks a width", across=2)
+    figure, (axes,) = canvas(f"L = {case.depth}, relu, β = 0.1, {seeds} networks per width", across=2)
     for k, (name, part) in enumerate(_pooled(case).groupby("name", sort=False)):
         with_bars(axes[0], part["width"], part["value"], part["low"], part["high"], mark(k), str(name))
         axes[0].plot(part["width"], part["theory"], "--", color=f"C{k}", linewidth=0.8)
     for k, (column, name) in enumerate(
-        (("distance_to_limit_0", "$K_0$ off $K_∞$"), ("off_diagonal_0", "between two outputs"))
+        (("distance_to_limit_0", "distance of $K_0$ from $K_∞$"), ("off_diagonal_0", "between different outputs"))
     ):
         levels(axes[1], case, column, mark(k), name)
     for ax in axes:
         log_axes(ax, case.statistics[AT])
         ax.set_xlabel(HIDDEN_WIDTH)
         ax.legend(fontsize=6)
-    axes[0].set_ylabel("over initialisations, dimensionless")
-    axes[1].set_ylabel("share of the kernel's norm")
+    axes[0].set_ylabel("statistic over initialisations")
+    axes[1].set_ylabel("fraction of the kernel's norm")
     yield (
         "initialisation",
         figure,
-        "Left: excess kurtosis of an output, correlation of the squares of two, relative variance of the kernel, over "
-        "initialisations, against the width, with 95 % intervals; dashed: the finite-width formulas for relu without "
-        "biases. Right: how far one network's kernel is off the limit, and the part of it between different outputs.",
+        "Left: excess kurtosis of an output, correlation of the squares of two outputs, and relative variance of the "
+        "kernel over initialisations, against the width, with 95 % intervals. Dashed: the finite-width formulas for "
+        "relu without biases. Right: distance of a network's kernel from the limit, and its part between different "
+        "outputs.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    for row in _pooled(_case(found)).itertuples():
+def _rows(evidence: Found) -> Iterator[Row]:
+    for row in _pooled(_case(evidence)).itertuples():
         interval = (row.low, row.high)
-        yield Row(f"{row.name}, width {row.width:g}", row.value, interval, None, row.theory, "theory: without biases")
+        yield Row(f"{row.name}, width {row.width:g}", row.value, interval, None, row.theory, "theory without biases")
 
 
 EXPERIMENT = Experiment(
     name="initialisation",
-    statement="Before training, the outputs of wide networks are independent Gaussians with the covariance Σ^(L), and "
-    "the kernel is deterministic and the same for every output.",
+    statement="Before training, the outputs of wide networks are independent Gaussian processes with covariance "
+    "Σ^(L), and the kernel is deterministic and the same for every output.",
     references="[J] proposition 1 and theorem 1; [Y]; [HN]",
     sweeps=(
         Planned(

@@ -19,21 +19,21 @@ TRAINED = Planned(
     smoke=("sweep={grid: {network.width: [32, 64]}, seeds: 4}", "training.steps=20"),
     paper=("sweep={grid: {network.width: [500, 10000]}, seeds: 10}",),
 )
-CHECKED = {0: "0", 12: "π/4", 24: "π/2", 36: "3π/4", 48: "π"}  # of the 96 points: theory.md, section 4
+CHECKED = {0: "0", 12: "π/4", 24: "π/2", 36: "3π/4", 48: "π"}  # points of the 96 and their angles: theory.md, section 4
 
 
-def _on_the_circle(found: Found, sweep: Planned) -> pd.DataFrame:
-    """The kernel's row on the circle in one of the sweeps, with the angle γ of each point in (-π, π]."""
-    results = found.results[sweep.config]
+def _on_the_circle(evidence: Found, sweep: Planned) -> pd.DataFrame:
+    """Return the kernel's row on the circle in one of the sweeps, with the angle γ of each point in (-π, π]."""
+    results = evidence.results[sweep.config]
     table = with_runs(results.outputs, results.runs)
     table = table[table["part"] == "test"]
     angle = 2 * np.pi * table["input"] / (table["input"].max() + 1)
     return table.assign(angle=np.where(angle > np.pi + 1e-9, angle - 2 * np.pi, angle)).sort_values("angle")
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table = _on_the_circle(found, TRAINED)
-    figure, axes = canvas("L = 4, relu, β = 0.1; a line a network", across=len(sizes(table)), share=True)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table = _on_the_circle(evidence, TRAINED)
+    figure, axes = canvas("L = 4, relu, β = 0.1; one line per network", across=len(sizes(table)), share=True)
     for ax, width in zip(axes[0], sizes(table), strict=True):
         of_width = table[table[WIDTH] == width]
         for step, colour in zip(sorted(of_width["step"].unique()), ("0.65", "C0"), strict=True):
@@ -41,8 +41,8 @@ def _figures(found: Found) -> Iterator[Drawn]:
             for k, (_, run) in enumerate(at.groupby("seed")):
                 label = f"step {step}" if k == 0 else None
                 ax.plot(run["angle"], run["kernel_row"], color=colour, linewidth=0.6, alpha=0.8, label=label)
-        one = at[at["seed"] == at["seed"].min()]
-        ax.plot(one["angle"], one["limit_kernel_row"], "k--", linewidth=1, label=r"$K_\infty$")
+        first_run = at[at["seed"] == at["seed"].min()]
+        ax.plot(first_run["angle"], first_run["limit_kernel_row"], "k--", linewidth=1, label=r"$K_\infty$")
         ax.set_title(f"width {width}")
         ax.set_xlabel("angle γ")
         ax.set_xticks([-np.pi, 0, np.pi], ["−π", "0", "π"])
@@ -51,19 +51,20 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "kernel_on_the_circle",
         figure,
-        "The kernel between x_0 = (1, 0) and x(γ) = (cos γ, sin γ) of each network at the start and after training, "
-        "and the infinite-width kernel. Wider networks scatter less, and training moves their kernel less.",
+        "The kernel K(x_0, x(γ)) with x_0 = (1, 0) and x(γ) = (cos γ, sin γ), for each network before and after "
+        "training, and the infinite-width kernel. The wider the networks, the less their kernels vary between networks "
+        "and change during training.",
     )
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    yield from _rows_of_starts(_on_the_circle(found, STARTS))
-    table = _on_the_circle(found, TRAINED)
+def _rows(evidence: Found) -> Iterator[Row]:
+    yield from _rows_of_starts(_on_the_circle(evidence, STARTS))
+    table = _on_the_circle(evidence, TRAINED)
     start, end = table["step"].min(), table["step"].max()
     for width in sizes(table):
-        found_level = level(_change(table[table[WIDTH] == width], start, end))
-        what = f"change of K(x_0, ·) in {end} steps over K_0(x_0, ·), width {width}"
-        yield Row(what, found_level.mean, found_level.interval, note="root mean square over the circle")
+        change = level(_change(table[table[WIDTH] == width], start, end))
+        quantity = f"relative change of K(x_0, ·) in {end} steps, width {width}"
+        yield Row(quantity, change.mean, change.interval, note="root mean square over the circle")
 
 
 def _rows_of_starts(table: pd.DataFrame) -> Iterator[Row]:
@@ -71,15 +72,15 @@ def _rows_of_starts(table: pd.DataFrame) -> Iterator[Row]:
         at = table[(table[WIDTH] == width) & (table["input"] == 0)]
         value, interval = pooled(at.set_index("seed"), _relative_spread)
         theory = of_relu("kernel_variance", 2, 4, width) ** 0.5
-        what = f"relative spread of K_0(x_0, x_0), width {width}"
-        yield Row(what, value, interval, None, theory, f"{len(at)} networks; first order in 1/n, without biases")
+        quantity = f"relative spread of K_0(x_0, x_0), width {width}"
+        yield Row(quantity, value, interval, None, theory, f"{len(at)} networks; first order in 1/n, without biases")
     widest = table[table[WIDTH] == sizes(table)[-1]]
     for place, angle in CHECKED.items():
         at = widest[widest["input"] == place]
         mean = level(at["kernel_row"])
         theory = at["limit_kernel_row"].iloc[0]
-        what = f"K_0(x_0, x(γ)), γ = {angle}, width {sizes(table)[-1]}"
-        yield Row(what, mean.mean, mean.interval, None, theory, f"mean over {len(at)} networks")
+        quantity = f"K_0(x_0, x(γ)), γ = {angle}, width {sizes(table)[-1]}"
+        yield Row(quantity, mean.mean, mean.interval, None, theory, f"mean over {len(at)} networks")
 
 
 def _relative_spread(sample: pd.DataFrame) -> float:
@@ -87,7 +88,7 @@ def _relative_spread(sample: pd.DataFrame) -> float:
 
 
 def _change(table: pd.DataFrame, start: int, end: int) -> pd.Series:
-    """‖K_T(x_0, ·) - K_0(x_0, ·)‖/‖K_0(x_0, ·)‖ of each seed."""
+    """Return ‖K_T(x_0, ·) - K_0(x_0, ·)‖/‖K_0(x_0, ·)‖ for each seed."""
     wide = table.pivot(index=["seed", "input"], columns="step", values="kernel_row")
     squares = pd.DataFrame({"moved": (wide[end] - wide[start]) ** 2, "size": wide[start] ** 2}).groupby("seed").sum()
     return (squares["moved"] / squares["size"]) ** 0.5
@@ -95,13 +96,13 @@ def _change(table: pd.DataFrame, start: int, end: int) -> pd.Series:
 
 EXPERIMENT = Experiment(
     name="jacot-1",
-    statement="At the start the kernel of a wide network is near its infinite-width limit, the nearer the wider the "
-    "network; 200 steps of training move it little, and less in the wider network.",
+    statement="The initial kernel of a wide network is close to its infinite-width limit; the wider the network, the "
+    "closer. In 200 steps of training it changes little, and less in the wider network.",
     references="[J] Jacot, Gabriel and Hongler 2018, figure 1",
     sweeps=(TRAINED, STARTS),
     figures=_figures,
     rows=_rows,
-    departures="the laptop preset trains widths 500 and 2000 (the paper preset: 500 and 10000); before training it "
-    "takes the paper's, and more networks than its ten to measure the spread; the paper does not say how many training "
-    "inputs it takes, here 32; it shows curves and prints no numbers.",
+    departures="the laptop preset trains widths 500 and 2000 (the paper preset: 500 and 10000). Before training it "
+    "uses the paper's widths, with more networks than the paper's ten to measure the spread. The paper does not give "
+    "the number of training inputs; here it is 32. The paper shows curves and prints no numbers.",
 )

@@ -1,4 +1,4 @@
-"""[J] figure 2: what networks learn, and the Gaussian process that infinite width predicts."""
+"""[J] figure 2: the functions that networks learn, and the Gaussian process of the infinite-width limit."""
 
 from collections.abc import Iterator
 
@@ -11,26 +11,33 @@ from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
-OUTER = float(stats.norm.ppf(0.9))  # standard deviations from the 10th percentile to the median, and on to the 90th
+OUTER = float(stats.norm.ppf(0.9))  # standard deviations from the median to the 10th and to the 90th percentile
 
 
-def _on_the_circle(found: Found) -> pd.DataFrame:
-    """What each network says of each test input at the last step, with the angle of that input."""
-    table = with_runs(found.only.outputs, found.only.runs)
+def _on_the_circle(evidence: Found) -> pd.DataFrame:
+    """Return the output of each network on each test input at the last step, with the angle of that input."""
+    table = with_runs(evidence.only.outputs, evidence.only.runs)
     table = table[table["part"] == "test"]
-    angle = 2 * np.pi * (table["input"] + 0.5) / (table["input"].max() + 1)  # test points lie half a step on
+    angle = 2 * np.pi * (table["input"] + 0.5) / (table["input"].max() + 1)  # test points are shifted by half a step
     return table.assign(angle=angle - np.where(angle > np.pi, 2 * np.pi, 0.0)).sort_values("angle")
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table = _on_the_circle(found)
-    figure, axes = canvas("L = 4, relu, β = 0.1; a line a network", across=len(sizes(table)), share=True)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table = _on_the_circle(evidence)
+    figure, axes = canvas("L = 4, relu, β = 0.1; one line per network", across=len(sizes(table)), share=True)
     for ax, width in zip(axes[0], sizes(table), strict=True):
         of_width = table[table[WIDTH] == width]
-        one = of_width[of_width["seed"] == of_width["seed"].min()]
-        half = OUTER * one["limit_variance"] ** 0.5
-        band(ax, one["angle"], one["limit_mean"] - half, one["limit_mean"] + half, "C1", "10th to 90th percentile")
-        ax.plot(one["angle"], one["limit_mean"], "--", color="C1", label="limit's median")
+        first_run = of_width[of_width["seed"] == of_width["seed"].min()]
+        half = OUTER * first_run["limit_variance"] ** 0.5
+        band(
+            ax,
+            first_run["angle"],
+            first_run["limit_mean"] - half,
+            first_run["limit_mean"] + half,
+            "C1",
+            "10th to 90th percentile",
+        )
+        ax.plot(first_run["angle"], first_run["limit_mean"], "--", color="C1", label="limit's median")
         for k, (_, run) in enumerate(of_width.groupby("seed")):
             ax.plot(run["angle"], run["value"], color="C0", linewidth=0.6, label="networks" if k == 0 else None)
         ax.set_title(f"width {width}")
@@ -42,22 +49,22 @@ def _figures(found: Found) -> Iterator[Drawn]:
         "learned_functions",
         figure,
         "The function of each network after training on four points of the unit circle, and the 10th, 50th and 90th "
-        "percentiles of the Gaussian process that infinite width predicts of them.",
+        "percentiles of the Gaussian process of the infinite-width limit.",
     )
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    table = _on_the_circle(found)
+def _rows(evidence: Found) -> Iterator[Row]:
+    table = _on_the_circle(evidence)
     for width in sizes(table):
         share = level(inside(table[table[WIDTH] == width], OUTER))
-        what = f"share of the circle between the limit's 10th and 90th percentile, width {width}"
-        yield Row(what, share.mean, share.interval, None, 0.8, "mean over seeds")
+        quantity = f"share of the circle between the limit's 10th and 90th percentile, width {width}"
+        yield Row(quantity, share.mean, share.interval, None, 0.8, "mean over seeds")
 
 
 EXPERIMENT = Experiment(
     name="jacot-2",
-    statement="Networks trained on four points of the circle are, near convergence, draws from the Gaussian process "
-    "that infinite width predicts; wide ones follow its percentiles.",
+    statement="Near convergence, networks trained on four points of the circle are samples of the Gaussian process of "
+    "the infinite-width limit; wide networks follow its percentiles.",
     references="[J] Jacot, Gabriel and Hongler 2018, figure 2",
     sweeps=(
         Planned(
@@ -67,7 +74,7 @@ EXPERIMENT = Experiment(
     ),
     figures=_figures,
     rows=_rows,
-    departures="widths, networks and steps are the paper's, capped in the smoke preset alone; it does not give its "
-    "points and targets: here they are evenly spaced, with targets of ±0.4, and the limit is taken at the time of the "
-    "last step instead of infinity.",
+    departures="widths, number of networks and steps are the paper's, except in the smoke preset, which has fewer. The "
+    "paper does not give its points and targets: here the points are evenly spaced and the targets are ±0.4. The limit "
+    "is evaluated at the time of the last step instead of at infinity.",
 )

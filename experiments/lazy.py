@@ -1,4 +1,4 @@
-"""Kernel, weights and activations stand still during training, the more the wider the network."""
+"""The wider the network, the less its kernel, weights and activations change during training."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,21 @@ from ntkrun.experiments.framework import Drawn, Experiment, Found
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    (group,) = groups(found.only.runs, found.only.steps, found.only.layers)
-    dots = " Dots: seeds; markers: means with 95 % interval; lines: power laws; wedges: the slopes that theory expects."
-    yield "kernel_drift", kernel_drift(group), "The largest relative change of the kernel against the width." + dots
-    yield "weight_drift", weight_drift(group), "The same of each layer's weights." + dots
-    yield from shown_verdicts(found)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    (group,) = groups(evidence.only.runs, evidence.only.steps, evidence.only.layers)
+    dots = " Dots: seeds; markers: means with 95 % intervals; lines: power laws; wedges: expected slopes."
+    yield "kernel_drift", kernel_drift(group), "Largest relative change of the kernel against the width." + dots
+    yield (
+        "weight_drift",
+        weight_drift(group),
+        "Largest relative change of each layer's weights against the width." + dots,
+    )
+    yield from shown_verdicts(evidence)
 
 
 EXPERIMENT = Experiment(
     name="lazy",
-    statement="The kernel, the weights and the activations of a network stand still during training as it widens.",
+    statement="The wider the network, the less its kernel, its weights and its activations change during training.",
     references="[J] theorem 2; [L] figure 1; [HY]; [DG]",
     sweeps=(WIDTH_SWEEP,),
     figures=_figures,

@@ -1,4 +1,4 @@
-"""[L] figure 1: how kernel and weights move, against the width."""
+"""[L] figure 1: the change of kernel and weights during training, against the width."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +11,7 @@ from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.experiments.drawing import canvas
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
-# Column of per_run, what it is, the paper's slope, the smallest width that it was fitted from.
+# Column of per_run, its name, the paper's slope, the smallest width of the fit.
 LINES = (
     ("kernel_drift", "kernel", -0.80, 2**7),
     ("weight_drift.0", "input weights", -0.52, 2**8),
@@ -22,18 +22,18 @@ LINES = (
 PAPER_KERNEL = (1.45, 0.42, -0.45, -0.88, -1.68, -2.43, -3.28, -4.0, -4.9)
 
 
-def _statistics(found: Found) -> pd.DataFrame:
-    return done(per_run(found.only.runs, found.only.steps, found.only.layers))
+def _statistics(evidence: Found) -> pd.DataFrame:
+    return done(per_run(evidence.only.runs, evidence.only.steps, evidence.only.layers))
 
 
 def _slopes(table: pd.DataFrame) -> Mapping[str, Exponent]:
     return {column: fit_exponent(table[WIDTH], table[column], smallest) for column, _, _, smallest in LINES}
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table = _statistics(found)
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table = _statistics(evidence)
     slopes = _slopes(table)
-    first = found.only.runs.iloc[0]
+    first = evidence.only.runs.iloc[0]
     figure, axes = canvas(f"L = 4, relu, N = {first['data.samples']}, {first['training.steps']} steps", height=3.4)
     ax = axes[0, 0]
     for k, (column, name, paper, _) in enumerate(LINES):
@@ -47,7 +47,7 @@ def _figures(found: Found) -> Iterator[Drawn]:
             ax.plot(span, np.exp(fit.log_constant) * span**fit.slope, color=f"C{k}")
     shown = [(2.0**k, 2.0**y) for k, y in zip(range(4, 13), PAPER_KERNEL, strict=True) if 2**k <= table[WIDTH].max()]
     if shown:
-        ax.plot(*zip(*shown, strict=True), "x", color="k", label="kernel, the paper's (MNIST)")
+        ax.plot(*zip(*shown, strict=True), "x", color="k", label="kernel in the paper (MNIST)")
     width_axis(ax, table[WIDTH])
     ax.set_yscale("log")
     ax.set_ylabel("largest relative change")
@@ -56,28 +56,29 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "changes_against_width",
         figure,
-        "The relative change of the kernel and of the weights of the first, a hidden and the last layer, its largest "
-        f"over the training, against the width. Dots: seeds; markers: means; lines: power laws, fitted to: {fitted}; "
-        "crosses: what the paper measured.",
+        "Largest relative change during training of the kernel and of the weights of the first, a hidden and the last "
+        f"layer, against the width. Dots: seeds; markers: means; lines: power laws, fitted to: {fitted}; crosses: the "
+        "values of the paper.",
     )
 
 
 def _widths(fit: Exponent) -> str:
-    """What a slope was fitted to, or why there is none."""
+    """Return the widths of a fit, or the reason why there is no slope."""
     return fit.why or f"widths {fit.fit_range[0]:g} to {fit.fit_range[1]:g}" + ("" if fit.asymptotic else ", curved")
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    table = _statistics(found)
+def _rows(evidence: Found) -> Iterator[Row]:
+    table = _statistics(evidence)
     for (_, name, paper, smallest), fit in zip(LINES, _slopes(table).values(), strict=True):
-        what = f"slope of the change of the {name}, n >= {smallest}"
-        yield Row(what, fit.slope, fit.interval, paper, None, _widths(fit))
+        quantity = f"slope of the change of the {name}, n >= {smallest}"
+        yield Row(quantity, fit.slope, fit.interval, paper, None, _widths(fit))
 
 
 EXPERIMENT = Experiment(
     name="lee-1",
-    statement="The kernel and the weights of each layer move ever less, relative to their start, as the width grows: "
-    "input and output weights like n^(-1/2), hidden ones like 1/n, the kernel of a relu network between the two.",
+    statement="The relative change of the kernel and of each layer's weights during training decreases with the "
+    "width: like n^(-1/2) for input and output weights, like 1/n for hidden weights, and between the two for the "
+    "kernel of a relu network.",
     references="[L] Lee et al. 2019, figure 1",
     sweeps=(
         Planned(
@@ -97,6 +98,6 @@ EXPERIMENT = Experiment(
     figures=_figures,
     rows=_rows,
     departures="512 steps of size 1/λ_max instead of 2^17 of size 1, widths up to 2048 instead of 4096, and digits of "
-    "8 x 8 pixels instead of MNIST (the paper preset takes the paper's); the time and the data set where a curve lies, "
-    "the width its slope.",
+    "8 x 8 pixels instead of MNIST (the paper preset uses the paper's values). Training time and data set determine "
+    "the height of a curve, the width determines its slope.",
 )

@@ -11,17 +11,19 @@ from ntkrun.experiments.drawing import band, canvas, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 
-def _on_the_path(found: Found) -> pd.DataFrame:
-    """What each network says on the path at each kept step."""
-    outputs = with_runs(found.only.outputs, found.only.runs)
+def _on_the_path(evidence: Found) -> pd.DataFrame:
+    """Return the outputs of each network on the path at each stored step."""
+    outputs = with_runs(evidence.only.outputs, evidence.only.runs)
     return outputs[outputs["part"] == "test"]
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table, first = over_seeds(_on_the_path(found)), found.only.runs.iloc[0]
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table, first = over_seeds(_on_the_path(evidence)), evidence.only.runs.iloc[0]
     table = table.assign(alpha=table["input"] / table["input"].max())
     steps = sorted(table["step"].unique())
-    title = f"{len(found.only.runs)} networks, L = 4, tanh, width {first['network.width']}, N = {first['data.samples']}"
+    title = (
+        f"{len(evidence.only.runs)} networks, L = 4, tanh, width {first['network.width']}, N = {first['data.samples']}"
+    )
     figure, axes = canvas(title, across=len(steps), share=True)
     for ax, step in zip(axes[0], steps, strict=True):
         at = table[table["step"] == step]
@@ -39,30 +41,30 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "ensemble",
         figure,
-        "Mean and two standard deviations, over initialisations, of the outputs on the line between two training "
-        "inputs: those of the networks, and those of the Gaussian process that infinite width predicts at that time.",
+        "Mean and two standard deviations over initialisations of the outputs on the line between two training inputs, "
+        "for the networks and for the Gaussian process of the infinite-width limit at the same time.",
     )
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    for step, at in _on_the_path(found).groupby("step"):
+def _rows(evidence: Found) -> Iterator[Row]:
+    for step, at in _on_the_path(evidence).groupby("step"):
         ratio, interval = pooled(at.set_index("seed"), _deviation)
-        yield Row(f"standard deviation over networks, over the limit's, step {step}", ratio, interval, theory=1.0)
-        off = level(mean_bias(at))
-        what = f"mean over networks off the limit's, squared, over the limit's variance, step {step}"
-        yield Row(what, off.mean, off.interval, theory=0.0, note="without the scatter's own share")
+        yield Row(f"standard deviation over networks / that of the limit, step {step}", ratio, interval, theory=1.0)
+        bias = level(mean_bias(at))
+        quantity = f"squared bias of the mean over networks / variance of the limit, step {step}"
+        yield Row(quantity, bias.mean, bias.interval, theory=0.0, note="the variance of the mean is subtracted")
 
 
 def _deviation(outputs: pd.DataFrame) -> float:
-    """That of the networks over that of the limit, root mean square along the path."""
+    """Return the standard deviation over networks relative to that of the limit, root mean square along the path."""
     table = over_seeds(outputs)
     return float(np.sqrt((table["std"] ** 2).mean() / table["limit_variance"].mean()))
 
 
 EXPERIMENT = Experiment(
     name="lee-2",
-    statement="Mean and deviation, over a hundred trained networks, of what they say between two training inputs are "
-    "those of the Gaussian process that infinite width predicts, at every time.",
+    statement="On the line between two training inputs, mean and standard deviation of the outputs of a hundred "
+    "trained networks are those of the Gaussian process of the infinite-width limit, at every time.",
     references="[L] Lee et al. 2019, figure 2 and equations 13 to 16",
     sweeps=(
         Planned(
@@ -80,7 +82,7 @@ EXPERIMENT = Experiment(
     ),
     figures=_figures,
     rows=_rows,
-    departures="digits instead of images of objects; width 256 (the paper preset takes the paper's 8192); 256 steps, "
-    "since the paper does not say how many. All else is the paper's: 100 networks, L = 4, σ_w² = 1.5, no biases, "
-    "η = 0.5, 128 inputs.",
+    departures="digits instead of images of objects; width 256 (the paper preset uses the paper's 8192); 256 steps, "
+    "because the paper does not give their number. Everything else is as in the paper: 100 networks, L = 4, σ_w² = "
+    "1.5, no biases, η = 0.5, 128 inputs.",
 )

@@ -1,4 +1,4 @@
-"""[L] figure 3: the network against its linearisation."""
+"""[L] figure 3: the network compared with its linearisation."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,12 @@ from ntkrun.experiments.drawing import canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
 
 
-def _steps(found: Found) -> pd.DataFrame:
-    return with_runs(found.only.steps, found.only.runs)
+def _steps(evidence: Found) -> pd.DataFrame:
+    return with_runs(evidence.only.steps, evidence.only.runs)
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    table, first = _steps(found), found.only.runs.iloc[0]
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    table, first = _steps(evidence), evidence.only.runs.iloc[0]
     title = f"digits, L = {first['network.depth']}, {first['network.activation']}, N = {first['data.samples']}"
     figure, axes = canvas(title, across=2, down=2)
     (loss, weights), (gap, widths) = axes
@@ -32,9 +32,10 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "network_and_linearised",
         figure,
-        "Above: training loss and the move of the weights, of the networks and of their linearisations at the start, "
-        "trained by the same steps, mean over seeds, narrowest and widest network. Below: the root mean square "
-        "distance between the outputs of the two over the training inputs, in time, and its largest against the width.",
+        "Top: training loss and change of the weights, for networks and their linearisations at initialisation under "
+        "the same steps; mean over seeds, narrowest and widest network. Bottom: the root mean square distance between "
+        "the outputs of network and linearisation over the training inputs, against time, and its largest value "
+        "during training against the width.",
     )
 
 
@@ -50,7 +51,7 @@ def _side_by_side(ax: Axes, table: pd.DataFrame, network: str, linear: str, labe
 def _gaps_over_time(ax: Axes, table: pd.DataFrame) -> None:
     shades = width_colours(sizes(table))
     for width in sizes(table):
-        started = table[(table[WIDTH] == width) & (table["step"] > 0)]  # at the start the two are one, to rounding
+        started = table[(table[WIDTH] == width) & (table["step"] > 0)]  # at the start the two agree up to rounding
         mean = started.groupby("step")[["time", "linear_rms_gap"]].mean()
         ax.plot(mean["time"], mean["linear_rms_gap"], color=shades[width], label=str(width))
     ax.set_ylabel(r"root mean square of $F_t-F_t^{\mathrm{lin}}$")
@@ -64,40 +65,42 @@ def _gaps_against_width(ax: Axes, table: pd.DataFrame) -> None:
         mean = largest.groupby(WIDTH)[column].mean()
         ax.plot(largest[WIDTH], largest[column], ".", color=f"C{k}", alpha=0.4, markeredgewidth=0)
         ax.plot(mean.index, mean, "os"[k] + "-", color=f"C{k}", label=name)
-    ax.set_ylabel("its largest over the training")
+    ax.set_ylabel("largest value during training")
     log_scale(ax)
     width_axis(ax, largest[WIDTH])
     ax.legend(fontsize=6)
 
 
 def _largest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each run over its training."""
+    """Return the largest gaps of each run during training."""
     return table.groupby([WIDTH, "seed"])[["linear_rms_gap", "test_linear_rms_gap"]].max().reset_index()
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    table = _steps(found)
+def _rows(evidence: Found) -> Iterator[Row]:
+    table = _steps(evidence)
     largest, last = _largest(table), last_steps(table)
-    smallest = WIDTHS_PER_LAYER * found.only.runs["network.depth"].iloc[0]
-    for column, where in (("linear_rms_gap", "training"), ("test_linear_rms_gap", "test")):
+    smallest = WIDTHS_PER_LAYER * evidence.only.runs["network.depth"].iloc[0]
+    for column, inputs in (("linear_rms_gap", "training"), ("test_linear_rms_gap", "test")):
         fit = fit_exponent(largest[WIDTH], largest[column], smallest)
-        what = f"slope of the largest RMSE to the linearised network, {where} inputs"
-        yield Row(what, fit.slope, fit.interval, note=fit.why or "smooth σ -1; relu between -1 and -1/2")
+        quantity = f"slope of the largest RMSE to the linearised network, {inputs} inputs"
+        yield Row(
+            quantity, fit.slope, fit.interval, note=fit.why or "expected: -1 for smooth σ; between -1 and -1/2 for relu"
+        )
     for width in sizes(table):
         gap, at_end = level(largest[largest[WIDTH] == width]["linear_rms_gap"]), last[last[WIDTH] == width]
         yield Row(f"largest RMSE to the linearised network, width {width}", gap.mean, gap.interval)
-        for network, linear, of in (
+        for network, linear, name in (
             ("test_loss", "test_linear_loss", "test loss"),
             ("weight_drift", "linear_weight_drift", "‖W_t−W_0‖"),
         ):
             ratio = level(at_end[network] / at_end[linear])
-            what = f"{of} over the linearised network's, width {width}"
-            yield Row(what, ratio.mean, ratio.interval, theory=1.0, note="at the last step; 1 in the limit")
+            quantity = f"{name}: network / linearised network, width {width}"
+            yield Row(quantity, ratio.mean, ratio.interval, theory=1.0, note="at the last step; 1 at infinite width")
 
 
 EXPERIMENT = Experiment(
     name="lee-3",
-    statement="The outputs and the loss of a network follow those of its linearisation under the same steps, ever more "
+    statement="The outputs and the loss of a network follow those of its linearisation under the same steps, more "
     "closely as the width grows.",
     references="[L] Lee et al. 2019, figure 3 and theorem 2.1",
     sweeps=(
@@ -117,8 +120,8 @@ EXPERIMENT = Experiment(
     ),
     figures=_figures,
     rows=_rows,
-    departures="digits instead of images of objects; 64 of them and 512 steps, on widths up to 1024 (the paper preset: "
-    "the paper's 256 inputs and width 2048 with narrower ones beside it, 4096 steps, since the paper does not say how "
-    "many); how far all weights have moved instead of the paths of single ones. All else is the paper's: five hidden "
-    "relu layers, σ_w² = 2, σ_b² = 0.1, η = 0.01.",
+    departures="digits instead of images of objects; 64 inputs, 512 steps and widths up to 1024 (the paper preset: "
+    "the paper's 256 inputs and width 2048 with narrower ones, and 4096 steps, because the paper does not give their "
+    "number); the change of all weights instead of the paths of single weights. Everything else is as in the paper: "
+    "five hidden relu layers, σ_w² = 2, σ_b² = 0.1, η = 0.01.",
 )

@@ -1,4 +1,4 @@
-"""What the proof of lazy weights bounds."""
+"""The quantities that the proof of lazy weights bounds."""
 
 from collections.abc import Iterator
 
@@ -16,14 +16,14 @@ STARTS = (
 MOVES = (
     ("growth", "$|A(t)-A(0)|$"),
     ("activation_drift.1", r"$\Vert a_t-a_0\Vert/\sqrt{n}$"),
-    ("subnetwork_kernel_drift.1", "sub-network's kernel"),
+    ("subnetwork_kernel_drift.1", "kernel of the sub-network"),
 )
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
-    (case,) = cases(found.only, AXES["width"])
+def _figures(evidence: Found) -> Iterator[Drawn]:
+    (case,) = cases(evidence.only, AXES["width"])
     figure, (axes,) = canvas("", across=2)
-    for ax, columns, title in zip(axes, (STARTS, MOVES), ("norm at the start", "largest change"), strict=True):
+    for ax, columns, title in zip(axes, (STARTS, MOVES), ("initial norm", "largest change"), strict=True):
         for k, (column, name) in enumerate(columns):
             levels(ax, case, column, mark(k), name)
         ax.set_ylabel(title)
@@ -32,16 +32,17 @@ def _figures(found: Found) -> Iterator[Drawn]:
     yield (
         "proof",
         figure,
-        "The quantities of the proof, of the second layer where there is a choice. Left: norms at the start, which "
-        "must not grow. Right: what moves, which must fall at least like n^(-1/2). Dots: seeds; markers: means.",
+        "The quantities in the proof, for the second layer where there are several. Left: initial norms, which must "
+        "not grow with the width. Right: changes during training, which must fall at least like n^(-1/2). Dots: "
+        "seeds; markers: means.",
     )
-    yield from shown_verdicts(found)
+    yield from shown_verdicts(evidence)
 
 
 EXPERIMENT = Experiment(
     name="proof",
-    statement="What the proof that weights are lazy rests on: norms that are bounded at the start, sub-networks whose "
-    "kernels stand still, and a sum of norms that moves by O(1/√n).",
+    statement="The proof of lazy weights rests on three facts: initial norms are bounded, the kernels of sub-networks "
+    "hardly change during training, and a sum of norms changes by O(1/√n).",
     references="[J] theorem 2, proof",
     sweeps=(WIDTH_SWEEP,),
     figures=_figures,

@@ -1,7 +1,7 @@
-"""The results that are committed, docs/results/: what a checkout says of the main claims, and whether a run still does.
+"""The committed results in docs/results/, and the comparison of new verdicts on the main claims with them.
 
 `python -m ntkrun.experiments.recorded results` records a finished laptop run there: summary.md, its figures as PNG, and
-the verdicts. `... results/smoke` records the verdicts of the smoke preset alone.
+the verdicts. `... results/smoke` records only the verdicts of the smoke preset.
 """
 
 import json
@@ -14,30 +14,30 @@ import ntkrun
 from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.files.writing import write_text
 
-COMMITTED = Path(ntkrun.__file__).parents[1] / "docs" / "results"  # only a checkout has it
+COMMITTED = Path(ntkrun.__file__).parents[1] / "docs" / "results"  # exists only in a checkout
 VERDICTS = "verdicts.json"  # preset -> claim of the main sweep -> verdict
 SUPPORTED = "supported"
 
 
 def lost(preset: str, verdicts: Iterable[tuple[str, str]], committed: Path = COMMITTED) -> list[str]:
-    """A sentence for each claim of the main sweep, given as (name, verdict), that was supported in the results of this
-    preset as they are committed and is not any more; none outside a checkout."""
-    known = _known(committed).get(preset, {})
+    """Return a sentence for each claim of the main sweep, given as (name, verdict), that is supported in the committed
+    results of this preset and no longer is; none outside a checkout."""
+    recorded = _recorded(committed).get(preset, {})
     return [
-        f"{name}: {verdict} now, but {SUPPORTED} in the results of this preset that are committed in docs/results"
+        f"{name}: {verdict} now, but {SUPPORTED} in the committed results of this preset in docs/results"
         for name, verdict in verdicts
-        if known.get(name) == SUPPORTED and verdict != SUPPORTED
+        if recorded.get(name) == SUPPORTED and verdict != SUPPORTED
     ]
 
 
 def record(root: Path, committed: Path = COMMITTED) -> str:
-    """Record the results of a preset in `root` as the committed ones; returns the preset."""
+    """Record the results of a preset in `root` as the committed ones. Return the preset."""
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in root.glob("experiments/*/result.json")]
     (preset,) = {document["preset"] for document in documents}
     main = [claim for document in documents for claim in document["claims"] if claim["sweep"] == WIDTH_SWEEP.config]
     verdicts = {claim["name"]: claim["verdict"] for claim in sorted(main, key=lambda claim: claim["name"])}
-    known = {**_known(committed), preset: verdicts}
-    write_text(committed / VERDICTS, json.dumps(known, indent=1, sort_keys=True) + "\n")
+    recorded = {**_recorded(committed), preset: verdicts}
+    write_text(committed / VERDICTS, json.dumps(recorded, indent=1, sort_keys=True) + "\n")
     if preset == "laptop":
         shutil.copy(root / "summary.md", committed / "summary.md")
         shutil.rmtree(committed / "experiments", ignore_errors=True)
@@ -48,19 +48,19 @@ def record(root: Path, committed: Path = COMMITTED) -> str:
     return str(preset)
 
 
-def _known(committed: Path) -> Mapping[str, Mapping[str, str]]:
+def _recorded(committed: Path) -> Mapping[str, Mapping[str, str]]:
     file = committed / VERDICTS
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def main(root: Path) -> None:
-    """Record `root`; ends with a sentence where an experiment has not left its result there, since a part of a run
-    would replace the whole of an earlier one."""
+    """Record `root`. Exits with a sentence where the result of an experiment is missing, because an incomplete run
+    would replace a complete earlier one."""
     from ntkrun.experiments.table import EXPERIMENTS
 
     missing = [name for name in EXPERIMENTS if not (root / "experiments" / name / "result.json").exists()]
     if missing:
-        raise SystemExit(f"{root}: no results of {', '.join(missing)}; let `make reproduce` run to its end first")
+        raise SystemExit(f"{root}: no results of {', '.join(missing)}; let `make reproduce` finish first")
     print(f"{COMMITTED}: the results of the {record(root)} preset are recorded")
 
 

@@ -1,4 +1,4 @@
-"""Runs experiments: their sweeps once, and each one's figures, verdicts and table as soon as they can be had."""
+"""Runs experiments: each sweep once, and the figures, verdicts and rows of each experiment when its sweeps are done."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,26 +22,26 @@ from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.directory import Results
 
-WORST_FIRST = (2, 4, 1, REFUTATION, UNDECIDED, FINE)  # exit codes, where several hold
+WORST_FIRST = (2, 4, 1, REFUTATION, UNDECIDED, FINE)  # exit codes: the first one that applies wins
 Say = Callable[[str], None]
 
 
 def root_of(results: Path, preset: str) -> Path:
-    """Where a preset's results go: those of laptop, the default, at the top."""
+    """Return the folder of a preset's results: the top folder for laptop, the default, else a subfolder."""
     return results if preset == "laptop" else results / preset
 
 
 def ahead(
     experiments: Sequence[Experiment], preset: str, root: Path, device: str, retry_failed: bool = False
 ) -> list[tuple[Sweep, Forecast | UserError]]:
-    """Every sweep, validated, with what its missing runs will take, or why that cannot be told: data that are not at
-    hand."""
-    resolve_device(device)  # a wrong one is a mistake, not a sweep that cannot be told
-    sweeps = (each.load(preset) for each in sweeps_of(experiments))
-    return [(sweep, _ahead(sweep, root, device, retry_failed)) for sweep in sweeps]
+    """Return every validated sweep with the forecast of its missing runs, or the reason why there is none, such as data
+    that are not available."""
+    resolve_device(device)  # a wrong device is the caller's mistake, not a reason for a missing forecast
+    sweeps = (planned.load(preset) for planned in sweeps_of(experiments))
+    return [(sweep, _forecast(sweep, root, device, retry_failed)) for sweep in sweeps]
 
 
-def _ahead(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecast | UserError:
+def _forecast(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecast | UserError:
     try:
         return forecast(dry_run_of(sweep, root, device, retry_failed=retry_failed))
     except UserError as error:
@@ -49,31 +49,31 @@ def _ahead(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecas
 
 
 def lines(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> list[str]:
-    """A line a sweep, and the sum."""
-    told, known = [], []
+    """Return a line for each sweep, and the total."""
+    sweep_lines, forecasts = [], []
     for sweep, cost in expected:
         if isinstance(cost, Forecast):
-            known.append(cost)
-            told.append(f"  {sweep.name}: {cost if cost.gib else 'is done'}")
+            forecasts.append(cost)
+            sweep_lines.append(f"  {sweep.name}: {cost if cost.gib else 'done'}")
         else:
-            told.append(f"  {sweep.name}: cannot be told; {cost}")
-    rest = "" if len(known) == len(told) else ", without those that cannot be told"
-    return [*told, f"in all: {together(known)}, estimated{rest}"]
+            sweep_lines.append(f"  {sweep.name}: no estimate; {cost}")
+    remark = "" if len(forecasts) == len(sweep_lines) else ", without the sweeps that have no estimate"
+    return [*sweep_lines, f"in all: {together(forecasts)}, estimated{remark}"]
 
 
 def as_json(sweep: Sweep, cost: Forecast | UserError) -> dict[str, Any]:
-    """A sweep ahead, for machines; `why` where its cost cannot be told."""
-    told = cost if isinstance(cost, Forecast) else None
+    """Return a sweep's forecast as a JSON document; `why` is the reason where there is none."""
+    known = cost if isinstance(cost, Forecast) else None
     return {
         "name": sweep.name,
-        "seconds": told and told.seconds,
-        "gib": told and told.gib,
-        "why": "" if told else str(cost),
+        "seconds": known and known.seconds,
+        "gib": known and known.gib,
+        "why": "" if known else str(cost),
     }
 
 
 def check(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> None:
-    """Raises UserError where a sweep cannot run, before any has."""
+    """Check that every sweep can run, before any starts. Raises UserError where one cannot."""
     for _, cost in expected:
         if isinstance(cost, UserError):
             raise cost
@@ -81,9 +81,9 @@ def check(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> None:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What experiments left: the documents (result.json) of each, the exit codes of their sweeps by `exit_code`, a
-    sentence for each verdict that is open (inconclusive), and for each of the main claims that was supported in the
-    committed results of this preset and is not any more."""
+    """The outcome of a reproduction: each experiment's document (result.json), the exit codes of the sweeps by
+    `exit_code`, a sentence for each open (inconclusive) verdict, and one for each main claim that is supported in the
+    committed results of this preset and no longer is."""
 
     documents: list[dict[str, Any]]
     codes: frozenset[int]
@@ -91,12 +91,12 @@ class Reproduced:
     lost: list[str]
 
     def code(self, strict: bool = False) -> int:
-        """0 when everything ran and nothing came out against its expectation. Open verdicts give 5 where `strict`; what
-        was supported and is not any more gives 3."""
-        seen = self.codes | ({REFUTATION} if self.lost else {FINE})
+        """Return the exit code: 0 when everything ran and no verdict contradicts its expectation. Open verdicts give 5
+        with `strict`; a main claim that is no longer supported gives 3."""
+        codes = self.codes | ({REFUTATION} if self.lost else {FINE})
         if not strict:
-            seen -= {UNDECIDED}
-        return next((code for code in WORST_FIRST if code in seen), FINE)
+            codes -= {UNDECIDED}
+        return next((code for code in WORST_FIRST if code in codes), FINE)
 
 
 def reproduce(
@@ -109,10 +109,10 @@ def reproduce(
     retry_failed: bool = False,
     more: Sequence[str] = (),
 ) -> Reproduced:
-    """Run the sweeps of the experiments, each once, and write each one's figures, verdicts and table; figures in the
-    formats of `more` as well.
+    """Run the sweeps of the experiments, each once, and write the figures, verdicts and rows of each experiment;
+    figures also in the formats of `more`.
 
-    Interrupted, it keeps every finished stack, and the same call goes on.
+    An interrupt keeps every finished stack, and the same call continues.
     """
     results: dict[str, Results] = {}
     verdicts: dict[str, list[Verdict]] = {}
@@ -121,29 +121,29 @@ def reproduce(
         for planned in experiment.sweeps:
             if planned.config not in results:
                 say(f"{experiment.name}: sweep {planned.config}")
-                results[planned.config] = _swept(planned, preset, root, device, watch, retry_failed)
+                results[planned.config] = _run(planned, preset, root, device, watch, retry_failed)
                 verdicts[planned.config] = judge_claims(results[planned.config])[0]
                 if preset != "smoke" and (more or not results[planned.config].figures_are_current()):
                     draw_figures(results[planned.config], more)
-        found = experiment.found(results, verdicts)
-        documents.append(write_experiment(root, experiment, found, preset, more))
-        for name, tables in found.results.items():
-            codes.add(exit_code(found.verdicts[name], tables, tables.config().get("expect")))
-        undecided += [_open(experiment.name, name, each) for name, each in found.judged if each.verdict == INCONCLUSIVE]
-        # Each time, so that an interrupt leaves a page that speaks of what there is.
+        evidence = experiment.found(results, verdicts)
+        documents.append(write_experiment(root, experiment, evidence, preset, more))
+        for name, tables in evidence.results.items():
+            codes.add(exit_code(evidence.verdicts[name], tables, tables.config().get("expect")))
+        undecided += [_open(experiment.name, name, v) for name, v in evidence.judged if v.verdict == INCONCLUSIVE]
+        # After each experiment, so that an interrupt leaves a report of the finished ones.
         page = gather_page([root], order=list(EXPERIMENTS))
         summary, report = (write_page(page, root / name) for name in ("summary.md", "report.html"))
         say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
-    main = [(each.claim.name, each.verdict) for each in verdicts.get(WIDTH_SWEEP.config, [])]
+    main = [(verdict.claim.name, verdict.verdict) for verdict in verdicts.get(WIDTH_SWEEP.config, [])]
     return Reproduced(documents, frozenset(codes), undecided, recorded.lost(preset, main))
 
 
 def _open(experiment: str, sweep: str, verdict: Verdict) -> str:
-    where = ", ".join(part for part in (sweep, verdict.label) if part)
-    return f"{experiment}: {verdict.claim.name} ({where}): {verdict.deciding.why}"
+    case = ", ".join(part for part in (sweep, verdict.label) if part)
+    return f"{experiment}: {verdict.claim.name} ({case}): {verdict.deciding.why}"
 
 
-def _swept(
+def _run(
     planned: Planned,
     preset: str,
     root: Path,
@@ -151,9 +151,9 @@ def _swept(
     watch: Callable[[], ProgressListener] | None,
     retry_failed: bool,
 ) -> Results:
-    watching = watch() if watch else None
+    listener = watch() if watch else None
     try:
-        return run_sweep(planned.load(preset), root, device, watching, retry_failed=retry_failed)
+        return run_sweep(planned.load(preset), root, device, listener, retry_failed=retry_failed)
     finally:
-        if watching:
-            watching.close()
+        if listener:
+            listener.close()

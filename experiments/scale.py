@@ -1,11 +1,11 @@
-"""Lazy by scale: a narrow network is lazy where its output is scaled up."""
+"""Lazy training by scale: a narrow network is lazy if its output is scaled up."""
 
 from ntkrun.experiments.drawing import one_law
 from ntkrun.experiments.framework import Experiment, Planned
 
 EXPERIMENT = Experiment(
     name="lazy-by-scale",
-    statement="At a fixed width the kernel stands still as the output scale α grows: its change falls like 1/α.",
+    statement="At a fixed width the kernel changes less as the output scale α grows: its change falls like 1/α.",
     references="[C] Chizat et al. 2019, theorem 2.2",
     sweeps=(
         Planned(
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
         "kernel_drift",
         "largest kernel drift",
         "exponent",
-        "The largest relative change of the kernel of networks of one width against the output scale α, trained as "
+        "Largest relative change of the kernel against the output scale α, for networks of one width, trained as "
         "α(F - F_0) on loss/α².",
     ),
 )

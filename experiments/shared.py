@@ -1,4 +1,4 @@
-"""What several experiments share: sweeps, and the finite-width formulas of relu networks."""
+"""Sweeps that several experiments use, and the finite-width formulas of relu networks."""
 
 from ntkrun.experiments.framework import Planned
 
@@ -7,7 +7,7 @@ WIDTH_SWEEP = Planned(
     smoke=(
         "sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]",
         "training.steps=100",
-        "training.dtype=float64",  # the regression check reads it: float32 rounds otherwise on other machines
+        "training.dtype=float64",  # for the regression check: float32 rounds differently on other machines
     ),
 )
 LARGE_STEP = Planned(
@@ -21,8 +21,8 @@ LARGE_STEP = Planned(
 
 
 def of_relu(formula: str, inputs: int, depth: int, width: float) -> float:
-    """A function of ntkrun.theory.corrections by its name, of relu without biases, which is what they know."""
-    from ntkrun.engine.network import DenseNetwork  # brings torch, which naming the experiments does without
+    """Return the value of a function of ntkrun.theory.corrections, by its name, for a relu network without biases."""
+    from ntkrun.engine.network import DenseNetwork  # imports torch, which listing the experiments does not need
     from ntkrun.theory import corrections
 
     return float(getattr(corrections, formula)(DenseNetwork(inputs, 1, depth, int(width), "relu", 0.0)))

@@ -1,4 +1,4 @@
-"""Every experiment, in the order in which they run: what is soon done and most telling first."""
+"""All experiments, in the order in which they run: short and informative ones first."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,8 @@ from ntkrun.experiments import (
 from ntkrun.experiments.framework import Experiment
 
 EXPERIMENTS = {
-    each.name: each
-    for each in (
+    experiment.name: experiment
+    for experiment in (
         jacot_2.EXPERIMENT,
         jacot_3.EXPERIMENT,
         lee_2.EXPERIMENT,
@@ -57,8 +57,8 @@ EXPERIMENTS = {
 
 
 def chosen(names: Sequence[str]) -> list[Experiment]:
-    """The experiments of these names, all of them for none. Raises UserError for a name that there is not."""
+    """Return the experiments of these names, all of them without names. Raises UserError for an unknown name."""
     unknown = [name for name in names if name not in EXPERIMENTS]
     if unknown:
-        raise UserError(f"{unknown[0]}: no such experiment; there are {', '.join(EXPERIMENTS)}")
+        raise UserError(f"{unknown[0]}: no such experiment; choose from {', '.join(EXPERIMENTS)}")
     return [EXPERIMENTS[name] for name in dict.fromkeys(names)] or list(EXPERIMENTS.values())

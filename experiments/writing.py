@@ -1,4 +1,4 @@
-"""The one writer of results/experiments/<name>/: figures, then result.json, each whole or not at all."""
+"""Writing of results/experiments/<name>/: figures first, then result.json, each file completely or not at all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +20,17 @@ RESULT = "result.json"
 def write_experiment(
     root: Path, experiment: Experiment, found: Found, preset: str, more: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Draw and store an experiment under `root`, figures in the formats of `more` as well; returns what result.json
-    holds."""
+    """Draw and store an experiment under `root`, figures also in the formats of `more`. Return the content of
+    result.json."""
     folder = root / "experiments" / experiment.name
     captions = _write_figures(folder, experiment, found, (*ALWAYS, *more))
-    said = {
+    result = {
         "name": experiment.name,
         "statement": experiment.statement,
         "references": experiment.references,
         "departures": experiment.departures,
         "preset": preset,
-        "sweeps": {name: _sweep(results) for name, results in found.results.items()},
+        "sweeps": {name: _sweep_document(results) for name, results in found.results.items()},
         "claims": [
             {"sweep": name, **entry}
             for name, verdicts in found.verdicts.items()
@@ -39,15 +39,16 @@ def write_experiment(
         "rows": [as_json(row) for row in experiment.rows(found)],
         "figures": captions,
     }
-    write_text(folder / RESULT, json_text(said) + "\n")
-    return said
+    write_text(folder / RESULT, json_text(result) + "\n")
+    return result
 
 
-def _write_figures(folder: Path, experiment: Experiment, found: Found, formats: Sequence[str]) -> dict[str, str]:
-    """The captions by file stem. What an earlier run drew in another format is removed: it shows other results."""
+def _write_figures(folder: Path, experiment: Experiment, evidence: Found, formats: Sequence[str]) -> dict[str, str]:
+    """Draw the figures and return their captions by file stem. Files of other formats from an earlier run are removed:
+    they show other results."""
     captions = {}
     with mpl.rc_context(fname=STYLE):
-        for stem, figure, caption in experiment.figures(found):
+        for stem, figure, caption in experiment.figures(evidence):
             for ending, raw in saved(settle(figure), formats).items():
                 write_bytes(folder / f"{stem}.{ending}", raw)
             for ending in set(ON_REQUEST).difference(formats):
@@ -56,8 +57,8 @@ def _write_figures(folder: Path, experiment: Experiment, found: Found, formats: 
     return captions
 
 
-def _sweep(results: Results) -> dict[str, Any]:
-    """What a reader must know of a sweep: where it is, how many runs there are, and what made it."""
+def _sweep_document(results: Results) -> dict[str, Any]:
+    """Return the document of a sweep: its folder, the number of runs by status, and what made it."""
     made_by = Store(results.path).description()["made_by"]
     ended = results.runs["status"].value_counts()
     return {

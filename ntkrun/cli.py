@@ -1,5 +1,5 @@
-"""The door: thin commands. Each imports what it needs when it runs, so that help answers at once and plots need no
-torch."""
+"""The command line: it registers the commands. Each command imports its dependencies when it runs, so that help answers
+at once and plots do not need torch."""
 
 import logging
 import sys
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ntkrun",
-    help="Put the Neural Tangent Kernel theory to the test: train dense networks of every width and measure the kernel "
-    "at every step.",
+    help="Test the Neural Tangent Kernel theory: train dense networks of many widths and measure their kernel at every "
+    "step.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,11 +42,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The `ntkrun` command. A user's mistake is a sentence on standard error and an exit code, never a traceback."""
+    """Run the `ntkrun` command. A user's mistake gives a sentence on standard error and an exit code, never a
+    traceback."""
     spell_out_streams()
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at length of a HOME that cannot be written
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at length where HOME is not writable
     try:
-        _check_folder()
+        _check_current_directory()
         app(prog_name="ntkrun")
     except UserError as error:
         say(error, error=True)
@@ -54,20 +55,21 @@ def main() -> None:
     except OSError as error:
         if "--install-completion" not in sys.argv:
             raise
-        say(f"cannot be installed ({error}); --show-completion prints it", error=True)
+        say(f"completion cannot be installed ({error}); --show-completion prints the script", error=True)
         sys.exit(UserError.code)
 
 
-def _check_folder() -> None:
-    """Raises UserError where the current directory was removed, in which torch does not even load."""
+def _check_current_directory() -> None:
+    """Check that the current directory exists: torch does not load without one. Raises UserError where it was
+    removed."""
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise UserError("the current directory is no longer there; cd to one that is") from None
+        raise UserError("the current directory no longer exists; change to one that does") from None
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_set: bool) -> None:
+    if is_set:
         say(f"ntkrun {ntkrun.__version__}")
         raise typer.Exit
 
@@ -75,7 +77,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit")
     ] = False,
 ) -> None: ...
 

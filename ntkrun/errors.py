@@ -1,18 +1,18 @@
-"""What a user did wrong, said in sentences. The command line prints these and exits with `code`; it never shows a
-traceback."""
+"""Errors that the user can fix, worded as sentences. The command line prints them without a traceback and exits with
+`code`."""
 
 from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """Something the user can put right; its text says where and what to do."""
+    """An error that the user can fix. Its message says where it is and what to do."""
 
     code = 2
 
 
 @dataclass(frozen=True)
 class ConfigProblem:
-    """One thing wrong with a config: at which place (`file:line`), under which dotted key, and what."""
+    """A problem of a config: the place (`file:line`), the dotted key and a message."""
 
     where: str
     key: str
@@ -23,7 +23,7 @@ class ConfigProblem:
 
 
 class ConfigError(UserError):
-    """Everything wrong with a config, all at once."""
+    """All problems of a config."""
 
     def __init__(self, problems: list[ConfigProblem]):
         self.problems = problems
@@ -31,7 +31,7 @@ class ConfigError(UserError):
 
 
 class FieldError(UserError):
-    """One value of a config section that cannot work; the config reader turns it into a Problem with its place."""
+    """An unusable value of a config section. The config reader turns it into a ConfigProblem with its place."""
 
     def __init__(self, field: str, what: str):
         self.field = field
@@ -40,7 +40,7 @@ class FieldError(UserError):
 
 
 class TooLarge(FieldError):
-    """What takes more memory than there is: no reason to go on without it, as for what has no formula."""
+    """A value that needs more memory than there is. Unlike a missing formula, this always stops the command."""
 
 
 class StoreBusy(UserError):

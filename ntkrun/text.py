@@ -1,4 +1,4 @@
-"""Text made safe to show: nothing in it drives a terminal, nothing fails to print, and JSON is strict."""
+"""Text that is safe to show: it cannot control a terminal, every character can be printed, and JSON is strict."""
 
 import codecs
 import io
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 def printable(text: str) -> str:
-    """The text with each character that is not printable, line ends too, as its escape: `\\x1b`, `\\n`, `\\u202e`."""
-    if text.isprintable():  # as a million ids are
+    """Replace every character that is not printable, including line ends, by its escape: `\\x1b`, `\\n`, `\\u202e`."""
+    if text.isprintable():  # the usual case, fast enough for a million ids
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same, line by line."""
+    """Apply `printable` to each line and keep the line ends."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 # ---------------------------------------------------------------- spelling
 
 
-HANDLER = "ntkrun.spelled"  # the name of the error handler, for `errors=`
-# What Unicode's names and decompositions do not give. An ellipsis, a column cut short, keeps its width.
+HANDLER = "ntkrun.spelled"  # name of the error handler, for `errors=`
+# Signs that Unicode's names and decompositions do not cover. An ellipsis becomes one character: it ends cut columns.
 SIGNS = {
     **{"·": "*", "×": "x", "±": "+-", "∓": "-+", "−": "-", "–": "-", "—": "-", "⁄": "/", "√": "sqrt", "∞": "inf"},
     **{"≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "←": "<-", "→": "->", "∘": "o", "‖": "||", "∂": "d", "∇": "grad"},
@@ -38,59 +38,61 @@ RAISED, LOWERED = "<super>", "<sub>"
 
 
 def spell_out_streams() -> None:
-    """Standard output and standard error spell out what their encoding lacks: from here on no line fails that is
-    printed."""
+    """Make standard output and standard error spell out characters that their encoding lacks, so that printing never
+    fails."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=HANDLER)
 
 
 def spelled_out(text: str, encoding: str | None) -> str:
-    """The text as a stream of this encoding shows it; all of it on one that has none."""
+    """Return the text as a stream of this encoding shows it. Without an encoding the text is unchanged."""
     if encoding is None or text.isascii():
         return text
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def _handle(error: UnicodeError) -> tuple[str, int]:
-    """Called by codecs with what cannot be encoded."""
+    """Replace characters that cannot be encoded. Called by codecs."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = f" {error.object} "
-    around = [text[k : k + 3] for k in range(error.start, error.end)]
-    return "".join(_in_place(*each) for each in around), error.end
+    triples = [text[k : k + 3] for k in range(error.start, error.end)]
+    return "".join(_spelling(*triple) for triple in triples), error.end
 
 
-def _in_place(before: str, character: str, after: str) -> str:
-    """ASCII for a character: names of letters stand apart from the words beside them, a raised or lowered number of
-    several digits has one sign before it."""
+def _spelling(before: str, character: str, after: str) -> str:
+    """Return ASCII text for a character between two others. The name of a letter is separated by spaces from adjacent
+    words. A superscript or subscript number of several digits gets a single sign."""
     if name := _name(character):
-        behind, ahead = bool(_name(before)) or _in_a_word(before), _in_a_word(after) and not _name(after)
-        return " " * behind + name + " " * ahead
-    sign = {RAISED: "^", LOWERED: "_"}.get(_shift(character), "")
-    return sign * (_shift(before) != _shift(character)) + _plain(character)
+        space_before, space_after = bool(_name(before)) or _in_a_word(before), _in_a_word(after) and not _name(after)
+        return " " * space_before + name + " " * space_after
+    sign = {RAISED: "^", LOWERED: "_"}.get(_script(character), "")
+    return sign * (_script(before) != _script(character)) + _plain(character)
 
 
 def _name(character: str) -> str:
-    """'sigma' for σ, 'Sigma' for Σ, 'sqrt' for √; '' for what is no Greek letter and no function."""
-    found = SIGNS.get(character) or ""
-    if found:
-        return found if found.isalpha() and len(found) > 1 else ""
+    """Return 'sigma' for σ, 'Sigma' for Σ, 'sqrt' for √, and '' for a character that is neither a Greek letter nor a
+    function."""
+    spelling = SIGNS.get(character) or ""
+    if spelling:
+        return spelling if spelling.isalpha() and len(spelling) > 1 else ""
     kind, _, letter = unicodedata.name(unicodedata.normalize("NFKD", character)[0], "").partition(" LETTER ")
-    if not kind.startswith("GREEK") or _shift(character):
+    if not kind.startswith("GREEK") or _script(character):
         return ""
     word = letter.partition(" WITH ")[0].split()[-1].replace("LAMDA", "LAMBDA").lower()
     return word.capitalize() if "CAPITAL" in kind else word
 
 
 def _plain(character: str) -> str:
-    """What is left of it in ASCII without its accents; else its escape."""
+    """Return the character without accents if that is ASCII, else its escape."""
     parts = [part for part in unicodedata.normalize("NFKD", character) if not unicodedata.combining(part)]
-    found = SIGNS.get(character) or "".join(SIGNS.get(part, part) for part in parts)
-    return found if found.isascii() else character.encode("unicode_escape").decode("ascii")
+    spelling = SIGNS.get(character) or "".join(SIGNS.get(part, part) for part in parts)
+    return spelling if spelling.isascii() else character.encode("unicode_escape").decode("ascii")
 
 
-def _shift(character: str) -> str:
+def _script(character: str) -> str:
+    """Return RAISED for a superscript, LOWERED for a subscript, '' for any other character."""
     kind = unicodedata.decomposition(character).partition(" ")[0]
     return kind if kind in (RAISED, LOWERED) else ""
 
@@ -102,20 +104,21 @@ def _in_a_word(character: str) -> bool:
 codecs.register_error(HANDLER, _handle)
 
 
-# ---------------------------------------------------------------- closing
+# ---------------------------------------------------------------- JSON
 
 
 def json_text(document: Any, encoding: str | None = "utf-8") -> str:
-    """Strict JSON: what is not a finite number is null; text that could drive a terminal, or that the encoding lacks,
-    is escaped."""
-    text = json.dumps(_finite_numbers(document), indent=1, ensure_ascii=False, allow_nan=False)
-    shown = text.replace("\n", "").isprintable() and spelled_out(text, encoding) == text
-    return text if shown else json.dumps(_finite_numbers(document), indent=1, allow_nan=False)
+    """Return strict JSON. Numbers that are not finite become null. Text that could control a terminal, or that the
+    encoding lacks, is escaped."""
+    text = json.dumps(_with_null(document), indent=1, ensure_ascii=False, allow_nan=False)
+    safe = text.replace("\n", "").isprintable() and spelled_out(text, encoding) == text
+    return text if safe else json.dumps(_with_null(document), indent=1, allow_nan=False)
 
 
-def _finite_numbers(value: Any) -> Any:
+def _with_null(value: Any) -> Any:
+    """Return the document with null for every number that is not finite."""
     if isinstance(value, dict):
-        return {str(key): _finite_numbers(item) for key, item in value.items()}
+        return {str(key): _with_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite_numbers(item) for item in value]
+        return [_with_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

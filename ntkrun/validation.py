@@ -1,4 +1,4 @@
-"""Closed, frozen config sections, and what is wrong with one in a sentence."""
+"""Config sections that are frozen and accept no unknown keys, and sentences for their validation errors."""
 
 import difflib
 import typing
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Strict(BaseModel):
-    """A config section. Unknown keys and wrong types are errors; values never change after they are read.
+    """A config section. Unknown keys and wrong types are errors, and values never change after they are read.
 
-    Strict: text is no number, a number is no text, True is no 1; an integer is accepted where a float belongs.
-    Lists arrive as tuples (the YAML reader makes them so), hence every field that is a list is declared as a tuple.
-    The string below a field says what it means, in the schema, the reference and the configs of `ntkrun new`.
+    Types are strict: text is not a number, a number is not text, and True is not 1. An integer is accepted where a
+    float is expected. The YAML reader turns lists into tuples, so list fields are declared as tuples. The string below
+    a field is its documentation in the JSON schema, the reference and the configs of `ntkrun new`.
     """
 
     model_config = ConfigDict(
@@ -21,14 +21,14 @@ class Strict(BaseModel):
     )
 
     def identity(self) -> dict[str, Any]:
-        """What of this section a run's numbers depend on: the values that differ from the defaults.
+        """Return the values of this section that a run's numbers depend on: those that differ from the defaults.
 
-        Leaving out defaults lets a later version add a key without giving every finished run a new identity.
+        Defaults are left out so that a later version can add a key without changing the identity of finished runs.
         """
         return self.model_dump(exclude_defaults=True)
 
 
-# ---------------------------------------------------------------- config_errors
+# ---------------------------------------------------------------- errors
 
 
 _NAMES = {
@@ -64,7 +64,8 @@ _BOUNDS = {
 
 
 def sentence(error: Mapping[str, Any], model: type[BaseModel], raw: Mapping[str, Any]) -> str:
-    """What is wrong, for one pydantic error (its loc a path into `raw`), and what to do."""
+    """Return a sentence for a pydantic error that says what is wrong and what to do. The error's `loc` is a path into
+    `raw`."""
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":
         return "unknown key" + _suggestion(str(error["loc"][-1]), _keys_at(model, error["loc"][:-1], raw))
@@ -81,7 +82,7 @@ def sentence(error: Mapping[str, Any], model: type[BaseModel], raw: Mapping[str,
     if kind == "union_tag_not_found":
         return "needs `name`, as in `name: digits`; see `ntkrun list data`"
     if kind == "string_pattern_mismatch":
-        return f"{_shown(value)} must be letters, digits, '.', '_' and '-' (at most 100), a letter or digit first"
+        return f"{_shown(value)} must be at most 100 letters, digits, '.', '_' and '-', starting with a letter or digit"
     if kind == "value_error":
         return str(context["error"])
     return f"{error['msg']} (got {_shown(value)})"
@@ -104,14 +105,14 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: tuple[Any, ...], raw: Any) -> list[str]:
-    """The keys that may stand at this path."""
+    """Return the keys that are allowed at this path."""
     models = [model]
     for part in path:
-        listed = isinstance(raw, tuple) and part in range(len(raw))
-        raw = raw.get(part) if isinstance(raw, dict) else raw[part] if listed else None
+        is_entry = isinstance(raw, tuple) and part in range(len(raw))
+        raw = raw.get(part) if isinstance(raw, dict) else raw[part] if is_entry else None
         if not isinstance(part, int):
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
-            models = [found for field in fields for found in _models_in(field.annotation)]
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
         named = [m for m in models if isinstance(raw, dict) and raw.get("name") in _literals(m)]
         models = named or models
     return list(dict.fromkeys(key for m in models for key in m.model_fields))
@@ -120,7 +121,7 @@ def _keys_at(model: type[BaseModel], path: tuple[Any, ...], raw: Any) -> list[st
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in typing.get_args(annotation) for found in _models_in(part)]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
 
 
 def _literals(model: type[BaseModel]) -> tuple[Any, ...]:

@@ -131,7 +131,7 @@ def test_no_tag_constructs_an_object(tmp_path: Path) -> None:
 def test_bombs_and_abysses_end_soon() -> None:
     laughs = "a: &a [x, x, x]\n"
     laughs += "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi"))
-    assert "aliases expanded" in _problems(laughs)
+    assert "aliases are expanded" in _problems(laughs)
     assert "nested too deeply" in _problems("[" * 10_000)
     assert "nested too deeply" in _problems("a: " + "[" * 40 + "]" * 40)
     assert "number of 5000 characters" in _problems("name: " + "9" * 5000 + "\n" + DATA)
@@ -229,7 +229,7 @@ def test_a_run_id_is_part_of_a_name_and_nothing_else(tmp_path: Path, run_id: str
     with pytest.raises(UserError, match="no run has this id"):
         store.commit(frames_of("b"), {run_id: {0: np.ones((1, 1, 1, 1))}})
     pd.DataFrame(plan_of(run_id)).to_parquet(tmp_path / "run" / "plan.parquet")
-    with pytest.raises(UserError, match="which is no id"):
+    with pytest.raises(UserError, match="which is not a valid id"):
         read_results(tmp_path / "run")
 
 

@@ -290,7 +290,7 @@ def test_a_folder_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
     asked = [sys.executable, "-c", code, NTKRUN, "list", "losses"]
     done = subprocess.run(asked, cwd=tmp_path / "gone", env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "the current directory is no longer there; cd to one that is\n"
+    assert done.stderr == "the current directory no longer exists; change to one that does\n"
 
 
 # ---------------------------------------------------------------- HOME
@@ -304,7 +304,9 @@ def test_without_a_home_nothing_is_said_of_it(tmp_path: Path) -> None:
 def test_without_a_home_no_completion_is_installed(tmp_path: Path) -> None:
     done = _run("--install-completion", "bash", cwd=tmp_path, **NO_HOME)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert re.fullmatch(r"cannot be installed \(.*\); --show-completion prints it\n", done.stderr.decode())
+    assert re.fullmatch(
+        r"completion cannot be installed \(.*\); --show-completion prints the script\n", done.stderr.decode()
+    )
 
 
 # ---------------------------------------------------------------- files

@@ -1,1 +1,1 @@
-"""The commands behind the door, by what they are about. Each imports what it needs when it runs."""
+"""The commands of the command line, a module each. Each command imports its dependencies when it runs."""

@@ -1,4 +1,4 @@
-"""What several commands take: arguments and options, with their completions."""
+"""Arguments and options that several commands share, with their completions."""
 
 from glob import escape
 from pathlib import Path
@@ -10,16 +10,16 @@ WHAT = ("activations", "data", "losses", "claims", "experiments")
 
 
 def yaml_files(incomplete: str) -> list[str]:
-    """YAML files that begin so, down to two folders below, for the shell. Whole paths: a shell would put a space after
-    a folder."""
-    at = incomplete.rfind("/") + 1
-    folder, start = Path(incomplete[:at] or "."), escape(incomplete[at:])
-    found = (path for below in ("", "/*", "/*/*") for path in folder.glob(f"{start}*{below}.yaml"))
-    return sorted(incomplete[:at] + path.relative_to(folder).as_posix() for path in found)
+    """Return the YAML files whose paths begin with `incomplete`, up to two folders deep, for completion in the shell.
+    Folders are not offered on their own: a shell would put a space after them."""
+    split = incomplete.rfind("/") + 1
+    folder, start = Path(incomplete[:split] or "."), escape(incomplete[split:])
+    paths = (path for depth in ("", "/*", "/*/*") for path in folder.glob(f"{start}*{depth}.yaml"))
+    return sorted(incomplete[:split] + path.relative_to(folder).as_posix() for path in paths)
 
 
 def one_of(*words: str) -> Any:
-    """The completion of an argument that is one of these words."""
+    """Return the completion function of an argument that takes one of these words."""
 
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
@@ -29,31 +29,43 @@ def one_of(*words: str) -> Any:
 
 ConfigFile = Annotated[
     Path,
-    typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/width.yaml", autocompletion=yaml_files),
+    typer.Argument(
+        metavar="CONFIG", help="The config, a YAML file such as configs/width.yaml", autocompletion=yaml_files
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as network.depth=3 or sweep.seeds=5"),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Config values to override, such as network.depth=3 or sweep.seeds=5"
+    ),
 ]
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A sweep's results, such as results/width")]
+RunDirectory = Annotated[
+    Path, typer.Argument(metavar="RUN_DIR", help="The results directory of a sweep, such as results/width")
+]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:K", autocompletion=one_of("auto", "cpu", "cuda", "cuda:0"))
+    str,
+    typer.Option(
+        help="Device to compute on: auto, cpu, cuda or cuda:K", autocompletion=one_of("auto", "cpu", "cuda", "cuda:0")
+    ),
 ]
 Format = Annotated[
     str,
     typer.Option(
-        "--format", metavar="png,svg,pdf", help="PNG and SVG always, and PDF where it is among them", show_default=False
+        "--format",
+        metavar="png,svg,pdf",
+        help="Formats of the figures; PNG and SVG are always drawn, PDF only if listed",
+        show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, and nothing else")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors")]
 
 Engine = Annotated[
     str,
     typer.Option(
         metavar="local|ray",
-        help="Where to compute: in this process, or with Ray, on several cores, GPUs or machines",
+        help="Where to compute: local, in this process; or ray, on several cores, GPUs or machines",
         autocompletion=one_of("local", "ray"),
     ),
 ]
@@ -61,7 +73,7 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="So many stacks at once; more than 1 needs --engine ray, which takes all cores or GPUs if not told",
+        help="Number of stacks to train at once. More than 1 needs --engine ray; its default is all cores or GPUs",
         show_default=False,
     ),
 ]
@@ -69,12 +81,12 @@ RayAddress = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="The Ray cluster to run on, or auto for the one that this machine is part of; this machine if not given",
+        help="Ray cluster to run on; auto: the cluster that this machine belongs to. Default: this machine alone",
         show_default=False,
     ),
 ]
 ShardNumber = Annotated[
     str,
-    typer.Option("--shard", metavar="I/K", help="Run the I-th of K parts that take about as long; for job arrays"),
+    typer.Option("--shard", metavar="I/K", help="Run part I of K parts of about equal duration; for job arrays"),
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again")]

@@ -11,13 +11,15 @@ from ntkrun.commands.printing import print_json, print_table, say, under_way
 
 def check(
     run_dir: RunDirectory,
-    baseline: Annotated[Path, typer.Option(metavar="FILE", help="The baseline, such as results/baseline/smoke.json")],
+    baseline: Annotated[
+        Path, typer.Option(metavar="FILE", help="The baseline file, such as results/baseline/smoke.json")
+    ],
     update: Annotated[
-        bool, typer.Option("--update", help="Write the baseline from the results, and judge nothing")
+        bool, typer.Option("--update", help="Write the baseline from the results instead of comparing")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Have the numbers moved since the baseline was written? Exit code 0 no, 3 yes, 5 too few seeds to tell.
+    """Compare the results of a sweep with a baseline. Exit codes: 0 unchanged, 3 changed, 5 too few seeds to decide.
 
     Example: ntkrun check results/smoke/width --baseline results/baseline/smoke.json
     """
@@ -31,11 +33,11 @@ def check(
         else:
             say("\n".join([f"{baseline}: {runs} runs", *(f"  {line}" for line in changed or ["nothing changed"])]))
         return
-    with under_way("comparing"):
-        judged, known, figure = checking.check(run_dir, baseline)
+    with under_way("comparing with the baseline"):
+        comparison, known, figure = checking.check(run_dir, baseline)
     if json:
-        print_json(check_document(judged, known))
+        print_json(check_document(comparison, known))
     else:
-        print_table(check_table(judged))
-        say("\n".join([*check_lines(judged, known), f"figure in {figure}"]))
-    raise typer.Exit(judged.code)
+        print_table(check_table(comparison))
+        say("\n".join([*check_lines(comparison, known), f"figure: {figure}"]))
+    raise typer.Exit(comparison.code)

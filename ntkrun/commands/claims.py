@@ -10,12 +10,12 @@ from ntkrun.report.conclusion import NONE_DIVERGED, judge_claims
 def claims(run_dir: RunDirectory, json: Json = False) -> None:
     """Judge the claims that the sweep's config names, from the stored tables alone.
 
-    Exits 0 when each turned out as expected, 3 when one did not (or no run diverged and the config expects it), 5 when
-    one is inconclusive, 1 when runs failed.
+    Exit codes: 0 all verdicts are as expected; 1 runs failed, or diverged unexpectedly; 3 a verdict is not as expected,
+    or the config expects runs to diverge and none did; 5 a verdict is inconclusive, or runs are missing.
 
     Example: ntkrun claims results/width --json
     """
-    with under_way("judging"):
+    with under_way("judging claims"):
         from ntkrun.evidence.claims.verdicts import REFUTATION, exit_code, runs_code
         from ntkrun.report.tables import claims_tables
         from ntkrun.store.directory import read_results
@@ -27,7 +27,7 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     elif verdicts:
         print_table(*claims_tables(verdicts))
     else:
-        say(f"{run_dir}: its config names no claims; add `claims: [frozen-kernel, ...]` and sweep again")
+        say(f"{run_dir}: the config names no claims; add `claims: [frozen-kernel, ...]` to it and run the sweep again")
     if runs_code(document["runs"], expect) == REFUTATION:
         say(f"{run_dir}: {NONE_DIVERGED}", error=True)
     raise typer.Exit(exit_code(verdicts, results, expect))

@@ -1,4 +1,4 @@
-"""`ntkrun doctor`: what is odd with this machine or a results directory, and what can be put right."""
+"""`ntkrun doctor`: finds problems of this machine or of a results directory, and repairs what can be repaired."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,19 +8,21 @@ import typer
 from ntkrun.commands.printing import print_json, say
 from ntkrun.errors import StoreBusy, UserError
 
-WRONG = 1  # exit code when something is left to put right
+WRONG = 1  # exit code when a problem remains
 
 
 def doctor(
     run_dir: Annotated[
-        Path | None, typer.Argument(metavar="[RUN_DIR]", help="A sweep's results, such as results/width")
+        Path | None, typer.Argument(metavar="[RUN_DIR]", help="The results directory of a sweep, such as results/width")
     ] = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Put right what can be, in RUN_DIR; no result is deleted")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair what can be repaired in RUN_DIR; no result is deleted")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output")] = False,
 ) -> None:
-    """Versions, devices, threads and memory; and in a results directory stray, torn and foreign files, a line each.
+    """Print versions, devices, threads and memory, and the stray, torn and foreign files of a results directory.
 
-    Exits 0 when nothing is wrong, or all was put right; 1 when something is; 4 when --fix meets a running sweep.
+    Exit codes: 0 no problem, or all were repaired; 1 a problem remains; 4 --fix while a sweep is running there.
 
     Example: ntkrun doctor results/width --fix
     """
@@ -29,27 +31,27 @@ def doctor(
     from ntkrun.store.directory import Store
 
     if fix and run_dir is None:
-        raise UserError("doctor --fix: name the results directory to put right, as in results/width")
-    found = examine(run_dir) if run_dir else []
+        raise UserError("doctor --fix: name the results directory to repair, such as results/width")
+    findings = examine(run_dir) if run_dir else []
     if fix and run_dir and Store(run_dir).writers():
-        raise StoreBusy(f"{run_dir}: a process is writing here; --fix waits for no one: run it when that has ended")
-    left = repair(run_dir, found) if fix and run_dir else found
-    mended = [finding for finding in found if finding.wrong and finding not in left]
+        raise StoreBusy(f"{run_dir}: another process is writing here; run --fix again when it has ended")
+    remaining = repair(run_dir, findings) if fix and run_dir else findings
+    repaired = [finding for finding in findings if finding.wrong and finding not in remaining]
     facts = machine(run_dir)
     notes = list(odd(facts))
     if json:
         print_json(
             {
                 "machine": facts,
-                "findings": [finding.as_json() for finding in notes + left],
-                "mended": [finding.as_json() for finding in mended],
+                "findings": [finding.as_json() for finding in notes + remaining],
+                "mended": [finding.as_json() for finding in repaired],
             }
         )
     else:
         say("\n".join([*lines(facts), *(finding.line() for finding in notes)]))
-        for finding in mended:
-            say(f"{run_dir}/{finding.where}: {finding.what}; put right")
-        for finding in left:
+        for finding in repaired:
+            say(f"{run_dir}/{finding.where}: {finding.what}; repaired")
+        for finding in remaining:
             say(f"{run_dir}/{finding.line()}")
-    if any(finding.wrong for finding in left):
+    if any(finding.wrong for finding in remaining):
         raise typer.Exit(WRONG)

@@ -13,14 +13,14 @@ def export(
     run_dir: RunDirectory,
     to: Annotated[
         str,
-        typer.Option(metavar="csv|tensorboard", help="The format", autocompletion=one_of("csv", "tensorboard")),
+        typer.Option(metavar="csv|tensorboard", help="Format to write", autocompletion=one_of("csv", "tensorboard")),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A folder to make; RUN_DIR/csv or RUN_DIR/tensorboard if not given"),
+        typer.Option(metavar="DIR", help="New folder to write; default: RUN_DIR/csv or RUN_DIR/tensorboard"),
     ] = None,
 ) -> None:
-    """The stored tables for other tools: a CSV file each, or TensorBoard's event files with a folder a run.
+    """Export the stored tables: one CSV file per table, or TensorBoard event files with one folder per run.
 
     Example: ntkrun export results/width --to csv --out width-csv
     """

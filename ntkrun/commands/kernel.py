@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     MakeArrays = Callable[[Sweep, str], tuple[Arrays, str]]
 
-kernel_app = typer.Typer(no_args_is_help=True, help="Write kernel matrices of a config's network on its data.")
+kernel_app = typer.Typer(no_args_is_help=True, help="Write the kernel matrices of a config's network on its data.")
 
-# An initial kernel knows no step size; a relative one takes the limit kernel and its largest eigenvalue to be told.
+# An initial kernel does not depend on the step size. A relative one would cost the limit kernel's largest eigenvalue.
 NO_STEP = "training.step_size=1"
 
-Out = Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="The file to write, replaced if it is there")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="File to write; an existing one is replaced")]
 
 
 @kernel_app.command("limit")
 def kernel_limit(config: ConfigFile, out: Out, overrides: Overrides = None, device: Device = "auto") -> None:
-    """The kernels of infinite width on the training inputs: ntk and nngp, (N, N) float64, and the inputs x.
+    """Write the infinite-width kernels on the training inputs: ntk and nngp, (N, N) float64, and the inputs x.
 
     Example: ntkrun kernel limit configs/width.yaml network.activation=tanh --out limit.npz
     """
@@ -47,10 +47,10 @@ def kernel_empirical(
     jobs: Jobs = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """The kernels of the initial networks on the training inputs: ntk, (seeds, N, N, O, O), and the inputs x.
+    """Write the kernels of the initial networks on the training inputs: ntk, (seeds, N, N, O, O), and the inputs x.
 
-    With --engine ray in blocks, as many at once as there are cores or GPUs, put together on disk: for tens of thousands
-    of inputs.
+    With --engine ray they are computed in blocks, as many at once as there are cores or GPUs, and assembled on disk:
+    for tens of thousands of inputs.
 
     Example: ntkrun kernel empirical configs/width.yaml 'sweep={grid: {network.width: [256]}, seeds: 3}' --out k.npz
     """
@@ -72,9 +72,9 @@ def _write_kernel(config: Path, overrides: list[str] | None, out: Path, device: 
 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file must end in .npz")
-    with interruptible(f"{out} is not written"):
+    with interruptible(f"{out} was not written"):
         sweep = load_config(config, [NO_STEP, *(overrides or [])])
         with under_way("computing kernels"):
-            arrays, how = make(sweep, device)
+            arrays, method = make(sweep, device)
         write_arrays(out, arrays)
-    say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {how}")
+    say(f"{out}: " + ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + f"; {method}")

@@ -12,7 +12,7 @@ from ntkrun.errors import UserError
 def list_(
     what: Annotated[str, typer.Argument(metavar="|".join(WHAT), help="What to list", autocompletion=one_of(*WHAT))],
 ) -> None:
-    """What a config may name, a line each.
+    """List what a config may name, one line each.
 
     Example: ntkrun list activations
     """
@@ -22,7 +22,8 @@ def list_(
 
 
 def rows_of(what: str) -> list[tuple[str, str]]:
-    """Name and statement of each. Each registry is imported when it is asked for. Raises UserError for what is none."""
+    """Return the name and the statement of each entry of a list. Its registry is imported on request. Raises UserError
+    for an unknown list."""
     if what == "activations":
         from ntkrun.theory.activations import ACTIVATIONS
 
@@ -42,5 +43,5 @@ def rows_of(what: str) -> list[tuple[str, str]]:
     if what == "experiments":
         from ntkrun.experiments.table import EXPERIMENTS
 
-        return [(each.name, each.statement) for each in EXPERIMENTS.values()]
+        return [(experiment.name, experiment.statement) for experiment in EXPERIMENTS.values()]
     raise UserError(f"list {what}: choose activations, data, losses, claims or experiments")

@@ -10,9 +10,9 @@ from ntkrun.errors import UserError
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the sweep; the file is NAME.yaml")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the sweep; the config is written to NAME.yaml")],
 ) -> None:
-    """Write a commented config to start from: every key with its default and what it means.
+    """Write a commented config to start from: every key with its default and its meaning.
 
     Example: ntkrun new my-sweep
     """
@@ -22,6 +22,6 @@ def new(
     path = Path(f"{name}.yaml")
     text = commented(name)
     if path.exists():
-        raise UserError(f"{path}: is there already; choose another name")
+        raise UserError(f"{path}: already exists; choose another name")
     write_text(path, text)
-    say(f"{path} written; try it: ntkrun sweep {path} --dry-run")
+    say(f"{path} written; next: ntkrun sweep {path} --dry-run")

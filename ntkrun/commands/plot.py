@@ -6,7 +6,7 @@ from ntkrun.report.conclusion import draw_figures, extra_formats
 
 
 def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:
-    """Draw the figures again from the stored tables alone: PNG and SVG, and PDF where it is asked for.
+    """Draw the figures again from the stored tables alone, as PNG and SVG, and as PDF on request.
 
     Example: ntkrun plot results/width --format pdf
     """

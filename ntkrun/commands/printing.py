@@ -1,5 +1,6 @@
-"""What the commands print. Every line goes through here, so that no file's name or text drives the terminal. What the
-terminal cannot show is spelled out (text.py); in JSON, where that would be another value, it is escaped."""
+"""Printing of the commands. Every line passes through this module, so that no file name or text controls the terminal.
+Characters that the terminal cannot show are spelled out (text.py); in JSON, where that would change the value, they are
+escaped."""
 
 import signal
 import sys
@@ -12,12 +13,12 @@ from ntkrun.text import json_text, printable_lines
 
 
 def say(text: object, error: bool = False) -> None:
-    """Lines on standard output, or on standard error."""
+    """Print lines on standard output, or on standard error."""
     print(printable_lines(str(text)), file=sys.stderr if error else sys.stdout)
 
 
 def print_table(*tables: Any) -> None:
-    """Tables of rich, and lines. The text in them was made printable as it was read."""
+    """Print rich tables and lines. Their text was made printable when it was read."""
     from ntkrun.report.tables import PlainConsole
 
     console = PlainConsole()
@@ -26,13 +27,13 @@ def print_table(*tables: Any) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Strict JSON: what is not a number is null."""
+    """Print strict JSON: a number that is not finite becomes null."""
     print(json_text(document, getattr(sys.stdout, "encoding", None)))
 
 
 @contextmanager
 def under_way(what: str, quiet: bool = False) -> Iterator[None]:
-    """Show on a terminal what keeps it waiting, such as "loading PyTorch", for as long as the block takes."""
+    """Show on a terminal what is being done, such as "loading PyTorch", while the block runs."""
     if quiet or not sys.stderr.isatty():
         yield
         return
@@ -44,7 +45,7 @@ def under_way(what: str, quiet: bool = False) -> Iterator[None]:
 
 
 def loading_torch(quiet: bool = False) -> AbstractContextManager[None]:
-    """Around the imports that bring torch, which take seconds on a slow or busy machine."""
+    """Show "loading PyTorch" during imports of torch, which take seconds on a slow or busy machine."""
     return under_way("loading PyTorch", quiet)
 
 
@@ -53,11 +54,11 @@ def loading_torch(quiet: bool = False) -> AbstractContextManager[None]:
 
 @contextmanager
 def interruptible(comfort: str) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP end what runs within, with a sentence that says what is kept. What was ignored as the
-    command began, by nohup or in a shell's background, stays ignored."""
+    """End the block on Ctrl-C, SIGTERM and SIGHUP with the sentence `comfort`, which says what is kept. Signals that
+    were ignored when the command began, by nohup or in a shell's background, stay ignored."""
 
     def stop(*_: object) -> None:
-        # Not by way of SIGINT, which a shell's background jobs ignore.
+        # Raised directly and not through SIGINT, which background jobs of a shell ignore.
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -72,4 +73,4 @@ def interruptible(comfort: str) -> Iterator[None]:
 
 
 def kept_in(where: Path) -> str:
-    return f"finished runs are kept in {where}. The same command goes on."
+    return f"finished runs are kept in {where}. Run the same command again to continue."

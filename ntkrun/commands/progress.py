@@ -1,4 +1,4 @@
-"""What a person sees of a sweep on the terminal: progress while it runs, tables when it has run."""
+"""The progress of a sweep on the terminal, and the lines of a dry run."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,23 +25,23 @@ from ntkrun.run.task import Done
 from ntkrun.store.lock import LOCK_TIMEOUT, Writer
 from ntkrun.text import spelled_out
 
-REFRESH = 1.0  # seconds between two looks at a running stack, and two drawings of the bar: some 200 bytes each
-TRUST = 20.0
+REFRESH = 1.0  # seconds between two updates from a running stack, and between two drawings of the bar, 200 bytes each
+TRUST = 20.0  # seconds of work for which a measured estimate outweighs the observed pace
 
 
 def progress_for(device: str, quiet: bool) -> ProgressListener:
-    """Who tells of a sweep as it goes: of failures alone, or of all."""
-    where, console = resolve_device(device), PlainConsole(stderr=True)
-    return FailuresOnly(console) if quiet else TerminalProgress(console, where)
+    """Return the listener that reports a sweep's progress: all of it, or with `quiet` failures alone."""
+    torch_device, console = resolve_device(device), PlainConsole(stderr=True)
+    return FailuresOnly(console) if quiet else TerminalProgress(console, torch_device)
 
 
 class TerminalProgress(ProgressListener):
-    """Follows a sweep: a live bar on a terminal that can move its cursor, a plain line a stack elsewhere."""
+    """The progress of a sweep: a live bar on a terminal that can move its cursor, elsewhere a plain line per stack."""
 
     def __init__(self, console: Console, device: torch.device):
         self.console, self.device = console, device
         self.seconds: Callable[[Stack], float] = rough_seconds
-        self.trust = 0.0  # seconds of work for which an estimate stands before what is seen outweighs it
+        self.trust = 0.0  # seconds of work after which the observed pace outweighs the estimate
         self.bar: Progress | None = None
         self.runs = self.finished = 0
         self.done_work = self.total_work = 0.0
@@ -50,21 +50,21 @@ class TerminalProgress(ProgressListener):
         self.labels: dict[Point, str] = {}
 
     def waiting_for(self, writer: Writer) -> None:
-        most = f"{LOCK_TIMEOUT / 60:.0f} minutes at most"
-        self._say(f"{writer}, is at this shard or has died: waiting for a sign of life, {most}")
+        limit = f"at most {LOCK_TIMEOUT / 60:.0f} minutes"
+        self._say(f"{writer}, is running this shard or has died: waiting {limit} to see whether it is alive")
 
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
-        to_do = sum(len(stack.runs) for stack in missing)
-        self.finished, self.runs = finished + failed, finished + failed + to_do
-        alone, measured = seconds_of(missing, self.device)
-        self.seconds = lambda stack: alone(stack) / workers
+        missing_runs = sum(len(stack.runs) for stack in missing)
+        self.finished, self.runs = finished + failed, finished + failed + missing_runs
+        one_worker, measured = seconds_of(missing, self.device)
+        self.seconds = lambda stack: one_worker(stack) / workers
         self.trust = TRUST if measured else 0.0
         self.total_work = sum(map(self.seconds, missing))
         self.labels = _labels(missing)
         self.started = time.monotonic()
-        count = f"{to_do} runs to do, {finished} of {self.runs} done already"
+        count = f"{missing_runs} runs to do, {finished} of {self.runs} already done"
         if failed:
-            self._say(f"{failed} of {self.runs} runs failed before and are left alone; --retry-failed runs them again")
+            self._say(f"{failed} of {self.runs} runs failed earlier and are skipped; --retry-failed runs them again")
         if measured:
             count += f", about {_duration(self.total_work)} left"
         if not missing:
@@ -99,8 +99,8 @@ class TerminalProgress(ProgressListener):
             self.bar.update(self.task, completed=self.done_work, counts=self._counts(self.done_work, now))
         else:
             last = _last(done.frames["steps"]) if (runs["status"] == "done").any() else ", all diverged"
-            took = f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}"
-            self._say(f"{took}; {self._counts(self.done_work, now)}")
+            line = f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}"
+            self._say(f"{line}; {self._counts(self.done_work, now)}")
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
         self._ended(stack)
@@ -116,10 +116,10 @@ class TerminalProgress(ProgressListener):
 
     def split(self, stack: Stack, why: str) -> None:
         runs = len(stack.runs)
-        self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; going on with {-(-runs // 2)}")
+        self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; continuing with {-(-runs // 2)}")
 
     def _say(self, line: str) -> None:
-        """A line as it stands, unwrapped, so that a log can be searched."""
+        """Print a line without wrapping it, so that a log can be searched."""
         self.console.print(line, soft_wrap=True, markup=False)
 
     def close(self) -> None:
@@ -127,14 +127,14 @@ class TerminalProgress(ProgressListener):
             self.bar.stop()
 
     def _counts(self, done: float, now: float) -> str:
-        known = done + self.trust
-        pace = (now - self.started + self.trust) / known if known else 0.0
-        left = (self.total_work - done) * pace
-        return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
+        weight = done + self.trust
+        pace = (now - self.started + self.trust) / weight if weight else 0.0
+        remaining = (self.total_work - done) * pace
+        return f"{self.finished}/{self.runs} runs" + (f", {_duration(remaining)} left" if remaining else "")
 
 
 class FailuresOnly(ProgressListener):
-    """Says nothing but what failed."""
+    """A listener that reports failures and nothing else."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -150,33 +150,33 @@ class FailuresOnly(ProgressListener):
 
 def _failure(label: str, stack: Stack, reason: str, last_step: int, log: Path) -> str:
     seeds = ", ".join(map(str, stack.seeds[:5])) + (", ..." if len(stack.seeds) > 5 else "")
-    which = f"{label}, seed{'s' * (len(stack.seeds) > 1)} {seeds}"
-    return f"{which}: failed at step {last_step}; {reason}; log in {log}"
+    runs = f"{label}, seed{'s' * (len(stack.seeds) > 1)} {seeds}"
+    return f"{runs}: failed at step {last_step}; {reason}; log in {log}"
 
 
 def plan_lines(ahead: DryRun) -> list[str]:
-    """What a sweep would do: two lines a grid point, and the sum."""
-    labels = _labels([Stack(each.point, each.runs) for each in ahead.estimates])
+    """Return what a sweep would do: two lines per grid point, and the total."""
+    labels = _labels([Stack(estimate.point, estimate.runs) for estimate in ahead.estimates])
     lines = [f"{len(ahead.runs)} runs, {len(ahead.missing)} of them missing in {ahead.path}"]
-    for each in ahead.estimates:
-        seeds, steps = _count(len(each.runs), "seed"), each.point.training.steps
-        parameters, step = network(each.point).parameter_count, f"step size {step_size(each.point):.4g}"
-        lines.append(f"  {labels[each.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
-        stacked = f"{_count(each.stacks, 'stack')} of {each.bytes / GIB:.2g} GiB"
-        lines.append(f"    {stacked}, about {_duration(each.seconds)}")
+    for estimate in ahead.estimates:
+        seeds, steps = _count(len(estimate.runs), "seed"), estimate.point.training.steps
+        parameters, step = network(estimate.point).parameter_count, f"step size {step_size(estimate.point):.4g}"
+        lines.append(f"  {labels[estimate.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+        stacked = f"{_count(estimate.stacks, 'stack')} of {estimate.bytes / GIB:.2g} GiB"
+        lines.append(f"    {stacked}, about {_duration(estimate.seconds)}")
     if ahead.estimates:
-        most = max(each.bytes for each in ahead.estimates) * ahead.workers / GIB
-        at_once = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
-        lines.append(f"about {_duration(ahead.seconds)} in all{at_once}, {most:.2g} GiB at a time")
+        largest = max(estimate.bytes for estimate in ahead.estimates) * ahead.workers / GIB
+        workers = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
+        lines.append(f"about {_duration(ahead.seconds)} in all{workers}, {largest:.2g} GiB at a time")
     return lines + [f"note: {note}" for note in ahead.notes]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 class _Bar(Progress):
-    """A line of numbers over a line with the bar, the runs done and the time left: each fits 80 columns."""
+    """A line of numbers above a line with the bar, the runs done and the time left. Each fits 80 columns."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         for task in self.tasks:
@@ -193,7 +193,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
-    """Each grid point by what is varied in the sweep, as in 'width 256'."""
+    """Return a label for each grid point, made of the values that the sweep varies, as in 'width 256'."""
     rows = {stack.point: run_row(stack.runs[0]) for stack in missing}
     keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
     varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
@@ -205,7 +205,7 @@ def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
 
 
 def _last(steps: pd.DataFrame) -> str:
-    """The mean loss and kernel drift of the rows of the last step."""
+    """Return the mean loss and kernel drift at the last step, as text."""
     if not len(steps):
         return ""
     loss, drift = steps.loc[steps["step"] == steps["step"].max(), ["loss", "kernel_drift"]].mean()

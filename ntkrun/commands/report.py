@@ -1,4 +1,4 @@
-"""`ntkrun report`, which needs no torch."""
+"""`ntkrun report`. It does not need torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,26 +13,32 @@ from ntkrun.errors import UserError
 def report(
     run_dirs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_DIR...", help="Sweeps, such as results/width, or results after `ntkrun reproduce`"),
+        typer.Argument(
+            metavar="RUN_DIR...",
+            help="Results directories of sweeps, such as results/width; or results itself, after `ntkrun reproduce`",
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where to write it: .html, .md or .json; report.html in the folder of them all if not given",
+            help="File to write, .html, .md or .json; default: report.html in the folder that holds all RUN_DIRs",
         ),
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Say what moved since, as check does; results/baseline/smoke.json"),
+        typer.Option(
+            metavar="FILE",
+            help="Compare with this baseline, as `ntkrun check` does; such as results/baseline/smoke.json",
+        ),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="A summary for pull requests on standard output, and nothing else")
+        bool, typer.Option("--markdown", help="Print a summary for pull requests on standard output, and nothing else")
     ] = False,
     json: Json = False,
 ) -> None:
-    """One page of what came out: each claim with its verdict, the figures, the papers' numbers beside ours, how it was
-    made. From the stored tables alone, in one file that loads nothing from anywhere.
+    """Write a report of the results: the verdict on each claim, the figures, measured values beside those of the
+    papers, configs and versions. It is made from the stored tables alone, as one file that loads no external resources.
 
     Example: ntkrun report results/width results/erf --out width-and-erf.html
 
@@ -42,7 +48,7 @@ def report(
     from ntkrun.report import gather
 
     if markdown and json:
-        raise UserError("--markdown and --json: standard output takes one of them; --out writes another")
+        raise UserError("--markdown and --json cannot be combined; write one of them to a file with --out")
     with under_way("gathering results"):
         page = gather.gather_page(run_dirs, baseline, list(EXPERIMENTS))
     if markdown:

@@ -20,13 +20,14 @@ from ntkrun.errors import UserError
 from ntkrun.report.conclusion import extra_formats
 
 Experiments = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="`ntkrun list experiments`; none: all of them")
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Experiments to run, see `ntkrun list experiments`; default: all of them"),
 ]
 Preset = Annotated[
     str,
     typer.Option(
         metavar="smoke|laptop|paper",
-        help="How large, and how long",
+        help="Size of the experiments: smoke is the smallest, paper the largest",
         autocompletion=one_of("smoke", "laptop", "paper"),
     ),
 ]
@@ -35,23 +36,24 @@ Preset = Annotated[
 def reproduce(
     names: Experiments = None,
     preset: Preset = "laptop",
-    results: Annotated[Path, typer.Option(help="Where results go; smoke and paper into folders within")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Option(help="Folder for the results; smoke and paper write into a subfolder of it")
+    ] = Path("results"),
     device: Device = "auto",
     retry_failed: RetryFailed = False,
     format_: Format = "png,svg",
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 where a verdict stays open")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 if a verdict is inconclusive")] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the experiments: each claim with its verdict, the papers' figures with their numbers beside ours.
+    """Run the experiments: judge their claims and draw the papers' figures, with measured values beside the papers'.
 
-    Running it again resumes; sweeps that experiments share run once. Exits 0 when everything ran and nothing came out
-    against its expectation, and lists the verdicts that stay open (inconclusive); 1 when runs failed or diverged; 3
-    when a verdict came out otherwise than expected or, in a checkout, a main claim that is supported in the committed
-    results of the preset is not any more.
+    Running it again resumes. Sweeps that experiments share run once. Inconclusive verdicts are listed at the end.
+
+    Exit codes: 0 everything ran and no verdict contradicts its expectation; 1 runs failed or diverged; 3 a verdict is
+    not as expected or, in a checkout, a main claim that is supported in the committed results of the preset no longer
+    is; 5 with --strict, a verdict is inconclusive.
 
     Example: ntkrun reproduce jacot-1 --preset smoke
     """
@@ -62,29 +64,29 @@ def reproduce(
     from ntkrun.experiments.framework import PRESETS
     from ntkrun.experiments.table import chosen
 
-    wanted = chosen(names or [])
+    experiments = chosen(names or [])
     if preset not in PRESETS:
         raise UserError(f"--preset {preset}: choose {', '.join(PRESETS)}")
     root = runner.root_of(results, preset)
-    tell = _nothing if quiet else partial(say, error=True)
-    with under_way("estimating what the sweeps will take", quiet):
-        expected = runner.ahead(wanted, preset, root, device, retry_failed)
-    tell("\n".join(runner.lines(expected)))
+    report = _nothing if quiet else partial(say, error=True)
+    with under_way("estimating time and memory", quiet):
+        forecasts = runner.ahead(experiments, preset, root, device, retry_failed)
+    report("\n".join(runner.lines(forecasts)))
     if dry_run:
         if json:
-            print_json({"preset": preset, "sweeps": [runner.as_json(*each) for each in expected]})
+            print_json({"preset": preset, "sweeps": [runner.as_json(*forecast) for forecast in forecasts]})
         return
-    runner.check(expected)
+    runner.check(forecasts)
     with interruptible(kept_in(root)):
         watch = partial(progress_for, device, quiet)
-        left = runner.reproduce(wanted, preset, root, device, watch, tell, retry_failed, more)
-    if left.open:
-        tell("\n  ".join([f"{len(left.open)} of the verdicts stay open:", *left.open]))
-    for line in left.lost:
+        outcome = runner.reproduce(experiments, preset, root, device, watch, report, retry_failed, more)
+    if outcome.open:
+        report("\n  ".join([f"inconclusive verdicts: {len(outcome.open)}", *outcome.open]))
+    for line in outcome.lost:
         say(line, error=True)
     if json:
-        print_json({"preset": preset, "experiments": left.documents, "open": left.open, "lost": left.lost})
-    raise typer.Exit(left.code(strict))
+        print_json({"preset": preset, "experiments": outcome.documents, "open": outcome.open, "lost": outcome.lost})
+    raise typer.Exit(outcome.code(strict))
 
 
 def _nothing(line: object) -> None: ...

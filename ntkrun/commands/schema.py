@@ -4,7 +4,7 @@ from ntkrun.commands.printing import print_json
 
 
 def schema() -> None:
-    """The config's JSON Schema, for editors.
+    """Print the JSON Schema of configs, for editors.
 
     Example: ntkrun schema > ntkrun.schema.json
     """

@@ -11,20 +11,27 @@ from ntkrun.commands.arguments import ConfigFile, Overrides, one_of
 def slurm(
     config: ConfigFile,
     overrides: Overrides = None,
-    results: Annotated[Path, typer.Option(help="Where results go, on a file system that all nodes share")] = Path(
+    results: Annotated[Path, typer.Option(help="Folder for the results, on a file system that all nodes share")] = Path(
         "results"
     ),
     tasks: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Tasks of the array; about an hour each if not given", show_default=False),
+        typer.Option(
+            metavar="K", help="Number of tasks in the array; default: enough for about an hour each", show_default=False
+        ),
     ] = None,
-    cpus: Annotated[int, typer.Option(metavar="N", help="CPUs of a task")] = 1,
+    cpus: Annotated[int, typer.Option(metavar="N", help="CPUs per task")] = 1,
     device: Annotated[
-        str, typer.Option(metavar="cpu|cuda", help="cuda: a GPU a task", autocompletion=one_of("cpu", "cuda"))
+        str,
+        typer.Option(
+            metavar="cpu|cuda",
+            help="Device of each task; cuda requests one GPU per task",
+            autocompletion=one_of("cpu", "cuda"),
+        ),
     ] = "cpu",
-    memory: Annotated[float, typer.Option(metavar="GIB", help="What a stack of networks may take")] = 4.0,
+    memory: Annotated[float, typer.Option(metavar="GIB", help="Memory limit of a stack of networks, in GiB")] = 4.0,
 ) -> None:
-    """Print an sbatch script that runs the sweep as a job array, with memory and time as the cost model expects them.
+    """Print an sbatch script that runs the sweep as a job array, with memory and time from the cost model.
 
     Example: ntkrun slurm configs/width.yaml --tasks 8 > width.sbatch
     """

@@ -5,7 +5,7 @@ from ntkrun.commands.printing import print_json, print_table
 
 
 def status(run_dir: RunDirectory, json: Json = False) -> None:
-    """Planned, done, diverged, failed, missing runs; where the time went; what failed and why.
+    """Show planned, done, diverged, failed and missing runs by width, the time spent and left, and why runs failed.
 
     Example: ntkrun status results/width
     """

@@ -31,7 +31,7 @@ Memory = Annotated[
     float | None,
     typer.Option(
         metavar="GIB",
-        help="What a stack of networks may take; three quarters of what is free if not given",
+        help="Memory limit of a stack of networks, in GiB; default: three quarters of the free memory",
         show_default=False,
     ),
 ]
@@ -40,13 +40,15 @@ Memory = Annotated[
 def sweep(
     config: ConfigFile,
     overrides: Overrides = None,
-    results: Annotated[Path, typer.Option(help="Where results go, in a folder of the sweep's name")] = Path("results"),
+    results: Annotated[
+        Path, typer.Option(help="Folder for the results; the sweep writes into a subfolder of its name")
+    ] = Path("results"),
     device: Device = "auto",
     memory: Memory = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print how much time each phase took")] = False,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End at the first run that fails")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails")] = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no figures")] = False,
     engine: Engine = "local",
     jobs: Jobs = None,
@@ -55,10 +57,11 @@ def sweep(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run what is missing of a sweep, store it, draw it, and print what came out.
+    """Run the missing runs of a sweep, store them, draw the figures and print the results.
 
-    Running it again resumes: finished runs are never run twice. Ctrl-C keeps what is finished. A run that fails is
-    recorded with why, and the others go on; exit code 1, or 3 where runs were to diverge and none did.
+    Running it again resumes: finished runs are never run twice, and Ctrl-C keeps them. A run that fails is recorded
+    with its reason, and the others continue. Exit codes: 1 runs failed, or diverged unexpectedly; 3 the config expects
+    runs to diverge and none did.
 
     Example: ntkrun sweep configs/width.yaml network.activation=erf name=width-erf
     """
@@ -74,14 +77,14 @@ def sweep(
         from ntkrun.run.sweep import RunOptions
 
     part, selection = parse_shard(shard), EngineSelection(engine, jobs, ray_address)
-    how = RunOptions(device, memory, Profile() if profile else None, retry_failed, fail_fast, selection)
+    options = RunOptions(device, memory, Profile() if profile else None, retry_failed, fail_fast, selection)
     if dry_run:
-        _say_what_would_run(the_sweep, part, results, how, json, quiet)
+        _print_dry_run(the_sweep, part, results, options, json, quiet)
         return
     watch = progress_for("auto" if ray_address else device, quiet)
-    _say_notes(the_sweep, quiet)
+    _print_notes(the_sweep, quiet)
     with interruptible(kept_in(results / the_sweep.name)):
-        document, tables, code = _swept(the_sweep, part, results, how, watch, not no_plots, quiet)
+        document, tables, code = _run(the_sweep, part, results, options, watch, not no_plots, quiet)
     if json:
         print_json(document)
     elif not quiet:
@@ -92,57 +95,59 @@ def sweep(
     raise typer.Exit(code)
 
 
-def _say_what_would_run(
-    the_sweep: "Sweep", part: "Shard", results: Path, how: "RunOptions", json: bool, quiet: bool
+def _print_dry_run(
+    the_sweep: "Sweep", part: "Shard", results: Path, options: "RunOptions", json: bool, quiet: bool
 ) -> None:
     from ntkrun.commands.progress import plan_lines
     from ntkrun.run.forecast import dry_run_of
 
-    with under_way("estimating what the sweep will take", quiet):
-        ahead = dry_run_of(the_sweep, results, how.device, how.memory, how.retry_failed, part, how.engine)
+    with under_way("estimating time and memory", quiet):
+        dry_run = dry_run_of(
+            the_sweep, results, options.device, options.memory, options.retry_failed, part, options.engine
+        )
     if json:
-        print_json(ahead.as_json())
+        print_json(dry_run.as_json())
     elif not quiet:
-        say("\n".join(plan_lines(ahead)))
+        say("\n".join(plan_lines(dry_run)))
 
 
-def _say_notes(the_sweep: "Sweep", quiet: bool) -> None:
-    """What the data have to say comes first."""
+def _print_notes(the_sweep: "Sweep", quiet: bool) -> None:
+    """Print the notes on the sweep's data before it starts."""
     from ntkrun.plan.problem import notes_on
     from ntkrun.plan.runs import plan
 
     if quiet:
         return
-    with under_way("computing the kernels of infinite width"):
+    with under_way("computing the infinite-width kernels"):
         notes = notes_on(plan(the_sweep))
     for note in notes:
         say(f"note: {note}", error=True)
 
 
-def _swept(
+def _run(
     the_sweep: "Sweep",
     part: "Shard",
     results: Path,
-    how: "RunOptions",
+    options: "RunOptions",
     watch: "ProgressListener",
-    draws: bool,
+    plots: bool,
     quiet: bool,
 ) -> tuple[dict[str, Any], list[Any], int]:
-    """The sweep, or the part of it, run, drawn and judged: what there is to say of it, for machines and for people, and
-    an exit code by how its runs ended."""
+    """Run the sweep, or this part of it, draw and judge it. Return its document, its tables and an exit code by how its
+    runs ended."""
     from ntkrun.plan.stacks import WHOLE_SWEEP
     from ntkrun.run.sweep import run_shard
     from ntkrun.store.directory import Store
 
     try:
-        remaining = run_shard(part, the_sweep, results, how, watch)
+        remaining = run_shard(part, the_sweep, results, options, watch)
     finally:
         watch.close()
     store = Store(results / the_sweep.name)
     if remaining and part != WHOLE_SWEEP:
-        return shard_conclusion(store, the_sweep, part, remaining, how.profile)
-    found = store.read()
-    if draws and not found.figures_are_current():
+        return shard_conclusion(store, the_sweep, part, remaining, options.profile)
+    stored = store.read()
+    if plots and not stored.figures_are_current():
         with under_way("drawing figures", quiet):
-            draw_figures(found)
-    return sweep_conclusion(found, how.profile)
+            draw_figures(stored)
+    return sweep_conclusion(stored, options.profile)

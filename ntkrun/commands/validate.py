@@ -5,7 +5,7 @@ from ntkrun.commands.printing import say
 
 
 def validate(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check a config: every error at once, each with its line.
+    """Check a config and report all its errors at once, each with its line.
 
     Example: ntkrun validate configs/width.yaml network.depth=3
     """
@@ -14,4 +14,4 @@ def validate(config: ConfigFile, overrides: Overrides = None) -> None:
 
     checked = load_config(config, overrides or [])
     runs, points = len(plan(checked)), len(checked.points)
-    say(f"{config}: fine; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")
+    say(f"{config}: valid; {runs} run{'s' * (runs > 1)} at {points} grid point{'s' * (points > 1)}")

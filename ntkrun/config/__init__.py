@@ -1,1 +1,1 @@
-"""A config: YAML in, one frozen Sweep out, or every error at once."""
+"""The config: YAML is read into one frozen Sweep, or all errors are reported at once."""

@@ -1,4 +1,4 @@
-"""The claims that a config asks to be judged: names, or names with margins of their own and the verdict expected."""
+"""The claims that a config lists: names, or names with their own margins and the expected verdict."""
 
 import difflib
 import json
@@ -22,17 +22,17 @@ from ntkrun.evidence.claims.table import CLAIMS
 
 
 def known_claim(name: str) -> str:
-    """The name, if there is such a claim. Raises ValueError with the nearest one."""
+    """Return the name if a claim has it. Raises ValueError with the closest known name otherwise."""
     if name not in CLAIMS:
         near = difflib.get_close_matches(name, CLAIMS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`ntkrun list claims` names them"
+        hint = f"did you mean {near[0]!r}?" if near else "`ntkrun list claims` lists the known ones"
         raise ValueError(f"unknown claim {name!r}; {hint}")
     return name
 
 
 class ClaimEntry(BaseModel):
-    """`{name: frozen-kernel, exponent: [-1.2, -0.8], expect: refuted}`: every other key is one of the claim's margins,
-    an interval whose ends may be null (open)."""
+    """A claim as a mapping, as in `{name: frozen-kernel, exponent: [-1.2, -0.8], expect: refuted}`. Every key besides
+    `name` and `expect` is one of the claim's margins: an interval whose ends may be null (open)."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -49,10 +49,10 @@ class ClaimEntry(BaseModel):
         for key, value in (self.model_extra or {}).items():
             margins = CLAIMS[self.name].keys
             if key not in margins:
-                raise ValueError(f"{key}: {self.name} has no such margin; it has {', '.join(margins)}")
+                raise ValueError(f"{key}: {self.name} has no such margin; its margins are {', '.join(margins)}")
             if not _is_margin(value):
                 raise ValueError(
-                    f"{key}: must be two numbers, the smaller first, as in [-1.2, -0.8]; null is an open end"
+                    f"{key}: must be two numbers, the smaller first, as in [-1.2, -0.8]; use null for an open end"
                 )
         return self
 
@@ -75,16 +75,16 @@ Claims = tuple[Annotated[Named | Annotated[ClaimEntry, Tag("<mapping>")], Discri
 
 
 def check_claims(claims: Claims) -> Claims:
-    """None stands twice. Raises ValueError otherwise."""
+    """Return the claims. Raises ValueError if a claim is listed twice."""
     names = [entry if isinstance(entry, str) else entry.name for entry in claims]
-    twice = [name for k, name in enumerate(names) if name in names[:k]]
-    if twice:
-        raise ValueError(f"{twice[0]} stands twice; one entry a claim")
+    repeated = [name for k, name in enumerate(names) if name in names[:k]]
+    if repeated:
+        raise ValueError(f"{repeated[0]} is listed twice; list each claim once")
     return claims
 
 
 class _Stored(BaseModel):
-    """What a stored config says of claims; its other keys were checked before anything ran."""
+    """The keys of a stored config that concern claims. The other keys were checked before anything ran."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -93,13 +93,13 @@ class _Stored(BaseModel):
 
 
 def stored_claims(config: Mapping[str, Any], where: Path) -> tuple[list[str | dict[str, Any]], str | None]:
-    """The claims of a sweep's stored config, as they stood in it, and what it expects of the runs. Raises UserError for
-    what no config can have said: the file may come from anywhere."""
+    """Return the claims of a sweep's stored config, as they were written in it, and its `expect`. Raises UserError for
+    values that no config can have: the file may come from anywhere."""
     try:
-        found = _Stored.model_validate_json(json.dumps(config))
-        check_claims(found.claims)
+        stored = _Stored.model_validate_json(json.dumps(config))
+        check_claims(stored.claims)
     except ValueError as error:
-        what = str(error).splitlines()[0] if not isinstance(error, ValidationError) else error.errors()[0]["msg"]
-        raise UserError(f"{where}: claims cannot be read ({what}); run the sweep again to write it anew") from None
-    entries = [entry if isinstance(entry, str) else entry.model_dump() for entry in found.claims]
-    return entries, found.expect
+        reason = str(error).splitlines()[0] if not isinstance(error, ValidationError) else error.errors()[0]["msg"]
+        raise UserError(f"{where}: claims cannot be read ({reason}); run the sweep again to write it anew") from None
+    entries = [entry if isinstance(entry, str) else entry.model_dump() for entry in stored.claims]
+    return entries, stored.expect

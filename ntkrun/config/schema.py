@@ -1,4 +1,4 @@
-"""The sections of a config: every key, its type, its default and what it must satisfy on its own."""
+"""The sections of a config: every key, its type, its default and its constraints."""
 
 import difflib
 import json
@@ -19,20 +19,20 @@ from ntkrun.theory.losses import LOSSES
 from ntkrun.validation import Strict
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
-MOST_POINTS = 10_000  # of a sweep
-MOST_RUNS = 1_000_000  # of a sweep
-MOST_ROWS = 1_000_000  # of a run in a table
-LARGEST = 1e15  # of scales and step sizes: their squares are still numbers in float32
+MOST_POINTS = 10_000  # grid points in a sweep
+MOST_RUNS = 1_000_000  # runs in a sweep
+MOST_ROWS = 1_000_000  # rows of one run in a table
+LARGEST = 1e15  # for scales and step sizes: their squares still fit into float32
 
 
-def _kind(value: Any) -> str:
-    """Which form of a key that takes several forms was meant, so that the error speaks of that form alone."""
+def _form(value: Any) -> str:
+    """Return the tag of the form in which a value is written, so that errors are about that form only."""
     if isinstance(value, dict | Strict):
         return "<mapping>"
     return "<list>" if isinstance(value, tuple | list) else "<number>"
 
 
-def _word_or_number(value: Any) -> str:
+def _text_or_number(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<number>"
 
 
@@ -40,31 +40,34 @@ Depth = Annotated[int, Field(ge=1, le=1000)]
 
 
 class Network(Strict):
-    """The dense network: L = depth weight layers, hidden widths n, σ, β, σ_w, and where these scales stand."""
+    """The dense network: L = depth weight layers, hidden widths n, activation σ, bias scale β, weight scale σ_w and the
+    parametrisation."""
 
     depth: Depth = 4
-    """L, the number of weight layers: L-1 of them hidden."""
+    """L, the number of weight layers. The network has L-1 hidden layers."""
     width: Annotated[
-        Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_kind)
+        Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_form)
     ] = 256
-    """Hidden width n, or a list of L-1 widths."""
+    """Width n of every hidden layer, or a list of L-1 widths."""
     activation: str = "relu"
-    """σ: `ntkrun list activations`, or one that your Python has registered with `ntkrun.register_activation`."""
+    """The activation σ: a name from `ntkrun list activations`, or one registered from Python with
+    `ntkrun.register_activation`."""
     beta: float = Field(0.1, ge=0, le=LARGEST)
-    """β, the scale of the biases; at least 0."""
+    """β, the scale of the biases, at least 0."""
     weight_scale: float = Field(1.0, gt=0, le=LARGEST)
     """σ_w, the scale of the weights."""
     parametrization: Parametrization = "ntk"
-    """Where the scales stand. `ntk`: weights start as N(0, 1), σ_w/√n and β stand in the forward pass. `standard`:
-    weights start as N(0, σ_w²/n), biases as N(0, β²), no factors: the same function at the start, a kernel that grows
-    like n. `mean_field`: the ntk network's output over √n of the last hidden layer: a kernel that never freezes."""
+    """Where the scales are applied. `ntk`: weights start as N(0, 1), and the forward pass multiplies by σ_w/√n and β.
+    `standard`: weights start as N(0, σ_w²/n) and biases as N(0, β²), without factors in the forward pass. The initial
+    function is the same, but the kernel grows like n. `mean_field`: the output of the `ntk` network divided by √n, n
+    the width of the last hidden layer. Its kernel changes during training at every width."""
 
     @field_validator("width")
     @classmethod
-    def _one_width_a_hidden_layer(cls, width: int | tuple[int, ...], info: ValidationInfo) -> int | tuple[int, ...]:
+    def _check_widths(cls, width: int | tuple[int, ...], info: ValidationInfo) -> int | tuple[int, ...]:
         depth = info.data.get("depth")
         if isinstance(width, tuple) and depth is not None and len(width) != depth - 1:
-            raise ValueError(f"{len(width)} widths for the {depth - 1} hidden layers that depth {depth} has")
+            raise ValueError(f"{len(width)} widths for {depth - 1} hidden layers (depth {depth}); give one per layer")
         return width
 
     @field_validator("activation")
@@ -77,57 +80,58 @@ class Network(Strict):
         return name
 
     def identity(self) -> dict[str, Any]:
-        """One width for all layers and the same width for each are one network; a user's own σ is its values."""
+        """Return the values that identify the network. The widths are always listed, so that one width for all layers
+        and the same width for each are the same network. A registered σ is identified by its values."""
         widths = self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
-        own = registered_values(self.activation)
-        return super().identity() | {"width": list(widths)} | ({} if own is None else {"activation_values": own})
+        values = registered_values(self.activation)
+        return super().identity() | {"width": list(widths)} | ({} if values is None else {"activation_values": values})
 
 
 class Relative(Strict):
-    """A step η = relative / λ_max(K/N), K the kernel to expect at the start: K_inf under ntk."""
+    """A step size η = relative / λ_max(K/N), K the expected kernel at initialisation (K_inf under ntk)."""
 
     relative: float = Field(gt=0, le=LARGEST)
 
 
 class Centred(Strict):
-    """Outputs that start from zero: f = centred · (F - F_0)."""
+    """Outputs that are zero at the start: f = centred · (F - F_0)."""
 
     centred: float = Field(gt=0, le=LARGEST)
 
 
 class Training(Strict):
-    """Gradient descent, on all inputs or on batches, with heavy-ball momentum or without."""
+    """Gradient descent on all inputs or on batches, with or without heavy-ball momentum."""
 
     loss: str = Field("squared", json_schema_extra={"enum": list(LOSSES)})
-    """ℓ, whose mean over the inputs is descended: `ntkrun list losses`. logistic takes targets of ±1 (`signed`),
-    cross_entropy distributions over two outputs or more (`one_hot`)."""
+    """The loss ℓ: a name from `ntkrun list losses`. Training minimises its mean over the inputs. `logistic` needs
+    targets of ±1 (`signed`), `cross_entropy` needs distributions over two or more outputs (`one_hot`)."""
     step_size: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
-        Discriminator(_kind),
+        Discriminator(_form),
     ] = Relative(relative=1.0)
-    """η itself, or `{relative: r}`: η = r/λ_max(K/N), K the kernel that theory expects at the start. Under `ntk` that
-    is the infinite-width kernel, so η is the same at every width; under `mean_field` it is K_inf/n, under `standard`
-    the layerwise limits with their factors. Where the kernel stays, training is stable for r < 2."""
+    """The step size η, or `{relative: r}` for η = r/λ_max(K/N), K the expected kernel at initialisation. Under `ntk` K
+    is the infinite-width kernel, so η is the same at every width. Under `mean_field` it is K_inf/n, under `standard`
+    the sum of the layers' limits, each with its factor. If the kernel stays constant, training is stable for r < 2."""
     steps: int = Field(500, ge=0, le=MOST)
-    """Steps of gradient descent; with 0 the networks are measured as they start."""
+    """Number of gradient descent steps. With 0 the networks are only measured at initialisation."""
     batch: Annotated[
-        Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_word_or_number)
+        Annotated[Literal["full"], Tag("<text>")] | Annotated[Size, Tag("<number>")], Discriminator(_text_or_number)
     ] = "full"
-    """`full`: the whole training set a step; or a number, at most `data.samples`: that many inputs a step, drawn i.i.d.
-    with replacement from a generator of each run's own. Kernel and loss are measured on all inputs all the same."""
+    """Inputs per step. `full`: the whole training set. A number (at most `data.samples`): that many inputs, drawn
+    i.i.d. with replacement by each run's own random generator. Kernel and loss are always measured on all inputs."""
     momentum: float = Field(0.0, ge=0, lt=1)
-    """μ of heavy-ball momentum, 0 ≤ μ < 1: v ← μ v - η∇loss, W ← W + v. Linear dynamics are then stable for
-    η λ_max < 2(1+μ), and about 1/(1-μ) times as fast; time stays η·step."""
+    """Heavy-ball momentum μ, 0 ≤ μ < 1: v ← μ v - η∇loss, W ← W + v. Linear dynamics are stable for
+    η λ_max < 2(1+μ) and about 1/(1-μ) times as fast as without momentum. Time is still η·step."""
     output_scale: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Centred, Tag("<mapping>")],
-        Discriminator(_kind),
+        Discriminator(_form),
     ] = 1.0
-    """α: f = αF is trained on loss(f)/α². `{centred: α}`: f = α(F - F_0), which starts from zero on every input. f
-    moves by the kernel of F itself, so step sizes keep their meaning; W moves 1/α as far, and a large α makes a network
-    of any width lazy, when centred."""
+    """Output scale α: f = αF is trained on loss(f)/α². With `{centred: α}`, f = α(F - F_0), which is zero on every
+    input at the start. The kernel that drives f is the kernel of F, so step sizes keep their meaning. The weights move
+    1/α as far: with a centred output, a large α puts a network of any width into the lazy regime."""
     dtype: Literal["float32", "float64"] = "float32"
-    """`float32` or `float64`: how networks are trained and measured. A small λ_min, or α of 100 and more, needs
-    float64."""
+    """Floating-point type in which networks are trained and measured: `float32` or `float64`. Use float64 for a small
+    λ_min, or for an output scale α of 100 or more."""
 
     @field_validator("loss")
     @classmethod
@@ -140,70 +144,71 @@ class Training(Strict):
 
 
 class LogSpaced(Strict):
-    """About this many probed steps, evenly spaced in log(step), with step 0 and the last."""
+    """About `log_spaced` probed steps, evenly spaced in log(step), including step 0 and the last step."""
 
     log_spaced: int = Field(ge=2, le=MOST_ROWS)
 
 
-def _form_of_spacing(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else _kind(value)
+def _spacing_form(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else _form(value)
 
 
 Spacing = int | LogSpaced
 Kept = Annotated[
     Annotated[Literal["first", "last"], Tag("<text>")] | Annotated[int, Field(ge=0, le=MOST), Tag("<number>")],
-    Discriminator(_word_or_number),
+    Discriminator(_text_or_number),
 ]
 
 
 class Probes(Strict):
-    """When to measure, when to measure what is dearer, and which whole kernels and outputs to keep."""
+    """The steps at which to measure, the steps for expensive measurements, and the kernels and outputs to store."""
 
     every: Annotated[
-        Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(_kind)
+        Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(_form)
     ] = 1
-    """Measure at every so many steps, or `{log_spaced: k}`: at about k steps evenly spaced in log(step). Steps 0 and
-    the last are always measured."""
+    """Interval between measurements, in steps, or `{log_spaced: k}` for about k steps evenly spaced in log(step). Step
+    0 and the last step are always measured."""
     detail: Annotated[
         Annotated[Literal["none"], Tag("<text>")]
         | Annotated[Size, Tag("<number>")]
         | Annotated[LogSpaced, Tag("<mapping>")],
-        Discriminator(_form_of_spacing),
+        Discriminator(_spacing_form),
     ] = LogSpaced(log_spaced=16)
-    """The steps at which the dearer probes are measured too, which become probed steps: every so many,
-    `{log_spaced: k}`, or `none`; else steps 0 and the last always."""
+    """Interval between expensive measurements, in steps, `{log_spaced: k}` as for `every`, or `none`. All other probes
+    are measured at these steps too. Unless `none`, step 0 and the last step are always included."""
     kernels: tuple[Kept, ...] = ("first", "last")
-    """Steps whose whole kernel is kept: `first`, `last` or a number; `[]` for none."""
+    """Steps whose whole kernel is stored: `first`, `last` or step numbers. `[]` stores none."""
     outputs: tuple[Kept, ...] = ("first", "last")
-    """Steps whose outputs are kept, likewise. `last` is the last step of the training: a run that diverges has none."""
+    """Steps whose outputs are stored, written as for `kernels`. `last` is the last step of training, so a run that
+    diverges has none."""
 
 
 Seeds = Annotated[int, Field(ge=1, le=MOST_RUNS)]
 
 
 class SweepBlock(Strict):
-    """Grid points (every combination of `grid`, with the aligned lists of `zip`), each with these seeds."""
+    """Grid points to train, each with the same seeds: all combinations of the `grid` values and the `zip` rows."""
 
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Lists of values by dotted key, as in `{network.width: [64, 128]}`; every combination is a grid point."""
+    """Lists of values by dotted key, as in `{network.width: [64, 128]}`. Every combination is a grid point."""
     zip: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    """Lists of equal length by dotted key, advanced together and combined with the grid."""
+    """Lists of equal length by dotted key. They advance together, and are combined with `grid`."""
     seeds: Annotated[
         Annotated[Seeds, Tag("<number>")]
         | Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1), Tag("<list>")],
-        Discriminator(_kind),
+        Discriminator(_form),
     ] = 10
-    """That many seeds, from 0; or a list of seeds."""
+    """Number of seeds, counted from 0, or a list of seeds."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Grid points and runs."""
+        """The numbers of grid points and of runs."""
         points = math.prod(map(len, self.grid.values())) * max(map(len, self.zip.values()), default=1)
         return points, points * (self.seeds if isinstance(self.seeds, int) else len(self.seeds))
 
 
 class Point(Strict):
-    """A grid point: everything that a run's numbers depend on, but for its seed."""
+    """A grid point: everything that determines a run's numbers except its seed."""
 
     network: Network = Network()
     data: DataConfig
@@ -214,34 +219,35 @@ class Point(Strict):
         return {name: getattr(self, name).identity() for name in type(self).model_fields}
 
     def check_batch(self) -> None:
-        """Raises FieldError where a batch is larger than the training set."""
+        """Check that a batch fits the training set. Raises FieldError where it is larger."""
         batch, samples = self.training.batch, self.data.samples
         if batch != "full" and batch > samples:
-            what = f"{batch} inputs a step, but data.samples is {samples}; at most that many, or `full`"
-            raise FieldError("training.batch", what)
+            message = f"{batch} inputs per step, but data.samples is {samples}; use at most that many, or `full`"
+            raise FieldError("training.batch", message)
 
     def check_targets(self, data: Data) -> None:
-        """Raises FieldError where the targets of its data do not suit the loss."""
-        y_test = data.y_test[:0] if self.data.between else data.y_test  # of a path there are none
+        """Check that the targets suit the loss. Raises FieldError where they do not."""
+        y_test = data.y_test[:0] if self.data.between else data.y_test  # test inputs on a path have no targets
         objection = LOSSES[self.training.loss].objection(np.concatenate([data.y, y_test]))
         if objection:
             raise FieldError("training.loss", objection)
 
 
 class Config(Point):
-    """A whole config file. Claims and what is expected of them change no number of a run."""
+    """A whole config file. `claims` and `expect` do not affect the numbers of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    """Results go to `results/<name>`. Letters, digits, `.`, `_` and `-`, at most 100, a letter or digit first."""
+    """Name of the sweep. Results go to `results/<name>`. At most 100 letters, digits, `.`, `_` and `-`, starting with a
+    letter or digit."""
     sweep: Annotated[
         Annotated[SweepBlock, Tag("<mapping>")] | Annotated[tuple[SweepBlock, ...], Field(min_length=1), Tag("<list>")],
-        Discriminator(_kind),
+        Discriminator(_form),
     ] = SweepBlock()
     claims: Claims = ()
-    """What to judge when the runs are done: names (`ntkrun list claims`), or `{name: ..., expect: refuted}` and margins
-    of your own. No part of a run's identity."""
+    """Claims to judge when the runs are finished: names from `ntkrun list claims`, or mappings such as
+    `{name: ..., expect: refuted}`, which may also set margins. Changing claims does not require new runs."""
     expect: Literal["diverged"] | None = None
-    """`diverged`: some run has to diverge, and then it counts as a failure if none does."""
+    """`diverged`: at least one run is expected to diverge, and the sweep counts as failed if none does."""
 
     @field_validator("claims")
     @classmethod
@@ -250,8 +256,8 @@ class Config(Point):
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved config of another version with the defaults of this one filled in; as it is where this version cannot
-    read it."""
+    """Fill in this version's defaults in a resolved config that another version wrote. A config that this version
+    cannot read is returned unchanged."""
     try:
         return Config.model_validate_json(json.dumps(config)).model_dump(mode="json")
     except ValueError:

@@ -1,4 +1,4 @@
-"""A commented config to start from, made of the config's own sections: their defaults, and what each key means."""
+"""A commented config to start from, generated from the config sections: the defaults and the meaning of every key."""
 
 import json
 import textwrap
@@ -14,7 +14,7 @@ from ntkrun.config.yaml import read_value
 from ntkrun.data.labelled import Digits
 from ntkrun.errors import UserError
 
-# What the defaults leave open: some data, a sweep over widths, and claims that it can judge within a minute or so.
+# Keys without useful defaults: data, a sweep over widths, and claims that this sweep can judge in about a minute.
 START: Mapping[str, Any] = {
     "data": {"name": "digits"},
     "sweep": {"grid": {"network.width": [64, 128, 256, 512]}, "seeds": 5},
@@ -31,8 +31,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
 
 
 def commented(name: str) -> str:
-    """A valid config of this name with every key, its value and what it means. Raises UserError for what is no name of
-    a sweep."""
+    """Return a valid config of this name with every key, its value and its meaning. Raises UserError for an invalid
+    name."""
     resolved = _resolved(name)
     lines = [*_comment(f"A sweep for ntkrun: `ntkrun sweep {name}.yaml` runs it."), ""]
     for key, value in resolved.items():
@@ -41,24 +41,25 @@ def commented(name: str) -> str:
 
 
 def _resolved(name: str) -> Mapping[str, Any]:
-    """The config's values with every default."""
+    """Return the config's values with all defaults filled in. Raises UserError for an invalid name."""
     try:
         return parse_config(json.dumps({"name": name, **START})).resolved
     except UserError:
         raise UserError(
-            f"{name}: no name of a sweep; use letters, digits, `.`, `_` and `-`, at most 100, a letter or digit first"
+            f"{name}: not a valid name; use at most 100 letters, digits, `.`, `_` and `-`, starting with a letter or "
+            "digit"
         ) from None
 
 
 def _section(key: str, values: Mapping[str, Any]) -> Iterator[str]:
     yield from _comment(" ".join((SECTIONS[key].__doc__ or "").split()))
     yield f"{key}:"
-    for inner in sorted(values, key=lambda inner: inner != "name"):
-        yield from _entry(SECTIONS[key], inner, values[inner], "  ")
+    for field in sorted(values, key=lambda field: field != "name"):
+        yield from _entry(SECTIONS[key], field, values[field], "  ")
 
 
 def _entry(section: type[BaseModel], key: str, value: Any, indent: str = "") -> Iterator[str]:
-    """What the key means, over the key and its value on one line."""
+    """Yield the lines of one key: its meaning as a comment, then the key and its value on one line."""
     yield from _comment(meaning(section, key), indent)
     yield f"{indent}{key}: {_on_one_line(value)}"
 
@@ -66,7 +67,7 @@ def _entry(section: type[BaseModel], key: str, value: Any, indent: str = "") -> 
 def _on_one_line(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1000)
     text = text.removesuffix("...\n").strip()
-    # A name such as 1e3 is text to PyYAML and a number to us.
+    # A name such as 1e3 is text for PyYAML but a number for our reader.
     return json.dumps(value) if isinstance(value, str) and read_value(text) != value else text
 
 
@@ -77,5 +78,5 @@ def _comment(text: str, indent: str = "") -> list[str]:
 
 
 def meaning(section: type[BaseModel], key: str) -> str:
-    """What a key of a section means, on one line: its docstring in the section's class."""
+    """Return the meaning of a key of a section on one line: the docstring of its field."""
     return " ".join((section.model_fields[key].description or "").split())

@@ -1,4 +1,4 @@
-"""YAML with places: plain values, the line of each, and every duplicate key, none of which yaml.safe_load gives.
+"""A YAML reader that, unlike yaml.safe_load, records the line of every value and reports every duplicate key.
 
 Scalars follow YAML 1.2 (`1e-3` is a number, `no` is text). Anchors, aliases and merge keys work. No tag constructs an
 object.
@@ -14,11 +14,11 @@ import yaml
 from ntkrun.errors import ConfigProblem
 from ntkrun.text import printable
 
-Path = tuple[Hashable, ...]  # keys and list positions from the top, as ("sweep", "grid", "network.width", 0)
-NODE_LIMIT = 100_000  # aliases that multiply beyond this are a bomb, not a config
-DEEPEST = 32  # mappings and lists within each other
+Path = tuple[Hashable, ...]  # keys and list positions from the top, as in ("sweep", "grid", "network.width", 0)
+NODE_LIMIT = 100_000  # nodes with aliases expanded: more than this is an attack, not a config
+DEEPEST = 32  # nested mappings and lists
 LARGEST_CONFIG = 2**22  # bytes
-LONGEST_NUMBER = 100  # characters; Python itself refuses integers of more than 4300
+LONGEST_NUMBER = 100  # characters; Python itself rejects integers of more than 4300
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = ("map", "seq", "str", "null", "bool", "int", "float")
@@ -34,26 +34,26 @@ _SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalars of YAML 1.2. Only its node graph is used; nothing is constructed by tag."""
+    """PyYAML's parser with the scalars of YAML 1.2. Only its node graph is used: no tag constructs an object."""
 
 
-_Loader.yaml_implicit_resolvers = {}  # its own, not YAML 1.1's
+_Loader.yaml_implicit_resolvers = {}  # replaces the inherited resolvers of YAML 1.1
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's writer, quoting whatever text the reader would take for a number or a truth value."""
+    """PyYAML's writer. It quotes text that the reader would take for a number or a boolean."""
 
 
 _Dumper.yaml_implicit_resolvers = {}
 for _tag, _pattern in _SCALARS:
     _Dumper.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), None)
-for _each in (_Loader, _Dumper):
-    _each.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), None)
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), None)
 
 
 class Document:
-    """A YAML text read: its `value` (sequences as tuples), the `lines` of its nodes by path, and the `problems` met."""
+    """A parsed YAML text: its `value` (sequences as tuples), the `lines` of its nodes by path, and its `problems`."""
 
     def __init__(self, text: str, where: str):
         self.where = where
@@ -63,13 +63,13 @@ class Document:
         self.value: Any = self._read(text)
 
     def place(self, path: Path) -> str:
-        """`file:line` of the node at this path, or of the nearest one above it."""
+        """Return `file:line` of the node at this path, or of its nearest ancestor."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.where}:{self.lines.get(path, 1)}"
 
     def plain(self) -> Any:
-        """The value with lists for sequences, as JSON would have it."""
+        """Return the value with lists for sequences, as in JSON."""
         return _plain(self.value)
 
     def _read(self, text: str) -> Any:
@@ -83,14 +83,14 @@ class Document:
     def _value(self, node: yaml.Node, path: Path, above: tuple[yaml.Node, ...]) -> Any:
         self._nodes += 1
         if node in above:
-            return self._complain(node, path, "an alias may not stand inside its own anchor")
+            return self._report(node, path, "an alias must not refer to a value that contains it")
         if len(above) > DEEPEST:
-            raise yaml.YAMLError("nested too deeply to be a config")
+            raise yaml.YAMLError("nested too deeply for a config")
         if self._nodes > NODE_LIMIT:
-            raise yaml.YAMLError(f"more than {NODE_LIMIT} values, aliases expanded")
+            raise yaml.YAMLError(f"more than {NODE_LIMIT} values once aliases are expanded")
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag.removeprefix(_TAG) not in _PLAIN:
-            return self._complain(node, path, f"the tag {node.tag} is not supported; write a plain value")
+            return self._report(node, path, f"the tag {node.tag} is not supported; write a plain value")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, (*above, node))
         if isinstance(node, yaml.SequenceNode):
@@ -108,15 +108,15 @@ class Document:
                 continue
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
-                self._complain(key_node, path, "a key must be text")
+                self._report(key_node, path, "a key must be text")
             elif not key.isprintable():
-                self._complain(key_node, (*path, printable(key)), "control characters in a key")
+                self._report(key_node, (*path, printable(key)), "control characters in a key")
             elif key in first_line:
-                self._complain(key_node, (*path, key), f"duplicate key; it stands on line {first_line[key]} already")
+                self._report(key_node, (*path, key), f"duplicate key; it is already on line {first_line[key]}")
             else:
                 first_line[key] = line
                 if key in merged:
-                    self._forget((*path, key))  # the lines that the merged mapping had given
+                    self._forget((*path, key))  # these lines came from the merged mapping
                 self.lines[(*path, key)] = line
                 mapping[key] = self._value(value_node, (*path, key), above)
         return merged | mapping
@@ -125,7 +125,7 @@ class Document:
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         values = [self._value(source, path, above) for source in reversed(sources)]  # earlier ones win
         if not all(isinstance(value, dict) for value in values):
-            self._complain(node, path, "<< takes a mapping or a list of mappings")
+            self._report(node, path, "<< must be followed by a mapping or a list of mappings")
             return {}
         return {key: item for value in values for key, item in value.items()}
 
@@ -136,7 +136,7 @@ class Document:
     def _scalar(self, node: yaml.Node, path: Path) -> Any:
         kind, text = node.tag.removeprefix(_TAG), node.value
         if not text.isprintable():
-            return self._complain(node, path, f"control characters in {printable(text)[:60]!r}")
+            return self._report(node, path, f"control characters in {printable(text)[:60]!r}")
         if kind == "null":
             return None
         if kind == "bool":
@@ -145,21 +145,21 @@ class Document:
             try:
                 return _number(kind, text)
             except ValueError as error:
-                return self._complain(node, path, str(error))
+                return self._report(node, path, str(error))
         return text
 
-    def _complain(self, node: yaml.Node, path: Path, what: str) -> None:
-        self.problems.append(ConfigProblem(f"{self.where}:{node.start_mark.line + 1}", dotted(path), what))
+    def _report(self, node: yaml.Node, path: Path, message: str) -> None:
+        self.problems.append(ConfigProblem(f"{self.where}:{node.start_mark.line + 1}", dotted(path), message))
 
 
 def dump(value: Any) -> str:
-    """Plain values as YAML that `Document` reads back as they are."""
+    """Return plain values as YAML text, which `Document` reads back unchanged."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_value(text: str) -> Any:
-    """One value as the reader would take it from a file: '3', '[64, 128]', '{relative: 1}'. Raises ValueError with the
-    reason."""
+    """Parse one value as the reader does in a file: '3', '[64, 128]', '{relative: 1}'. Raises ValueError with the
+    reason where it cannot be parsed."""
     document = Document(text, "")
     if document.problems:
         raise ValueError(document.problems[0].what)
@@ -178,7 +178,7 @@ def dotted(path: Path) -> str:
 
 def _number(kind: str, text: str) -> int | float:
     if len(text) > LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(text)} characters")
+        raise ValueError(f"a number of {len(text)} characters; at most {LONGEST_NUMBER}")
     if kind == "int":
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
     word = text.lower().lstrip("+-")
@@ -189,11 +189,11 @@ def _number(kind: str, text: str) -> int | float:
 
 def _syntax_problem(error: yaml.YAMLError | RecursionError, where: str) -> ConfigProblem:
     if isinstance(error, RecursionError):
-        return ConfigProblem(f"{where}:1", "", "nested too deeply to be a config")
+        return ConfigProblem(f"{where}:1", "", "nested too deeply for a config")
     mark = getattr(error, "problem_mark", None)
     line = f"{where}:{mark.line + 1}" if mark else f"{where}:1"
-    what = getattr(error, "problem", None) or str(error)
-    if r"'\t'" in what:
-        what = "a tab; YAML is indented with spaces"
+    message = getattr(error, "problem", None) or str(error)
+    if r"'\t'" in message:
+        message = "a tab; indent with spaces"
     context = getattr(error, "context", None)
-    return ConfigProblem(line, "", f"not YAML: {what}" + (f" ({context})" if context else ""))
+    return ConfigProblem(line, "", f"not YAML: {message}" + (f" ({context})" if context else ""))

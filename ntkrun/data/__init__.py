@@ -1,5 +1,5 @@
-"""Named data sets -> x, y, x_test, y_test. NumPy in float64; no torch. Adding one means one file and a line in
-DATA_SETS."""
+"""The data sets: each name gives x, y, x_test, y_test as float64 NumPy arrays, without torch. A new data set needs one
+file and an entry in DATA_SETS and DataConfig."""
 
 from typing import Annotated
 
@@ -23,5 +23,5 @@ DataConfig = Annotated[
 
 
 def describe() -> list[tuple[str, str]]:
-    """Each data set's name and what it is, in a line."""
+    """Return the name of each data set with a one-line description."""
     return [(data_set.model_fields["name"].annotation.__args__[0], data_set.statement) for data_set in DATA_SETS]  # type: ignore[union-attr]

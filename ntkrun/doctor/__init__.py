@@ -1,1 +1,1 @@
-"""What is odd with a machine or a results directory, and what can be put right without losing a result."""
+"""Diagnose a machine or a results directory, and repair what can be repaired without losing a result."""

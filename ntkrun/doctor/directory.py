@@ -1,4 +1,4 @@
-"""What the doctor finds, a line each."""
+"""Examine and repair a results directory. Each finding is one line."""
 
 import os
 import shutil
@@ -23,14 +23,14 @@ from ntkrun.store.readers import read_stack
 from ntkrun.store.results import LARGEST_TEXT
 from ntkrun.store.tables import TABLES
 
-# How a finding is put right: by removing what is nobody's result, or what a pack holds too, by moving it to set-aside/,
-# by making the plan or the tables anew; or by the user alone. A note is nothing wrong.
+# How a finding is repaired: `remove` something that is not a result, `packed`: remove stacks that a pack holds too,
+# `aside`: move it to set-aside/, `plan` or `tables`: rewrite them, `yours`: only the user can. A `note` is no fault.
 Cure = Literal["remove", "packed", "aside", "plan", "tables", "yours", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`where` (a path within the results directory, or the machine), what is wrong there, and what to do."""
+    """A finding: where it is (a path in the results directory, or a part of the machine), what is wrong, what to do."""
 
     where: str
     what: str
@@ -49,10 +49,10 @@ class Finding:
 
 
 def torn(where: str, error: Exception, todo: str, cure: Cure = "aside") -> Finding:
-    """A file that cannot be read, by what its reader said: its sentence without the path before it and the cure after
-    it."""
-    said = str(error).rpartition(f"{where}: ")[2].partition("; ")[0]
-    return Finding(where, said, todo, cure)
+    """Return the finding for a file that cannot be read: the reader's error without the path before it and the advice
+    after it."""
+    what = str(error).rpartition(f"{where}: ")[2].partition("; ")[0]
+    return Finding(where, what, todo, cure)
 
 
 # ---------------------------------------------------------------- directory
@@ -68,25 +68,25 @@ FILES = (
     ".packing",
     *(f"{table}.parquet" for table in TABLES),
 )
-FRESH = 60.0  # seconds: no single file takes longer to write
-AGAIN = "run the sweep again to write it anew"
+FRESH = 60.0  # seconds: writing a single file takes no longer
+AGAIN = "run the sweep again to rewrite it"
 
 
 def examine(root: Path) -> list[Finding]:
-    """Everything odd in a sweep's directory, in the order in which it is best put right. Raises UserError where there
-    is no sweep."""
+    """Return all findings in a sweep's directory, in the order in which they are best repaired. Raises UserError where
+    there is no sweep."""
     if not (root / "plan.parquet").exists() and not (root / "stacks").is_dir():
         raise UserError(f"{root}: no sweep here; name a directory such as results/width")
     if links := list(_links(root)):
-        return links  # nothing is read through them
+        return links  # they are not followed, so nothing else is read
     store = Store(root)
     busy = bool(store.writers())
-    found = [*_strays(root, busy), *_foreign(root), *_texts(root)]
-    stacks, of_stacks = stacks_of(root)
-    found += of_stacks
-    if not any(finding.where == "plan.parquet" for finding in found):
-        found += runs_and_kernels(store, stacks, busy)
-    return found + (_tables(store) if not any(finding.wrong for finding in found) else _tables_after(found))
+    findings = [*_strays(root, busy), *_unknown_files(root), *_documents(root)]
+    stacks, stack_findings = stacks_of(root)
+    findings += stack_findings
+    if not any(finding.where == "plan.parquet" for finding in findings):
+        findings += runs_and_kernels(store, stacks, busy)
+    return findings + (_tables(store) if not any(finding.wrong for finding in findings) else _tables_after(findings))
 
 
 def _links(root: Path) -> Iterator[Finding]:
@@ -100,31 +100,33 @@ def _links(root: Path) -> Iterator[Finding]:
 
 
 def _strays(root: Path, busy: bool) -> Iterator[Finding]:
-    """What a killed process left under temporary names, of a live one nothing."""
+    """Yield the temporary files of killed processes, but none while a process is writing."""
     if busy:
-        yield Finding(".", "a process is writing here now", "look again when it has ended", "note")
+        yield Finding(".", "a process is writing here now", "check again when it has ended", "note")
         return
     for path in sorted(root.rglob(f"{TEMPORARY}*")):
         where = str(path.relative_to(root))
-        if time.time() - path.lstat().st_mtime < FRESH:  # plot and claims write without a lease
-            yield Finding(where, "being written, or just left by a killed process", "look again in a minute", "note")
+        if time.time() - path.lstat().st_mtime < FRESH:  # plot and claims write without the lock
+            yield Finding(where, "being written, or just left by a killed process", "check again in a minute", "note")
         elif ASIDE not in path.relative_to(root).parts:
             yield Finding(where, "left by a killed process", "--fix removes it", "remove")
     for path in dead_writers(root):
-        yield Finding(str(path.relative_to(root)), "the lease of a process that is dead", "--fix removes it", "remove")
+        yield Finding(str(path.relative_to(root)), "the lock of a dead process", "--fix removes it", "remove")
 
 
-def _foreign(root: Path) -> Iterator[Finding]:
+def _unknown_files(root: Path) -> Iterator[Finding]:
+    """Yield the files that ntkrun did not write, and a note if set-aside/ holds anything."""
     for path in sorted(root.iterdir()):
         known = (*FOLDERS, ASIDE) if path.is_dir() else FILES
         if path.name not in known and not path.name.startswith(TEMPORARY):
-            yield Finding(path.name, "not a file of ntkrun's", "it is left alone", "note")
+            yield Finding(path.name, "not an ntkrun file", "it is left alone", "note")
     aside = root / ASIDE
     if aside.is_dir() and (count := len(list(aside.iterdir()))):
-        yield Finding(ASIDE, f"holds {count} torn or doubled things", "remove it when nothing in it is missed", "note")
+        yield Finding(ASIDE, f"holds {count} damaged or duplicate items", "delete it if you need none of them", "note")
 
 
-def _texts(root: Path) -> Iterator[Finding]:
+def _documents(root: Path) -> Iterator[Finding]:
+    """Yield what is wrong with the config, the plan, the verdicts and the captions."""
     store = Store(root)
     try:
         store.description()
@@ -140,76 +142,78 @@ def _texts(root: Path) -> Iterator[Finding]:
             if path.exists():
                 read_json(path, LARGEST_TEXT)
         except Unreadable as error:
-            yield torn(name, error, f"--fix moves it aside, and `ntkrun {command}` writes it anew")
+            yield torn(name, error, f"--fix moves it aside, and `ntkrun {command}` rewrites it")
 
 
 def _torn_plan(store: Store, error: UserError) -> Finding:
-    found = torn("plan.parquet", error, AGAIN, "yours")
+    finding = torn("plan.parquet", error, AGAIN, "yours")
     if not (store.root / "plan.parquet").exists():
-        found = replace(found, what="is missing")
+        finding = replace(finding, what="is missing")
     try:
         planned(store)
     except UserError:
-        return found
-    return replace(found, todo="--fix makes it anew from sweep.yaml", cure="plan")
+        return finding
+    return replace(finding, todo="--fix recreates it from sweep.yaml", cure="plan")
 
 
 def _tables(store: Store) -> list[Finding]:
-    """Whether the tables are what the stacks and the plan make them."""
+    """Return a finding if the tables do not agree with the stacks and the plan."""
     what = store.stale()
-    return [Finding("runs.parquet", what, "--fix writes the tables anew", "tables")] if what else []
+    return [Finding("runs.parquet", what, "--fix rewrites the tables", "tables")] if what else []
 
 
-def _tables_after(found: list[Finding]) -> list[Finding]:
-    """Tables made of torn or doubled stacks are written again with whatever is left, once there is a plan."""
-    if any(finding.where == "plan.parquet" and finding.wrong for finding in found) or not any(
-        finding.cure in ("aside", "packed") and finding.where.startswith("stacks") for finding in found
+def _tables_after(findings: list[Finding]) -> list[Finding]:
+    """Return a finding if the tables need rewriting after damaged or duplicate stacks are removed. This needs a
+    plan."""
+    if any(finding.where == "plan.parquet" and finding.wrong for finding in findings) or not any(
+        finding.cure in ("aside", "packed") and finding.where.startswith("stacks") for finding in findings
     ):
         return []
-    return [Finding("runs.parquet", "made of what is torn or doubled", "--fix writes the tables anew", "tables")]
+    return [Finding("runs.parquet", "made from damaged or duplicate stacks", "--fix rewrites the tables", "tables")]
 
 
 # ---------------------------------------------------------------- runs
 
 
-REPEAT = "the next sweep runs them again"
+REPEAT = "the next sweep repeats its runs"
 MOVED_ASIDE = "--fix moves it to set-aside"
 
 
 def stacks_of(root: Path) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
-    """The runs of each stack that can be read, by its folder's name, and what is wrong with the others."""
-    whole, found = {}, []
+    """Return the runs of each stack that can be read, by its folder's name, and the findings on the others."""
+    readable, findings = {}, []
     for folder in Store(root).stack_folders():
         where = f"stacks/{folder.name}"
         try:
             tables = read_stack(folder)
         except UserError as error:
-            found.append(torn(where, error, f"{ASIDE}, and {REPEAT}"))
+            findings.append(torn(where, error, f"{MOVED_ASIDE}, and {REPEAT}"))
             continue
-        whole[folder.name] = tables["runs"]
-    return whole, found
+        readable[folder.name] = tables["runs"]
+    return readable, findings
 
 
 def runs_and_kernels(store: Store, stacks: Mapping[str, pd.DataFrame], busy: bool) -> Iterator[Finding]:
-    """Runs that were committed twice; kernels without a run, torn ones, and those that are lost."""
-    twice = {folder.name for folder in store.packed_twice()}
-    if twice and not busy:
-        what = f"{len(twice)} of them are in a pack too: a process was killed while it packed them"
-        yield Finding("stacks", what, "--fix removes the small ones", "packed")
-    yield from _doubled({name: frame for name, frame in stacks.items() if name not in twice})
-    finished = pd.concat([frame[["run_id", "status"]] for frame in stacks.values()]) if stacks else _NONE
-    kept = {path.stem: path for path in _kernel_files(store.root)}
-    for run_id, path in kept.items():
+    """Yield runs that were committed twice, kernels that have no run, are damaged or are lost, and useless
+    checkpoints."""
+    packed = {folder.name for folder in store.packed_twice()}
+    if packed and not busy:
+        what = f"{len(packed)} of them are in a pack too: a process was killed while it packed them"
+        yield Finding("stacks", what, "--fix removes the copies outside the pack", "packed")
+    yield from _duplicates({name: frame for name, frame in stacks.items() if name not in packed})
+    finished = pd.concat([frame[["run_id", "status"]] for frame in stacks.values()]) if stacks else _NO_RUNS
+    kernels = {path.stem: path for path in _kernel_files(store.root)}
+    for run_id, path in kernels.items():
         where = f"kernels/{path.name}"
         if run_id not in set(finished["run_id"]):
-            if not busy:  # else it may be of the stack that is being written
+            if not busy:  # else it may belong to the stack that is being written
                 yield Finding(where, "kernels without a run", MOVED_ASIDE, "aside")
             continue
         try:
             store.kernels(run_id)
         except UserError as error:
             yield torn(where, error, MOVED_ASIDE)
-    yield from _lost_kernels(store.plan(), finished, kept)
+    yield from _lost_kernels(store.plan(), finished, kernels)
     if not busy:
         yield from _checkpoints(store.root, set(finished["run_id"]))
 
@@ -219,94 +223,95 @@ def _kernel_files(root: Path) -> list[Path]:
     return sorted(kernels.glob("[!.]*.npz")) if kernels.is_dir() else []
 
 
-_NONE = pd.DataFrame({"run_id": [], "status": []})
+_NO_RUNS = pd.DataFrame({"run_id": [], "status": []})
 
 
-def _doubled(stacks: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
-    """Of stacks that share runs, one that has nothing of its own is moved aside; others are for a person to choose."""
-    left = {name: set(frame["run_id"]) for name, frame in stacks.items() if (frame["status"] != "failed").any()}
-    for name in sorted(left):
-        others = set().union(*(ids for other, ids in left.items() if other != name))
-        if shared := left[name] & others:
+def _duplicates(stacks: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
+    """Yield stacks that share runs with others. A stack without runs of its own is moved aside; the user has to choose
+    among the others."""
+    remaining = {name: set(frame["run_id"]) for name, frame in stacks.items() if (frame["status"] != "failed").any()}
+    for name in sorted(remaining):
+        runs_elsewhere = set().union(*(ids for other, ids in remaining.items() if other != name))
+        if shared := remaining[name] & runs_elsewhere:
             where, what = f"stacks/{name}", f"{len(shared)} of its runs are in another stack too"
-            if left[name] <= others:
-                del left[name]
+            if remaining[name] <= runs_elsewhere:
+                del remaining[name]
                 yield Finding(where, what, MOVED_ASIDE, "aside")
             else:
                 yield Finding(where, what, f"move it away, and {REPEAT}")
 
 
 def _checkpoints(root: Path, ended: set[str]) -> Iterator[Finding]:
-    """Those that say of no run, and those of stacks that have ended since."""
+    """Yield checkpoints that cannot be read and checkpoints of stacks that have ended."""
     folder = inside(root, "checkpoints")
     for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
         where = f"checkpoints/{path.name}"
         runs = run_ids_in(path)
         if not runs:
-            yield Finding(where, "no checkpoint that can be read", MOVED_ASIDE, "aside")
+            yield Finding(where, "not a readable checkpoint", MOVED_ASIDE, "aside")
         elif ended.intersection(runs):
             yield Finding(where, "of a stack that has ended", "--fix removes it", "remove")
 
 
-def _lost_kernels(plan: pd.DataFrame, finished: pd.DataFrame, kept: Mapping[str, Path]) -> Iterator[Finding]:
-    """Finished runs whose config keeps kernels, and which have none."""
+def _lost_kernels(plan: pd.DataFrame, finished: pd.DataFrame, kernels: Mapping[str, Path]) -> Iterator[Finding]:
+    """Yield a finding if finished runs have no kernels although their config keeps some."""
     if "probes.kernels" not in plan:
         return
-    wanted = plan[plan["probes.kernels"].astype(str) != "[]"]["run_id"]
+    expected = plan[plan["probes.kernels"].astype(str) != "[]"]["run_id"]
     done = finished[finished["status"] == "done"]["run_id"]
-    lost = sorted(set(wanted) & set(done) - set(kept))
+    lost = sorted(set(expected) & set(done) - set(kernels))
     if lost:
-        what = f"those of {len(lost)} finished runs are lost ({', '.join(lost[:3])}{', ...' * (len(lost) > 3)})"
-        yield Finding("kernels", what, f"move their stacks away if you need them, and {REPEAT}")
+        what = f"the kernels of {len(lost)} finished runs are lost ({', '.join(lost[:3])}{', ...' * (len(lost) > 3)})"
+        yield Finding("kernels", what, "move their stacks away if you need them, and the next sweep repeats the runs")
 
 
 # ---------------------------------------------------------------- plans
 
 
 def planned(store: Store) -> list[dict[str, Any]]:
-    """The rows of plan.parquet, one a run. Raises UserError where sweep.yaml cannot be read, is no config of this
-    version, or not the one that its hash and its number of runs are of."""
-    said = store.description()
-    sweep = parse_config(dump(said["config"]), "sweep.yaml")
+    """Return the rows of plan.parquet, one per run. Raises UserError where sweep.yaml cannot be read, is not a config
+    of this version, or does not match its recorded hash and number of runs."""
+    description = store.description()
+    sweep = parse_config(dump(description["config"]), "sweep.yaml")
     runs = plan(sweep)
-    if (sweep.hash, len(runs)) != (said.get("config_hash"), said.get("runs")):
-        raise UserError(f"{store.root / 'sweep.yaml'}: its config is not the one that its hash is of")
+    if (sweep.hash, len(runs)) != (description.get("config_hash"), description.get("runs")):
+        raise UserError(f"{store.root / 'sweep.yaml'}: its config does not match its config_hash and runs")
     return [run_row(run) for run in runs]
 
 
 # ---------------------------------------------------------------- repair
 
 
-ROUNDS = 3  # what is put right may show what lay beneath: tables of torn stacks, kernels of stacks moved aside
+ROUNDS = 3  # a repair may reveal further findings: tables of damaged stacks, kernels of stacks that were moved aside
 
 
 def repair(root: Path, found: Sequence[Finding]) -> list[Finding]:
-    """Put right what can be, and return what is left. Raises StoreBusy while a process writes there; a directory with
-    nothing to put right is not touched."""
+    """Repair what can be repaired, and return the findings that remain. A directory without repairable findings is not
+    touched. Raises StoreBusy while a process writes in the directory."""
     for _ in range(ROUNDS):
-        ours = [finding for finding in found if finding.cure not in ("yours", "note")]
-        if not ours:
+        repairable = [finding for finding in found if finding.cure not in ("yours", "note")]
+        if not repairable:
             break
-        _round(root, ours)
+        _repair_once(root, repairable)
         found = examine(root)
     return list(found)
 
 
-def _round(root: Path, ours: Sequence[Finding]) -> None:
+def _repair_once(root: Path, findings: Sequence[Finding]) -> None:
     store = Store(root)
     with store.writing():
-        for finding in ours:
+        for finding in findings:
             if finding.cure == "remove":
                 _remove(inside(root, finding.where))
             elif finding.cure == "aside":
-                _aside(root, finding.where)
+                _move_aside(root, finding.where)
             elif finding.cure == "packed":
                 store.tidy()
             elif finding.cure == "plan":
                 rows = planned(store)
-                _aside(root, finding.where)
+                _move_aside(root, finding.where)
                 store.write_plan(rows)
-        if any(finding.cure == "tables" for finding in ours):
+        if any(finding.cure == "tables" for finding in findings):
             store.write_tables(anew=True)
 
 
@@ -314,11 +319,11 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)  # the store, as it opens for writing, sweeps temporaries too
+        path.unlink(missing_ok=True)  # opening the store for writing may have removed it already
 
 
-def _aside(root: Path, where: str) -> None:
-    """Into set-aside/, under a name that is free."""
+def _move_aside(root: Path, where: str) -> None:
+    """Move a file or folder into set-aside/ under a free name."""
     folder = inside(root, ASIDE)
     folder.mkdir(exist_ok=True)
     name, number = where.replace("/", "-"), 0

@@ -1,4 +1,4 @@
-"""The machine as ntkrun sees it: versions, processors, BLAS, memory; and what of it is odd."""
+"""The machine as ntkrun sees it: versions, processors, BLAS, memory, and possible problems."""
 
 import os
 import re
@@ -17,17 +17,17 @@ from ntkrun.plan.stacks import SHARE
 from ntkrun.run.provenance import provenance
 
 DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "filelock", "jinja2", "rich", "safetensors", "typer")
-FOR_DEVELOPERS = ("test", "lint", "dev")  # extras that no sweep needs
-# File systems of several machines, by how the names of their kinds begin, without the "fuse." of some.
+FOR_DEVELOPERS = ("test", "lint", "dev")  # extras that a sweep does not need
+# Type names of network file systems begin with these, after removing the "fuse." that some have.
 NETWORK = (
     *("nfs", "cifs", "smb", "afs", "9p", "virtiofs", "sshfs", "lustre", "gpfs", "beegfs", "fhgfs", "ceph", "gluster"),
     *("pvfs2", "orangefs", "wekafs", "panfs", "gfs2", "ocfs2", "juicefs", "moosefs", "mfs", "quobyte", "s3fs"),
 )
-LITTLE = 2**30  # bytes of free disk
+LITTLE = 2**30  # bytes of free disk below which the doctor warns
 
 
 def machine(results: Path | None = None) -> dict[str, Any]:
-    """Versions, devices, BLAS and threads, free memory, and the file system of a results directory."""
+    """Return versions, devices, BLAS and threads, free memory, and the file system of a results directory."""
     facts = provenance(torch.device("cpu"))
     facts["versions"] |= {name: version(name) for name in DEPENDENCIES}
     facts["usable_cores"] = _usable_cores()
@@ -43,32 +43,32 @@ def machine(results: Path | None = None) -> dict[str, Any]:
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """The same for people."""
-    of_code = f" (commit {facts['commit'][:12]}{', changed' * bool(facts['dirty'])})" if facts["commit"] else ""
+    """Return the facts from `machine` as lines of text."""
+    commit = f" (commit {facts['commit'][:12]}{', changed' * bool(facts['dirty'])})" if facts["commit"] else ""
     versions = dict(facts["versions"])
-    first = f"ntkrun {versions.pop('ntkrun')}{of_code}, python {versions.pop('python')}, {facts['system']}"
+    first = f"ntkrun {versions.pop('ntkrun')}{commit}, python {versions.pop('python')}, {facts['system']}"
     pools = [f"{pool['internal_api']} {pool['version'] or ''}".strip() + f" x {pool['num_threads']}"
              for pool in facts["blas"]]  # fmt: skip
     free = facts["memory_free"]
-    said = [
+    report = [
         first,
         ", ".join(f"{name} {number}" for name, number in versions.items()),
         f"cpu: {facts['cpu']}, {facts['usable_cores']} of {facts['cores']} cores, torch x {facts['threads']} threads",
-        f"blas and openmp: {', '.join(pools) or 'none seen'}",
+        f"blas and openmp: {', '.join(pools) or 'none found'}",
         f"cuda: {', '.join(device['name'] for device in facts['devices']) or 'none'}",
         f"memory: {free / GIB:.1f} GiB free, {SHARE * free / GIB:.1f} GiB of it for stacks",
     ]
     if system := facts["file_system"]:
-        said.append(f"results: {system['type'] or 'unknown file system'}, {system['free'] / GIB:.1f} GiB free")
-    return said
+        report.append(f"results: {system['type'] or 'unknown file system'}, {system['free'] / GIB:.1f} GiB free")
+    return report
 
 
 def odd(facts: dict[str, Any]) -> Iterator[Finding]:
-    """What costs time or may cost a result. Nothing here is wrong with a results directory."""
+    """Yield what costs time or may cost a result. None of this is damage in a results directory."""
     usable = facts["usable_cores"]
     most = max([facts["threads"], *(pool["num_threads"] for pool in facts["blas"])])
     if most > usable:
-        what = f"{most} threads on {usable} usable cores: they wait for each other"
+        what = f"{most} threads on {usable} usable cores: they compete for the cores"
         yield Finding("threads", what, f"export OMP_NUM_THREADS={usable}", "note")
     for extra, package in _missing_extras():
         yield Finding(f"extra {extra}", f"{package} is not installed", f"pip install 'ntkrun[{extra}]'", "note")
@@ -77,10 +77,10 @@ def odd(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("results", "less than 1 GiB of disk is free", "make room before a long sweep", "note")
     if system and str(system["type"]).removeprefix("fuse.").startswith(NETWORK):
         what = f"a network file system ({system['type']}): its locks may not reach other machines"
-        cure = "from several machines sweep into it by --shard; a dead one counts as living for ten minutes"
-        yield Finding("results", what, cure, "note")
+        advice = "to sweep from several machines use --shard; a dead process counts as alive for ten minutes"
+        yield Finding("results", what, advice, "note")
     if system and system["type"] == "tmpfs":
-        yield Finding("results", "in memory: gone when the machine restarts", "choose a disk with --results", "note")
+        yield Finding("results", "in memory: lost when the machine restarts", "choose a disk with --results", "note")
 
 
 def _usable_cores() -> int:
@@ -94,9 +94,9 @@ def _cuda(index: int) -> dict[str, Any]:
 
 def _missing_extras() -> Iterator[tuple[str, str]]:
     for text in requires("ntkrun") or ():
-        found = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", text)
-        if found and found[2] not in FOR_DEVELOPERS and not _installed(found[1]):
-            yield found[2], found[1]
+        match = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", text)
+        if match and match[2] not in FOR_DEVELOPERS and not _installed(match[1]):
+            yield match[2], match[1]
 
 
 def _installed(package: str) -> bool:
@@ -107,14 +107,14 @@ def _installed(package: str) -> bool:
 
 
 def _file_system(path: Path) -> dict[str, Any]:
-    """The kind of file system that a directory lies on (None where nobody says) and its free bytes."""
-    there = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
-    return {"type": _mounted(there.resolve()), "free": shutil.disk_usage(there).free}
+    """Return the type of a directory's file system, None if it is not known, and its free bytes."""
+    existing = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+    return {"type": _mounted(existing.resolve()), "free": shutil.disk_usage(existing).free}
 
 
 def _mounted(path: Path, table: Path = Path("/proc/self/mounts")) -> str | None:
     if not table.exists():
         return None
     mounts = [line.split()[1:3] for line in table.read_text(encoding="utf-8", errors="replace").splitlines()]
-    above = [(len(where), kind) for where, kind in mounts if path.is_relative_to(where)]
-    return max(above, default=(0, None))[1]
+    enclosing = [(len(folder), kind) for folder, kind in mounts if path.is_relative_to(folder)]
+    return max(enclosing, default=(0, None))[1]

@@ -1,1 +1,2 @@
-"""What one stack of networks does: tensors in, numbers out. Knows no sweep and no results directory."""
+"""Training and measurement of one stack of networks: tensors in, numbers out. Independent of sweeps and of results
+directories."""

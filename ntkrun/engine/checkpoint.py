@@ -1,7 +1,7 @@
-"""A stack in mid-run as plain data: what it takes to go on as if nothing had happened.
+"""Checkpoints of a stack as plain data, sufficient to continue as if it had not been interrupted.
 
-Kept is what training has made since the start. What the seeds and the first state give is made again from them: W_0,
-K_0 and what frozen kernels predict, and the batches, which are drawn again up to the step.
+A checkpoint holds the results of training since the start. Quantities determined by the seeds and the first state are
+recomputed: W_0, K_0, the predictions of frozen kernels, and the batches, which are drawn again up to the step.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from ntkrun.engine.network import Parameters
 from ntkrun.engine.recorder import TABLES, Recorded
 from ntkrun.engine.training import Divergence, Snapshot
 
-FLOWS = ("coordinates", "velocity", "linear")  # of the linearised network: what moves
+FLOWS = ("coordinates", "velocity", "linear")  # the fields of the linearised network that change in training
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stack before a state is measured: `tensors` by name, and a `header` of what JSON can hold. As it is made its
-    tensors are those of the training itself: valid until the next state is asked for."""
+    """A stack before a state is measured: `tensors` by name, and a `header` that JSON can store. A new checkpoint
+    shares its tensors with the training run: they are valid until the next state is requested."""
 
     header: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -33,53 +33,55 @@ class Checkpoint:
 
     @property
     def seconds(self) -> float:
-        """What the stack took until then."""
+        """Run time of the stack up to the checkpoint."""
         return float(self.header["seconds"])
 
     @property
     def bytes(self) -> int:
+        """Size of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
     def standing(self) -> Snapshot:
-        moving = "velocity.weights.0" in self.tensors
+        """The training run at the checkpoint."""
+        has_velocity = "velocity.weights.0" in self.tensors
         return Snapshot(
             self.step,
             list(self.header["positions"]),
             _parameters(self.tensors, "params"),
-            _parameters(self.tensors, "velocity") if moving else None,
+            _parameters(self.tensors, "velocity") if has_velocity else None,
             self.tensors.get("distances"),
         )
 
     def flows(self, first: Flows) -> Flows:
-        """Those of the step, from the `first` of the runs that still go on."""
-        where = first.linear.device
-        coordinates, velocity, linear = (self.tensors[f"flows.{name}"].to(where) for name in FLOWS)
+        """Return the predictions at the checkpoint's step, from the `first` ones of the remaining runs."""
+        device = first.linear.device
+        coordinates, velocity, linear = (self.tensors[f"flows.{name}"].to(device) for name in FLOWS)
         return replace(first, coordinates=coordinates, velocity=velocity, linear=linear)
 
     def recorded(self) -> Recorded:
-        """What was recorded until then, to be added to."""
-        found = Recorded(diverged=[Divergence(*run) for run in self.header["departed"]])
+        """Return the records up to the checkpoint, ready for more to be added."""
+        recorded = Recorded(diverged=[Divergence(*run) for run in self.header["departed"]])
         for table, columns in self.header["columns"].items():
-            found.rows[table] = [{name: self.tensors[f"rows.{table}.{name}"].numpy() for name in columns}]
+            recorded.rows[table] = [{name: self.tensors[f"rows.{table}.{name}"].numpy() for name in columns}]
         for name, tensor in self.tensors.items():
             match name.split("."):
                 case ["kernel", position, step]:
-                    found.kernels.setdefault(int(position), {})[int(step)] = tensor.numpy()
+                    recorded.kernels.setdefault(int(position), {})[int(step)] = tensor.numpy()
                 case ["last", position, step]:
-                    found.last[int(position)] = int(step), tensor
-        return found
+                    recorded.last[int(position)] = int(step), tensor
+        return recorded
 
 
 class Keeper(Protocol):
-    """Who keeps checkpoints, and says when one is due."""
+    """Storage for checkpoints, which also decides when one is due."""
 
     def due(self) -> bool: ...
     def keep(self, checkpoint: Checkpoint) -> None: ...
 
 
 class _NoCheckpoints:
-    """Keeps none."""
+    """Stores no checkpoints."""
 
     def due(self) -> bool:
         return False
@@ -91,13 +93,13 @@ NO_CHECKPOINTS = _NoCheckpoints()
 
 
 def checkpoint(now: Snapshot, flows: Flows, recorded: Recorded, seconds: float) -> Checkpoint:
-    """Of a training that stands there, after so many seconds."""
+    """Return the checkpoint of a training run after `seconds` seconds."""
     tables = {table: columns for table in TABLES if (columns := recorded.table(table))}
     header = {
         "step": now.step,
         "positions": now.positions,
         "departed": [astuple(run) for run in recorded.diverged],
-        "columns": {table: list(columns) for table, columns in tables.items()},  # tensors by name have no order
+        "columns": {table: list(columns) for table, columns in tables.items()},  # keeps the columns' order
         "seconds": seconds,
     }
     tensors = {f"flows.{name}": getattr(flows, name) for name in FLOWS} | _named("params", now.params)
@@ -126,4 +128,4 @@ def _kernels(recorded: Recorded) -> Iterator[tuple[str, Tensor]]:
         for step, kernel in kernels.items():
             yield f"kernel.{position}.{step}", torch.from_numpy(kernel)
     for position, (step, last) in recorded.last.items():
-        yield f"last.{position}.{step}", last.clone()  # by itself: it lies in the kernel of its stack
+        yield f"last.{position}.{step}", last.clone()  # a copy, because it is a view into the kernel of the whole stack

@@ -1,7 +1,7 @@
-"""Where the time of a stack goes: an explicit clock, handed down, that is told at the end of each phase.
+"""Run time of a stack by phase: an explicit clock, passed as an argument, that is called at the end of each phase.
 
-A lap is the time since the lap before it. What a device does is part of a lap only if the host waits for it there, so a
-Clock waits; SILENT, which stands where nobody asks, does nothing at all.
+A lap is the time since the previous lap. The work of a device is part of a lap only if the host waits for it, so a
+Clock waits. NO_CLOCK does nothing.
 """
 
 import time
@@ -24,13 +24,13 @@ PHASES = (
 
 
 class Laps(Protocol):
-    """Who is told that a phase of PHASES has ended."""
+    """A receiver of the ends of phases, which are those of PHASES."""
 
     def lap(self, phase: str) -> None: ...
 
 
 class NoClock:
-    """Keeps no time."""
+    """A clock that measures nothing."""
 
     def lap(self, phase: str) -> None: ...
 

@@ -1,6 +1,6 @@
-"""How fast this machine is at what a stack is made of, measured in about a second.
+"""Rates of this machine for the operations of a stack, measured in about a second, and the resulting cost estimates.
 
-Each rate is the median of a few repetitions: the shortest flatters a machine that others use as well.
+Each rate is the median of a few repetitions: the minimum would be too optimistic on a shared machine.
 """
 
 import math
@@ -21,24 +21,24 @@ from ntkrun.engine.operators import BLOCK, DIRECT
 from ntkrun.engine.stack import StackTask
 from ntkrun.engine.torch_settings import spread
 
-WIDTHS = (64, 256, 1024)  # of the products that are timed; between them rates are interpolated, beyond them kept
+WIDTHS = (64, 256, 1024)  # of the timed products; rates are interpolated between these widths and constant beyond them
 STACKED = {64: 16, 256: 8, 1024: 1}
-LIGHTER = 0.4  # replayed on a GPU, an operation as costs.py counts them: it counts Python's share on a CPU as well
-FILLING = 16  # times as many on a GPU, where a smaller product takes as long as its launch
+LIGHTER = 0.4  # factor for an operation replayed on a GPU: the counts below include Python's share on a CPU
+FILLING = 16  # factor for the stacks on a GPU, where a smaller product takes as long as its launch
 INPUTS = 64
-CACHED = {"cpu": 2**18, "cuda": 2**22}  # numbers of float32 that stay in a cache,
-LARGE = 2**24  # and that do not
+CACHED = {"cpu": 2**18, "cuda": 2**22}  # float32 numbers that fit into a cache,
+LARGE = 2**24  # and that do not fit
 DRAWN = 2**16
-SIDES = (64, 256)  # of the matrices whose eigenvalues are timed; a power law between and beyond them
+SIDES = (64, 256)  # of the matrices whose eigenvalues are timed; other sizes follow a power law
 REPETITIONS = 5
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds: a multiplication in products of each of WIDTHS, in the training's precision and in float64; a byte read
-    or written, in the cache and beyond it; the eigenvalues of a float64 matrix of each of SIDES; a small operation of
-    those that are replayed at every step, and one that is called; a normal number where all cores draw; the generator
-    of a seed and layer.
+    """Seconds per unit of work: a multiplication in products of each of WIDTHS, in the training precision and in
+    float64; a byte read or written, in the cache and beyond it; the eigenvalues of a float64 matrix of each of SIDES; a
+    small operation that is replayed at every step, and one that is called; a normal random number if all cores draw;
+    creating the generator of a seed and layer.
     """
 
     product: tuple[float, ...]
@@ -52,32 +52,32 @@ class Rates:
     generator: float
 
     def products(self, width: int, wide: bool = False) -> float:
-        """Seconds a multiplication at a width, by a straight line in log n."""
+        """Return the seconds per multiplication at a width, interpolated linearly in log n."""
         rates = self.wide_product if wide else self.product
         return float(np.interp(math.log(width), np.log(WIDTHS), rates))
 
     def eigen(self, side: int) -> float:
-        """Seconds of the eigenvalues of a float64 matrix of this side."""
+        """Return the seconds for the eigenvalues of a float64 matrix of this side."""
         (small, large), (first, last) = SIDES, self.eigenvalues
         power = math.log(last / first) / math.log(large / small) if first else 0.0
         return first * float(side / small) ** power
 
     def traffic(self, held: float) -> float:
-        """Seconds a byte where this many bytes are gone through in turn. The cache is a CPU's: a GPU's two rates are
-        within a factor of two of each other."""
+        """Return the seconds per byte in passes over `held` bytes. The cache size is that of a CPU: on a GPU the two
+        rates are within a factor of two of each other."""
         return self.cached if held <= 4 * 8 * CACHED["cpu"] else self.large
 
 
 def measure(device: torch.device, dtype: torch.dtype) -> Rates:
-    """The rates of this machine, as it is used by others at this moment."""
+    """Measure the rates of this machine under its present load."""
 
     def timed(call: Callable[[], object], times: int = 1) -> float:
         return _timed(call, times, device)
 
-    def product(width: int, kind: torch.dtype) -> float:
+    def product(width: int, precision: torch.dtype) -> float:
         stack = STACKED[width] * (1 if device.type == "cpu" else FILLING)
-        a = torch.ones(stack, INPUTS, width, dtype=kind, device=device)
-        w = torch.ones(stack, width, width, dtype=kind, device=device)
+        a = torch.ones(stack, INPUTS, width, dtype=precision, device=device)
+        w = torch.ones(stack, width, width, dtype=precision, device=device)
         return timed(lambda: torch.bmm(a, w), 3) / (a.numel() * width)
 
     def traffic(numbers: int, times: int) -> float:
@@ -85,12 +85,13 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         return timed(lambda: a.add_(b), times) / (3 * 4 * numbers)
 
     def eigenvalues(side: int) -> float:
-        place = torch.arange(side, dtype=torch.float64)
-        # A spectrum that falls off, without the equal eigenvalues that would make it easy.
-        matrix = 1 / (1 + (place[:, None] - place).abs())
-        at_once = 2 if device.type == "cpu" else 2 * torch.get_num_threads()  # what waits there is shared by all cores
-        parts = torch.split(matrix.expand(at_once, side, side), 2)
-        return timed(lambda: spread(torch.linalg.eigvalsh, parts)) / at_once
+        index = torch.arange(side, dtype=torch.float64)
+        # The spectrum decays and has no equal eigenvalues, which would make the problem easier.
+        matrix = 1 / (1 + (index[:, None] - index).abs())
+        # Training on a GPU leaves its eigenvalues to all cores of the host.
+        count = 2 if device.type == "cpu" else 2 * torch.get_num_threads()
+        parts = torch.split(matrix.expand(count, side, side), 2)
+        return timed(lambda: spread(torch.linalg.eigvalsh, parts)) / count
 
     small, replay = torch.ones(4, 4, device=device), Graphs() if device.type == "cuda" else without_graphs
 
@@ -107,56 +108,57 @@ def measure(device: torch.device, dtype: torch.dtype) -> Rates:
         tuple(map(eigenvalues, SIDES)),
         timed(lambda: replay("additions", additions)) / 500 * (1 if device.type == "cpu" else LIGHTER),
         timed(additions) / 500,
-        timed(lambda: spread(lambda one: one[0].standard_normal(out=one[1]), draws)) / (DRAWN * len(draws)),
+        timed(lambda: spread(lambda draw: draw[0].standard_normal(out=draw[1]), draws)) / (DRAWN * len(draws)),
         timed(lambda: generator(0, 0, 0, 64, 64), 20),
     )
 
 
 def _timed(call: Callable[[], object], times: int, device: torch.device) -> float:
-    """Seconds of a call: the median over REPETITIONS of `times` calls in a row, after one that warms up."""
-    found = []
+    """Return the seconds per call: the median over REPETITIONS of `times` calls in a row, after one warm-up."""
+    seconds = []
     for _ in range(REPETITIONS + 1):
         started = time.perf_counter()
         for _ in range(times):
             call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        found.append((time.perf_counter() - started) / times)
-    return statistics.median(found[1:])
+        seconds.append((time.perf_counter() - started) / times)
+    return statistics.median(seconds[1:])
 
 
 # ---------------------------------------------------------------- costs
 
 
 DOUBLE = 8
-# Passes over a tensor: of z in a forward layer, of δ in a backward one, of weights in an update without the drift, of
-# what the drift adds, of a kernel in float64 where numbers are made of it.
+# Passes over a tensor: z in a forward layer, δ in a backward layer, the weights in an update without the drift, the
+# weights again for the drift, and a kernel in float64 for its numbers.
 FORWARD, BACKWARD, UPDATE, DRIFT, NUMBERS = 45, 45, 2, 4, 120
-# Small operations: a layer of a pass, of the kernel, of the update, of a detail step; the numbers of a probed state,
-# its flows, a step of the linearised network, the reading of a row.
+# Numbers of small operations: per layer of a pass, of the kernel, of the update and of a detail step; for the numbers
+# of a probed state, for its flows, for a step of the linearised network, and for reading a row.
 PASS, KERNEL, MOVE, DETAIL, PROBE, FLOW, LINEAR, READ = 20, 100, 110, 1200, 600, 1000, 60, 450
-KRYLOV = 8  # blocks that the two norms of a layer take together
-EIGH = 4  # eigenvectors too, in units of eigenvalues
-A_NUMBER, A_FILE = 4e-7, 0.012  # seconds of a table's number from the device to the disk, and of a file flushed
+KRYLOV = 8  # blocks used by the two norms of a layer together
+EIGH = 4  # time of a decomposition with eigenvectors, relative to eigenvalues alone
+A_NUMBER, A_FILE = 4e-7, 0.012  # seconds to bring a table's number from the device to the disk, and to flush a file
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of stacks of a task, whatever its seeds, at these rates."""
+    """The cost of the stacks of a task at these rates, for any seeds."""
 
     task: StackTask
     rates: Rates
 
     def seconds(self, runs: int) -> float:
+        """Return the seconds of a stack of `runs` runs."""
         return sum(self.phases(runs).values())
 
     def phases(self, runs: int) -> dict[str, float]:
-        """Seconds by phase of a stack of so many runs."""
+        """Return the seconds by phase of a stack of `runs` runs."""
         task = self.task
         probed, detailed = len(task.probed), len(task.detailed)
         plain, batch = task.steps + 1 - probed, task.batch or len(task.x)
-        found = {
-            "initialisation": self._drawn(runs),
+        by_phase = {
+            "initialisation": self._initialisation(runs),
             "forward": probed * self._forward(runs, len(task.x)) + plain * self._forward(runs, batch),
             "backward": probed * self._backward(runs, task.network.outputs, len(task.x))
             + plain * self._backward(runs, 1, batch),
@@ -169,9 +171,9 @@ class Cost:
             "reading back": probed * READ * self.rates.operation + self._table_numbers * runs * A_NUMBER / 2,
             "writing": 8 * A_FILE + self._table_numbers * runs * A_NUMBER / 2,
         }
-        return {phase: found[phase] for phase in PHASES}
+        return {phase: by_phase[phase] for phase in PHASES}
 
-    def _drawn(self, runs: int) -> float:
+    def _initialisation(self, runs: int) -> float:
         net, rates = self.task.network, self.rates
         copies = (4 + 3 * (self.task.steps > 0)) * self._item * rates.large
         return runs * (net.parameter_count * (rates.normal + copies) + 2 * net.depth * 1.5 * rates.generator)
@@ -188,7 +190,7 @@ class Cost:
         return runs * inputs * vectors * products + self._elements(moved, PASS)
 
     def _kernel(self, runs: int, wide: bool = False, rows: int = 0) -> float:
-        """From `rows` inputs, all training inputs if 0, to the training inputs."""
+        """Return the seconds for the kernel from `rows` inputs (0: all training inputs) to the training inputs."""
         n, o = len(self.task.x), self.task.network.outputs
         rows = rows or n
         products = sum(
@@ -210,8 +212,8 @@ class Cost:
         side = len(self.task.x) * self.task.network.outputs
         moved = NUMBERS * DOUBLE * runs * side**2
         values = runs * self.rates.eigen(side)
-        tested = self._forward(runs, len(self.task.x_test))
-        return tested + values + moved * self.rates.traffic(moved / 8) + PROBE * self.rates.operation
+        test_pass = self._forward(runs, len(self.task.x_test))
+        return test_pass + values + moved * self.rates.traffic(moved / 8) + PROBE * self.rates.operation
 
     def _flows_begin(self, runs: int) -> float:
         points, side = len(self.task.x) + len(self.task.x_test), len(self.task.x) * self.task.network.outputs
@@ -230,7 +232,8 @@ class Cost:
         return moved * self.rates.traffic(moved) + LINEAR * self.rates.operation
 
     def _detail(self, runs: int) -> float:
-        """Operator norms of weights and of their changes, sub-networks' kernels, Grams."""
+        """Return the seconds of a detail step: operator norms of weights and of their changes, sub-networks' kernels,
+        Gram matrices."""
         n, total = len(self.task.x), 0.0
         for before, after in self._shapes:
             side, size = min(before, after), before * after
@@ -247,7 +250,7 @@ class Cost:
         return total + sub + self._backward(runs, self.task.network.outputs, len(self.task.x_test))
 
     def _elements(self, moved: float, operations: int) -> float:
-        """Tensors gone through, `moved` bytes in all, and that many operations a layer."""
+        """Return the seconds for reading and writing `moved` bytes and for `operations` small operations per layer."""
         return moved * self.rates.cached + operations * self.task.network.depth * self.rates.operation
 
     def _product(self, n: int, m: int, wide: bool = False) -> float:
@@ -255,7 +258,7 @@ class Cost:
 
     @property
     def _table_numbers(self) -> int:
-        """Of a run."""
+        """Numbers in the tables of a run."""
         task, points = self.task, len(self.task.x) + len(self.task.x_test)
         modes = 3 * len(ranks(len(task.x) * task.network.outputs)) * len(task.detailed)
         outputs = 8 * points * task.network.outputs * len(task.keep_outputs)

@@ -1,4 +1,4 @@
-"""Devices by the names that the command line gives them, and how much memory is free on them."""
+"""Devices by their names on the command line, and their free memory."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,10 @@ from ntkrun.errors import TooLarge, UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` takes CUDA when there is one. float32 matrix products keep full precision (no tf32) on every device."""
+    """Return the device of this name. `auto` is CUDA if available, else the CPU.
+
+    Also sets float32 matrix products to full precision (no tf32) on every device. Raises UserError for an unknown name.
+    """
     torch.set_float32_matmul_precision("highest")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -17,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
         raise UserError(f"--device {name}: choose auto, cpu, cuda or cuda:K")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: no such CUDA device here; choose auto or cpu")
+        raise UserError(f"--device {name}: this machine has no such CUDA device; choose auto or cpu")
     return torch.device(name)
 
 
@@ -25,27 +28,27 @@ def resolve_device(name: str) -> torch.device:
 
 
 GIB = 2**30
-SHARE = 0.5  # of what is free: what a kernel's temporaries may take when nothing is said
+SHARE = 0.5  # of the free memory: the default limit for a kernel's temporaries
 
 
 def budget(memory: float | None, result: int, device: torch.device) -> int:
-    """The bytes that temporaries may take: `memory` GiB, or SHARE of what is free once `result` bytes are set aside.
+    """Return the bytes for temporaries: `memory` GiB, or SHARE of the memory that `result` bytes leave free.
 
-    Raises UserError where the result alone is more than is free, or `memory` is not positive.
+    Raises UserError where the result alone exceeds the free memory, or `memory` is not positive.
     """
     if memory is not None and not memory > 0:
         raise UserError(f"memory {memory}: give the GiB that temporaries may take, more than 0")
     free = free_bytes(device)
     if result > free:
         raise UserError(
-            f"the kernel itself takes {result / GIB:.3g} GiB and {free / GIB:.3g} GiB are free; ask for "
-            "outputs='diagonal' or 'trace', or for fewer inputs at a time"
+            f"the kernel itself takes {result / GIB:.3g} GiB and {free / GIB:.3g} GiB are free; choose "
+            "outputs='diagonal' or 'trace', or fewer inputs at a time"
         )
     return int(memory * GIB) if memory is not None else int(SHARE * (free - result))
 
 
 def check_free(needed: int, device: torch.device, field: str, what: str, todo: str) -> None:
-    """Raises TooLarge, of a `field` of the config, where `what` needs more bytes than are free on the device."""
+    """Check that `what` fits into the free memory of the device. Raises TooLarge for the config `field` otherwise."""
     free = free_bytes(device)
     if needed > free:
         where = "" if device.type == "cpu" else f" on {device.type}"
@@ -53,7 +56,7 @@ def check_free(needed: int, device: torch.device, field: str, what: str, todo: s
 
 
 def free_bytes(device: torch.device) -> int:
-    """What could be allocated on the device now, in bytes."""
+    """Return the bytes that could be allocated on the device now."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
@@ -61,7 +64,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _machine() -> int:
-    """What the kernel of Linux calls available; half of all memory where no one says (macOS)."""
+    """Return the memory that Linux reports as available; half of all memory where it is not reported (macOS)."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
@@ -71,7 +74,7 @@ def _machine() -> int:
 
 
 def _container(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What the limit of a Linux container leaves; file caches, which give way, do not count as used."""
+    """Return the memory left under a Linux container's limit. File caches can be freed and do not count as used."""
     try:
         limit = (root / "memory.max").read_text(encoding="ascii").strip()
         used = int((root / "memory.current").read_text(encoding="ascii"))

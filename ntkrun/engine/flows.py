@@ -1,15 +1,15 @@
-"""What a stack would do were its kernel frozen, on the clock of its training: three predictions of F_t side by side.
+"""Predictions of F_t for a stack with a frozen kernel, at the times of its training: three of them, side by side.
 
-* `linear`: the linearised network F_0 + J ΔW under the very steps of the network (step size, momentum, batches, loss).
+* `linear`: the linearised network F_0 + J ΔW with the same steps as the network (step size, momentum, batches, loss).
   Its weights are W_lin = W_0 + J(X)ᵀc, so that F_lin = F_0 + K_0(·,X) c with c ← c + u, u ← μu - η s ∘ ∂ℓ/∂F_lin, s
-  the shares of the inputs in the loss: 1/N, or how often the batch drew them over B. No Jacobian is held;
+  the shares of the inputs in the loss: 1/N, or how often the batch contains them over B. No Jacobian is stored;
   ‖W_lin - W_0‖² = cᵀ K_0(X,X) c.
 * `flow`: gradient flow with K_0, squared error.
 * `limit`: gradient flow with K_inf from the same start, squared error.
 
-Where f = αF or α(F - F_0) is trained on loss/α² (readout.py), f stands in the place of F: it starts from αF_0 or 0, and
-moves by the kernel of F; W_lin = W_0 + J(X)ᵀc/α. All in float64, with the float64 kernel of the initial weights: a
-float32 kernel's rounding makes negative eigenvalues, whose modes would grow.
+Where f = αF or α(F - F_0) is trained on loss/α² (readout.py), f replaces F: it starts from αF_0 or 0 and changes by the
+kernel of F; W_lin = W_0 + J(X)ᵀc/α. Everything is in float64, with the float64 kernel of the initial weights: rounding
+in a float32 kernel makes negative eigenvalues, whose modes would grow.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from ntkrun.engine.training import State, shares_of
 from ntkrun.theory.losses import Loss
 from ntkrun.theory.rules import Flow
 
-WIDE = 2**22  # parameters that are held in float64 at a time: many small networks at once, large ones one by one
+WIDE = 2**22  # parameters held in float64 at a time: many small networks at once, large ones one by one
 
 
 @dataclass(frozen=True)
 class LearningProblem:
-    """What a stack is trained on, on its device: inputs x (N, n_0), targets y (N, O), test ones likewise (M rows), the
-    `loss`, η and μ, and the limit kernel K_inf from all A = N + M inputs to the training inputs, (A, N), float64; None
-    where it cannot be had; `scale` makes of F what is trained."""
+    """The learning problem of a stack, on its device: inputs x (N, n_0), targets y (N, O), test data likewise (M rows),
+    the `loss`, η and μ, and the limit kernel K_inf from all A = N + M inputs to the training inputs, (A, N), float64,
+    or None if it is unavailable. `scale` turns F into the trained function f."""
 
     x: Tensor
     y: Tensor
@@ -47,26 +47,27 @@ class LearningProblem:
 
 @dataclass(frozen=True)
 class Modes:
-    """A frozen kernel in the modes of its training part, by time: F_t = start - reach · (s_t(λ) ∘ amplitude)."""
+    """Gradient flow of a frozen kernel in modes of its training part: F_t = start - reach · (s_t(λ) ∘ amplitude)."""
 
     start: Tensor  # (S, A·O, 1), or (S, A, O) for a kernel that acts on each output alike
     reach: Tensor  # (S, A·O, P) or (A, N)
     values: Tensor  # (S, P) or (N,)
-    vectors: Tensor  # (S, P, P) or (N, N), in columns
+    vectors: Tensor  # (S, P, P) or (N, N), as columns
     amplitude: Tensor  # (S, P, 1) or (S, N, O)
 
     def at(self, time: Tensor) -> Tensor:
-        """At one time, (1,)."""
+        """Return F_t at one time, (1,)."""
         _, driven = Flow().factors(self.values, time)
         return self.start - self.reach @ (driven.mT * self.amplitude)
 
     def select(self, keep: list[int]) -> "Modes":
-        own = self.reach.ndim == 3
+        """Return the modes of the runs at these positions."""
+        per_run = self.reach.ndim == 3
         return Modes(
             self.start[keep],
-            self.reach[keep] if own else self.reach,
-            self.values[keep] if own else self.values,
-            self.vectors[keep] if own else self.vectors,
+            self.reach[keep] if per_run else self.reach,
+            self.values[keep] if per_run else self.values,
+            self.vectors[keep] if per_run else self.vectors,
             self.amplitude[keep],
         )
 
@@ -74,8 +75,8 @@ class Modes:
 @dataclass(frozen=True)
 class Flows:
     """The three predictions for the runs of a stack. `kernel` is K_0 from all A inputs to the training inputs, (S, A·O,
-    N·O); `start` is F_0, (S, A, O). At the step of the state to come, `coordinates` and `velocity` are c and u,
-    (S, N, O), and `linear` is F_lin, (S, A, O): these move, in place."""
+    N·O); `start` is F_0, (S, A, O). `coordinates` and `velocity` are c and u, (S, N, O), and `linear` is F_lin, (S, A,
+    O), at the step of the next state; these three are updated in place."""
 
     problem: LearningProblem
     kernel: Tensor
@@ -86,18 +87,18 @@ class Flows:
     predicted: dict[str, Modes]
 
     def outputs(self, time: Tensor) -> dict[str, Tensor]:
-        """Each prediction at this time on all A inputs, training first: (S, A, O)."""
+        """Return each prediction at this time on all A inputs, training first: (S, A, O)."""
         return {"linear": self.linear} | {
             name: modes.at(time).reshape(self.linear.shape) for name, modes in self.predicted.items()
         }
 
     def weight_distance(self) -> Tensor:
-        """‖W_lin - W_0‖ over all weights and biases, (S,)."""
+        """Return ‖W_lin - W_0‖ over all weights and biases, (S,)."""
         moved = (self.linear - self.start)[:, : len(self.problem.y)]
         return (self.coordinates * moved).flatten(1).sum(dim=1).clamp(min=0).sqrt() / abs(self.problem.scale.factor)
 
     def advance(self, state: State) -> None:
-        """Let the linearised network take the step that `state` is about to take."""
+        """Update the linearised network by the step that `state` is about to take."""
         p = self.problem
         gradient = p.loss.gradient(self.linear[:, : len(p.y)], p.y.double())
         self.velocity.mul_(p.momentum).sub_(p.step_size * gradient * shares_of(state.batch, p.x))
@@ -106,6 +107,7 @@ class Flows:
         torch.add(self.start, moved, out=self.linear)
 
     def select(self, keep: list[int]) -> "Flows":
+        """Return the predictions of the runs at these positions."""
         return Flows(
             self.problem,
             self.kernel[keep],
@@ -118,27 +120,27 @@ class Flows:
 
 
 def flows(net: DenseNetwork, params: Parameters, problem: LearningProblem) -> Flows:
-    """The predictions that start from these parameters."""
+    """Return the predictions that start from these parameters."""
     points = torch.cat([problem.x, problem.x_test]).double()
     groups = pieces(len(params.weights[0]), max(1, WIDE // net.parameter_count))
-    found = [_start(net, params, group, points, len(problem.y)) for group in groups]
-    outputs, kernel = (torch.cat(parts) for parts in zip(*found, strict=True))
+    starts = [_start(net, params, group, points, len(problem.y)) for group in groups]
+    outputs, kernel = (torch.cat(parts) for parts in zip(*starts, strict=True))
     start = problem.scale.start(outputs)
     predicted = {}
     if problem.loss.name == "squared":
-        # A full kernel acts on all outputs in one column.
+        # A full kernel acts on all outputs, stacked in one column.
         predicted["flow"] = _modes(
             kernel, start.flatten(1).unsqueeze(2), problem.y.double().reshape(-1, 1), len(problem.y)
         )
         if problem.limit is not None:
             predicted["limit"] = _modes(problem.limit, start, problem.y.double(), len(problem.y))
-    nowhere = torch.zeros_like(start[:, : len(problem.y)])
-    return Flows(problem, kernel, start, nowhere, nowhere.clone(), start.clone(), predicted)
+    zeros = torch.zeros_like(start[:, : len(problem.y)])
+    return Flows(problem, kernel, start, zeros, zeros.clone(), start.clone(), predicted)
 
 
 def _start(net: DenseNetwork, params: Parameters, runs: slice, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """F_0 on all points (S, A, O), and K_0 from them to the first `count`, (S, A·O, N·O), float64, of some of the
-    runs: their float64 copy is twice their size."""
+    """Return F_0 on all points (S, A, O), and K_0 from them to the first `count`, (S, A·O, N·O), float64, for some of
+    the runs, because their float64 copy is twice their size."""
     wide = Parameters([w[runs].double() for w in params.weights], [b[runs].double() for b in params.biases])
     layers = net.forward(wide, points)
     deltas = output_gradients(layers)
@@ -148,7 +150,7 @@ def _start(net: DenseNetwork, params: Parameters, runs: slice, points: Tensor, c
 
 
 def _modes(kernel: Tensor, start: Tensor, y: Tensor, inputs: int) -> Modes:
-    """`kernel` (..., A·C, N·C) over its N inputs; the first rows are those of the training inputs themselves."""
+    """Return the modes of `kernel` (..., A·C, N·C) divided by its N inputs. Its first rows are the training inputs."""
     train = kernel[..., : kernel.shape[-1], :] / inputs
     values, vectors = torch.linalg.eigh((train + train.mT) / 2)
     amplitude = vectors.mT @ (start[:, : kernel.shape[-1]] - y)

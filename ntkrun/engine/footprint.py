@@ -1,9 +1,9 @@
-"""What a stack takes of memory, counted from its shapes before anything is allocated.
+"""Memory of a stack, counted from its shapes before anything is allocated.
 
-    bytes(S) = once + S · (kept + the largest of what comes and goes)
+    bytes(S) = once + S · (kept + the largest set of temporaries)
 
-Tensors are counted at their size; what a library packs inside one product is not. Where several temporaries are never
-there together the largest counts. tests/engine/test_footprint.py holds the count to what torch allocates.
+Tensors count with their size; packing buffers inside a library's product do not. If several temporaries never exist at
+the same time, the largest one counts. tests/engine/test_footprint.py compares the count with what torch allocates.
 """
 
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ from ntkrun.engine.tiles import WORKSPACE
 from ntkrun.engine.update import PART
 
 DOUBLE = 8  # bytes of a float64
-KERNELS_AT_WORK = 5  # float64 copies of a kernel at once: K, its diagonal blocks, what is between them, its square
-A_NUMBER = 64  # bytes of a number on its way to a table: read, joined, a Python float in a list, a frame's column
+KERNELS_AT_WORK = 5  # float64 copies of a kernel at once: K, its diagonal blocks, the rest, its square
+A_NUMBER = 64  # bytes per number of a table: as read, joined, a Python float in a list, a frame's column
 STEP_NUMBERS, LAYER_NUMBERS, MODE_NUMBERS, OUTPUT_NUMBERS = 36, 12, 6, 12  # columns of a row, keys included
-KRYLOV_BLOCKS = 12  # that the operator norms of operators.py may take, on both sides of a matrix
+KRYLOV_BLOCKS = 12  # most blocks used by the operator norms of operators.py, on both sides of a matrix
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of the stacks of a task, whatever its seeds."""
+    """The memory of the stacks of a task, for any seeds."""
 
     task: StackTask
 
     def bytes(self, runs: int) -> int:
-        """The most that a stack of so many runs holds at once: while flows.py begins, or later while it is measured."""
-        begins = self._wide_runs(runs) * self._wide_run + runs * DOUBLE * (self._rows + 2 * self._square)
-        steps = min(STEPS_UNREAD["cpu"], len(self.task.probed)) - 1  # beside the one of K_t
+        """Return the peak memory of a stack of `runs` runs, reached as flows.py starts or later at a measurement."""
+        start = self._wide_runs(runs) * self._wide_run + runs * DOUBLE * (self._rows + 2 * self._square)
+        steps = min(STEPS_UNREAD["cpu"], len(self.task.probed)) - 1  # in addition to the kernel K_t
         unread = min(runs * steps * self._item * self._square, BYTES_UNREAD["cpu"])
-        return self._once + runs * self._kept + unread + max(begins, runs * self._work)
+        return self._once + runs * self._kept + unread + max(start, runs * self._work)
 
     def most(self, budget: int, runs: int) -> int:
-        """How many of `runs` fit into `budget` bytes together; 0 where not even one does."""
+        """Return how many of `runs` fit into `budget` bytes together; 0 where not even one does."""
         low, high = 0, runs  # bytes(low) fits, or low is 0
         while low < high:
             middle = (low + high + 1) // 2
@@ -47,26 +47,27 @@ class Footprint:
 
     @cached_property
     def _kept(self) -> int:
-        """What a run holds from its start to its end."""
-        whole = 2 + len(self.task.keep_kernels) + self.task.keep_last_kernel
-        kernels = whole * self._item * self._square  # K_t and K_0, and those for the disk
+        """Bytes that a run holds from its start to its end."""
+        count = 2 + len(self.task.keep_kernels) + self.task.keep_last_kernel
+        kernels = count * self._item * self._square  # K_t and K_0, and the stored kernels
         return self._parameters + self._passes + kernels + self._flows + self._start + self._tables
 
     @cached_property
     def _work(self) -> int:
-        """The largest of what comes and goes at a step, a run."""
+        """Bytes of the largest set of temporaries at a step, per run."""
         passes = self._item * self._n * self._neurons * (self._o + WORKSPACE)
         numbers = DOUBLE * KERNELS_AT_WORK * self._square
-        return max(passes, self._tested + max(numbers, self._detail))
+        return max(passes, self._test_pass + max(numbers, self._detail))
 
     @property
     def _once(self) -> int:
+        """Bytes of a stack that do not depend on its number of runs."""
         limit = 0 if self.task.limit is None else 3 * DOUBLE * self.task.limit.size  # K_inf, its reach and its vectors
         return limit + (self._item * PART["cpu"] if self.task.steps else 0)
 
     @property
     def _parameters(self) -> int:
-        """W; W_0 and v where it moves."""
+        """W, and W_0 and v if training changes W."""
         copies = 1 + (self.task.steps > 0) + (self.task.momentum > 0)
         return copies * self._item * self.task.network.parameter_count
 
@@ -76,8 +77,8 @@ class Footprint:
         return self._item * self._neurons * self._n * (2 + self._o)
 
     @property
-    def _tested(self) -> int:
-        """z and a of the test inputs; δ where their kernel is wanted."""
+    def _test_pass(self) -> int:
+        """z and a of the test inputs, and δ if their kernel is needed."""
         gradients = self._o if self.task.detailed or self.task.keep_outputs else 0
         return self._item * self._neurons * self._m * (2 + gradients)
 
@@ -89,18 +90,18 @@ class Footprint:
 
     @property
     def _start(self) -> int:
-        """Activations, sub-networks' kernels and leading vectors of the start, and the modes that are followed."""
+        """Activations, sub-networks' kernels and leading vectors of the start, and the recorded modes."""
         if not self.task.detailed:
             return 0
         sides = [min(shape) for shape in self._shapes]
         vectors = sum(side * BLOCK for side in sides if side > DIRECT)
-        followed = DOUBLE * self._n * self._o * len(ranks(self._n * self._o))
-        return self._item * (self._n * self._neurons + vectors + self._pairs) + followed
+        modes = DOUBLE * self._n * self._o * len(ranks(self._n * self._o))
+        return self._item * (self._n * self._neurons + vectors + self._pairs) + modes
 
     @property
     def _detail(self) -> int:
-        """w - w_0 and the bases of the norms of the largest layer; Grams and sub-networks' kernels of all layers, a
-        layer's part of K, and backward passes."""
+        """w - w_0 and the bases for the norms of the largest layer, the Gram matrices and sub-networks' kernels of all
+        layers, one layer's part of K, and backward passes."""
         if not self.task.detailed:
             return 0
         norms = max(
@@ -111,19 +112,19 @@ class Footprint:
 
     @property
     def _tables(self) -> int:
-        """Rows wait for the end of their stack."""
+        """The rows of the tables, which are held until the stack ends."""
         task, points = self.task, (self._n + self._m) * self._o
-        a_step = STEP_NUMBERS + LAYER_NUMBERS * task.network.depth
+        per_step = STEP_NUMBERS + LAYER_NUMBERS * task.network.depth
         modes = MODE_NUMBERS * len(ranks(self._n * self._o)) * len(task.detailed)
-        return A_NUMBER * (a_step * len(task.probed) + modes + OUTPUT_NUMBERS * points * len(task.keep_outputs))
+        return A_NUMBER * (per_step * len(task.probed) + modes + OUTPUT_NUMBERS * points * len(task.keep_outputs))
 
     def _wide_runs(self, runs: int) -> int:
-        """How many runs flows.py holds in float64 at a time."""
+        """Return how many runs flows.py holds in float64 at a time."""
         return min(runs, max(1, WIDE // self.task.network.parameter_count))
 
     @property
     def _wide_run(self) -> int:
-        """A float64 copy of a run, its passes over all inputs, and the kernel between them."""
+        """A float64 copy of a run, its passes over all inputs, and the kernel from these to the training inputs."""
         points = self._n + self._m
         passes = points * self._neurons * (2 + 2 * self._o + WORKSPACE)
         return DOUBLE * (self.task.network.parameter_count + passes + 2 * points * self._o * self._n * self._o)
@@ -150,12 +151,12 @@ class Footprint:
 
     @property
     def _pairs(self) -> int:
-        """Of inputs, for each layer."""
+        """Number of pairs of inputs, summed over layers."""
         return self.task.network.depth * self._n**2
 
     @property
     def _rows(self) -> int:
-        """Numbers of a kernel from all inputs to the training inputs."""
+        """Number of entries of a kernel from all inputs to the training inputs."""
         return (self._n + self._m) * self._o * self._n * self._o
 
     @property

@@ -1,4 +1,4 @@
-"""The empirical Neural Tangent Kernel, twice: the layerwise path, and the obvious one it must equal.
+"""The empirical Neural Tangent Kernel, computed in two ways: layer by layer, and from the full Jacobian as a check.
 
     K_ij(x, x') = Σ_p ∂_p F_i(W, x) ∂_p F_j(W, x')          i, j outputs, p parameters
 
@@ -30,17 +30,18 @@ from ntkrun.engine.torch_settings import full_float32
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import activation
 
-SMALL = 2**26  # bytes that are taken without asking what is free: to ask may take as long as a small kernel
+SMALL = 2**26  # bytes used without querying the free memory: the query may take as long as a small kernel
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What the passes of some inputs leave: a^(l), (S, N, n_l), l = 0..L-1, and δ^(l), (S, N, O, n_l), l = 1..L."""
+    """Results of the forward and backward pass: a^(l), (S, N, n_l), l = 0..L-1, and δ^(l), (S, N, O, n_l), l = 1..L."""
 
     activations: list[Tensor]
     deltas: list[Tensor]
 
     def part(self, piece: slice) -> "Passes":
+        """Return the passes of these inputs only."""
         if piece == slice(0, self.deltas[0].shape[1]):
             return self
         return Passes([a[:, piece] for a in self.activations], [d[:, piece] for d in self.deltas])
@@ -56,24 +57,24 @@ def empirical_ntk(
     outputs: Outputs = "full",
     memory: float | None = None,
 ) -> Tensor:
-    """K(x, x2) of every stacked network; `x2 = None` means x, and then the kernel is exactly symmetric.
+    """Return the kernel K(x, x2) of every stacked network. `x2 = None` means x; that kernel is exactly symmetric.
 
-    `outputs`: "full" K_ij, (S, N, M, O, O); "diagonal" K_ii, (S, N, M, O); "trace" Σ_i K_ii, (S, N, M). Only what is
-    asked for is formed. Layer by layer, never holding a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
+    `outputs`: "full" K_ij, (S, N, M, O, O); "diagonal" K_ii, (S, N, M, O); "trace" Σ_i K_ii, (S, N, M). Only the
+    requested entries are computed. The sum runs layer by layer and never holds a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
 
         K_ij(x, x') = Σ_l [s_{l-1}² a^(l-1)(x)·a^(l-1)(x') + c_{l-1}²] · [δ_i^(l)(x)·δ_j^(l)(x')],   l = 1..L,
 
     exact at any width; s and c are the factors before weights and biases, σ_w/√n and β in the NTK parametrisation.
-    Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n; the second is halved for x2 = None, and
-    n_L times less for the trace and the diagonal. Many inputs are taken in blocks, so that temporaries stay within
-    `memory` GiB (None: half of what is free), beside the parameters, the result and what a matrix product packs; where
-    not all output gradients fit, some are computed again. Raises UserError where one pair of inputs does not fit, or
-    the result does not.
+    Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n. The second term is halved for x2 = None,
+    and n_L times smaller for the trace and the diagonal. Many inputs are processed in blocks, so that temporaries stay
+    within `memory` GiB (None: half of the free memory). This limit excludes the parameters, the result and the packing
+    buffers of a matrix product. If not all output gradients fit, some are computed again. Raises UserError where one
+    pair of inputs or the result does not fit.
     """
     check_outputs(outputs)
     columns = x if x2 is None else x2
     if min(len(x), len(columns)) == 0:
-        raise UserError("the kernel of no inputs: give at least one")
+        raise UserError("the kernel needs at least one input; x or x2 is empty")
     like, stack, o = params.weights[0], len(params.weights[0]), net.outputs
     shape = _shape(outputs, stack, len(x), len(columns), o)
     count, item, device = max(len(x), len(columns)), like.element_size(), like.device
@@ -92,9 +93,10 @@ def empirical_ntk(
 def layerwise_kernel(
     net: DenseNetwork, layers: Layers, deltas: list[Tensor], layers2: Layers, deltas2: list[Tensor]
 ) -> Tensor:
-    """The sum above from passes already made, as (S, N, O, M, O): rows (x, i), columns (x', j).
+    """Return the kernel from existing passes, (S, N, O, M, O): rows (x, i), columns (x', j).
 
-    Passes given twice (`layers2 is layers`, `deltas2 is deltas`) make a symmetric kernel: half of it is computed.
+    If both arguments are the same passes (`layers2 is layers`, `deltas2 is deltas`), the kernel is symmetric and only
+    half of it is computed.
     """
     same = layers2 is layers and deltas2 is deltas
     first = Passes(layers.activations, deltas)
@@ -115,8 +117,8 @@ def layerwise_kernel(
 
 
 def aligned_kernel(net: DenseNetwork, first: Passes, second: Passes) -> Tensor:
-    """K_ii(x_k, x'_k) from passes already made, of N inputs each, or of N and of one: (S, N, O). The same passes twice
-    give the diagonal; no other pair of inputs is formed."""
+    """Return K_ii(x_k, x'_k), (S, N, O), from existing passes of N inputs each, or of N inputs and of one input. The
+    same passes twice give the diagonal. No other pair of inputs is computed."""
     terms = (
         (net.scale(layer) ** 2 * (a * a2).sum(dim=2, keepdim=True) + net.bias_scale(layer) ** 2)
         * (first.deltas[layer] * second.deltas[layer]).sum(dim=3)
@@ -126,22 +128,22 @@ def aligned_kernel(net: DenseNetwork, first: Passes, second: Passes) -> Tensor:
 
 
 def as_blocks(kernel: Tensor) -> Tensor:
-    """(S, N, O, M, O) as (S, N, M, O, O)."""
+    """Return a kernel (S, N, O, M, O) as (S, N, M, O, O)."""
     return kernel.permute(0, 1, 3, 2, 4)
 
 
 def as_matrix(kernel: Tensor) -> Tensor:
-    """(S, N, O, M, O) as the matrix (S, N·O, M·O)."""
+    """Return a kernel (S, N, O, M, O) as the matrix (S, N·O, M·O)."""
     s, n, o, m, p = kernel.shape
     return kernel.reshape(s, n * o, m * p)
 
 
 @full_float32()
 def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | None = None) -> Tensor:
-    """The oracle of `empirical_ntk`: the Jacobian by torch.func, squared. Slow, large and plainly right.
+    """Return the kernel as the product of Jacobians from torch.func: the reference that tests `empirical_ntk`.
 
-    It has its own forward pass, the definition of the network for one input and one seed, so that it shares no step
-    with the other.
+    It is slow and needs much memory, but its correctness is easy to see. It has its own forward pass, the definition of
+    the network for one input and one seed, so it shares no code with `empirical_ntk`.
     """
     sigma = activation(net.activation).function
 
@@ -152,7 +154,7 @@ def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | 
         return z
 
     def jacobian(points: Tensor) -> Tensor:
-        # (S, N, O, P): over the points, over the stack, every parameter in one row.
+        # (S, N, O, P): mapped over the points and over the stack, with all parameters in one row.
         per_point = vmap(jacrev(outputs, argnums=(0, 1)), in_dims=(None, None, 0))
         parts = vmap(per_point, in_dims=(0, 0, None))(params.weights, params.biases, points)
         return torch.cat([part.flatten(3) for group in parts for part in group], dim=3)
@@ -162,7 +164,7 @@ def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | 
     return torch.einsum("snip,smjp->snmij", first, second)
 
 
-# --- tiles: the result is filled in the layout in which each is a matrix
+# --- tiles: the result is filled in a layout in which every tile is a matrix
 
 
 def _shape(outputs: Outputs, s: int, n: int, m: int, o: int) -> tuple[int, ...]:
@@ -170,15 +172,21 @@ def _shape(outputs: Outputs, s: int, n: int, m: int, o: int) -> tuple[int, ...]:
 
 
 def _tile(result: Tensor, outputs: Outputs, o: int, i: slice, j: slice) -> Tensor:
-    """The part of the result, in the layout of `_shape`, where inputs i meet inputs j."""
+    """Return the part of the result, in the layout of `_shape`, for inputs i against inputs j."""
     return result[:, i, :, slice(j.start * o, j.stop * o)] if outputs == "full" else result[..., i, j]
 
 
 def _fill(
-    net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | None, result: Tensor, outputs: Outputs, cut: Blocks
+    net: DenseNetwork,
+    params: Parameters,
+    x: Tensor,
+    x2: Tensor | None,
+    result: Tensor,
+    outputs: Outputs,
+    blocks: Blocks,
 ) -> None:
-    rows = pieces(len(x), cut.inputs)
-    columns = None if x2 is None else pieces(len(x2), cut.inputs)
+    rows = pieces(len(x), blocks.inputs)
+    columns = None if x2 is None else pieces(len(x2), blocks.inputs)
     o = net.outputs
 
     def add(i: slice, j: slice, row: Passes, column: Passes) -> None:
@@ -190,7 +198,7 @@ def _fill(
     def column(j: slice) -> Passes:
         return _passes(net, params, (x if x2 is None else x2)[j])
 
-    each_pair(rows, columns, cut.kept, row, column, add)
+    each_pair(rows, columns, blocks.kept, row, column, add)
     if x2 is None and outputs == "full":
         mirror(result.view(len(result), len(x) * o, len(x) * o), scaled(rows, o))
     elif x2 is None:
@@ -200,7 +208,7 @@ def _fill(
 def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Passes:
     with torch.enable_grad():
         layers = net.forward(params, x)
-        if net.outputs == 1:  # nothing to stack: a twentieth of a small kernel's time
+        if net.outputs == 1:  # skipping the stacking saves a twentieth of a small kernel's time
             deltas = [d.unsqueeze(2) for d in pullback(layers, torch.ones_like(layers.outputs))]
         else:
             deltas = output_gradients(layers)
@@ -208,10 +216,10 @@ def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Passes:
 
 
 def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, second: Passes) -> None:
-    """Adds every layer's product to a tile: [s² a·a' + c²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
+    """Add every layer's product to a tile: [s² a·a' + c²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
     for layer in range(net.depth):
         forward = _forward(net, layer, first.activations[layer], second.activations[layer])
-        delta, delta2 = _of_stack(first.deltas[layer]), _of_stack(second.deltas[layer])
+        delta, delta2 = _drop_shared_stack(first.deltas[layer]), _drop_shared_stack(second.deltas[layer])
         _, n, o, _ = delta.shape
         if outputs == "trace":
             tile.addcmul_(forward, torch.bmm(delta.flatten(2), delta2.flatten(2).mT))
@@ -219,18 +227,19 @@ def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, secon
             for i in range(o):
                 tile[:, i].addcmul_(forward, torch.bmm(delta[:, :, i], delta2[:, :, i].mT))
         else:
-            # Repeated for every j, so that the inner axis is long: broadcasting over it costs five times as much.
+            # The weights are repeated for every j to make the inner axis long: broadcasting takes five times as long.
             weight = forward if o == 1 else forward.repeat_interleave(o, dim=2)
             product = torch.bmm(delta.flatten(1, 2), delta2.flatten(1, 2).mT)
             tile.addcmul_(weight.unsqueeze(2), product.view(len(product), n, o, -1))
 
 
 def _forward(net: DenseNetwork, layer: int, a: Tensor, a2: Tensor) -> Tensor:
-    """s² a·a' + c² of the inputs of a layer: (S, N, M), or (1, N, M) where they are those of every network."""
+    """Return s² a·a' + c² for the inputs of a layer: (S, N, M), or (1, N, M) if all networks share the inputs."""
     constant = a.new_full((1, 1, 1), net.bias_scale(layer) ** 2)
-    return torch.baddbmm(constant, _of_stack(a), _of_stack(a2).mT, alpha=net.scale(layer) ** 2)
+    return torch.baddbmm(constant, _drop_shared_stack(a), _drop_shared_stack(a2).mT, alpha=net.scale(layer) ** 2)
 
 
-def _of_stack(a: Tensor) -> Tensor:
-    """One network's part of (S, N, n) where all share it: x and δ^(L) are expanded over the stack, never copied."""
+def _drop_shared_stack(a: Tensor) -> Tensor:
+    """Return one network's part of (S, N, n) if all networks share it: x and δ^(L) are expanded over the stack, not
+    copied."""
     return a[:1] if a.stride(0) == 0 else a

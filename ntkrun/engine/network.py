@@ -1,4 +1,4 @@
-"""Dense networks, many seeds stacked: the forward pass and the output gradients."""
+"""Dense networks with many seeds stacked: the forward pass and the output gradients."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -30,25 +30,27 @@ class Parameters:
         yield from self.biases
 
     def clone(self) -> "Parameters":
+        """Return a copy."""
         return Parameters([w.clone() for w in self.weights], [b.clone() for b in self.biases])
 
     def zeros(self) -> "Parameters":
+        """Return zeros of the same shapes."""
         return Parameters([torch.zeros_like(w) for w in self.weights], [torch.zeros_like(b) for b in self.biases])
 
     def set_(self, values: "Parameters") -> None:
-        """Take these values, in place."""
-        for mine, other in zip(self, values, strict=True):
-            mine.copy_(other)
+        """Copy these values into the parameters, in place."""
+        for target, source in zip(self, values, strict=True):
+            target.copy_(source)
 
     def select(self, positions: list[int]) -> "Parameters":
-        """The networks at these positions of the stack, in this order (a copy)."""
+        """Return a copy of the networks at these positions of the stack, in this order."""
         return Parameters([w[positions] for w in self.weights], [b[positions] for b in self.biases])
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What a forward pass leaves: `activations[l]` = a^(l), l = 0..L-1, and `preactivations[l]` = z^(l+1), each (S, N,
-    n); with the network and the parameters that it went through, which the backward pass goes through again."""
+    """Results of a forward pass: `activations[l]` = a^(l), l = 0..L-1, and `preactivations[l]` = z^(l+1), each (S, N,
+    n). The network and its parameters are included for the backward pass."""
 
     net: "DenseNetwork"
     params: Parameters
@@ -68,10 +70,9 @@ class DenseNetwork:
         a^(0) = x,   z^(l+1) = (σ_w/√n_l) w^(l) a^(l) + β b^(l),   a^(l) = σ(z^(l)),   F(x) = z^(L).
 
     `width` is n_1 = ... = n_{L-1}, or the L-1 hidden widths one by one; `beta` is β, `weight_scale` is σ_w. All weights
-    and biases start as independent N(0, 1): the scale stands in the forward pass (NTK parametrisation; Jacot, Gabriel
-    and Hongler 2018, section 2). The last layer is linear. `parametrization` may be "standard" or "mean_field" as well:
-    the same network but for where its scales stand, see parametrization.py. Raises UserError for sizes that make no
-    network.
+    and biases start as independent N(0, 1): the scale is part of the forward pass (NTK parametrisation; Jacot, Gabriel
+    and Hongler 2018, section 2). The last layer is linear. `parametrization` may also be "standard" or "mean_field":
+    the same network with its scales in other places, see parametrization.py. Raises UserError for invalid sizes.
     """
 
     inputs: int
@@ -112,39 +113,39 @@ class DenseNetwork:
 
     @cached_property
     def scales(self) -> tuple[Scales, ...]:
-        """What the parametrisation makes of σ_w, β and the widths, layer by layer."""
+        """The scales of every layer, set by the parametrisation from σ_w, β and the widths."""
         return scales(self.parametrization, self.widths, self.weight_scale, self.beta)
 
     def scale(self, layer: int) -> float:
-        """The factor before w^(l), σ_w/√n_l in the NTK parametrisation."""
+        """Return the factor before w^(l), σ_w/√n_l in the NTK parametrisation."""
         return self.scales[layer].weight
 
     def bias_scale(self, layer: int) -> float:
-        """The factor before b^(l), β in the NTK parametrisation."""
+        """Return the factor before b^(l), β in the NTK parametrisation."""
         return self.scales[layer].bias
 
     def weight_std(self, layer: int) -> float:
-        """The standard deviation of the entries of w^(l) at the start."""
+        """Return the standard deviation of the initial entries of w^(l)."""
         return self.scales[layer].weight_std
 
     def bias_std(self, layer: int) -> float:
-        """The standard deviation of the entries of b^(l) at the start."""
+        """Return the standard deviation of the initial entries of b^(l)."""
         return self.scales[layer].bias_std
 
     def init(
         self, seeds: Sequence[int], dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> Parameters:
-        """Initial parameters, one network a seed, every entry normal: N(0, 1) in the NTK parametrisation.
+        """Return initial parameters, one network per seed, with normal entries: N(0, 1) in the NTK parametrisation.
 
-        Drawn in float64 on the CPU from a generator of its own for each (seed, layer, role), then scaled, cast and
-        moved: a network starts from the same numbers whatever it is stacked with and wherever it runs, and as the same
-        function in the NTK and the standard parametrisation. The shape is part of the key, so that networks of
-        different widths are independent, as the intervals of fitted exponents take them to be.
+        Entries are drawn in float64 on the CPU, with a separate generator for each (seed, layer, role), then scaled,
+        cast and moved. So a network starts from the same numbers in any stack and on any device, and as the same
+        function in the NTK and the standard parametrisation. The shape is part of the generator's key, so that networks
+        of different widths are independent, as the intervals of fitted exponents assume.
         """
 
         def draw(stack: Tensor, std: float, layer: int, role: int, positions: range) -> None:
             shape = stack.shape[1:]
-            drawn = torch.empty(shape, dtype=torch.float64)  # one for all seeds: fresh memory would be mapped in anew
+            drawn = torch.empty(shape, dtype=torch.float64)  # shared by all seeds: mapping new memory takes time
             for position in positions:
                 generator(seeds[position], layer, role, *shape).standard_normal(out=drawn.numpy())
                 stack[position] = drawn.mul_(std)
@@ -152,19 +153,19 @@ class DenseNetwork:
         n, layers = self.widths, range(self.depth)
         weights = [torch.empty(len(seeds), n[l + 1], n[l], dtype=dtype) for l in layers]
         biases = [torch.empty(len(seeds), n[l + 1], dtype=dtype) for l in layers]
-        whole = [(weights[l], self.weight_std(l), l, WEIGHTS) for l in layers]
-        whole += [(biases[l], self.bias_std(l), l, BIASES) for l in layers]
-        spread(lambda part: draw(*part), [(*task, part) for task in whole for part in _shares(len(seeds))])
+        tensors = [(weights[l], self.weight_std(l), l, WEIGHTS) for l in layers]
+        tensors += [(biases[l], self.bias_std(l), l, BIASES) for l in layers]
+        spread(lambda task: draw(*task), [(*tensor, part) for tensor in tensors for part in _shares(len(seeds))])
         return Parameters([w.to(device) for w in weights], [b.to(device) for b in biases])
 
     def apply(self, params: Parameters, x: Tensor) -> Tensor:
-        """F(W, x) for inputs x (N, n_0): (S, N, O)."""
+        """Return F(W, x) for inputs x (N, n_0): (S, N, O)."""
         with torch.no_grad():
             return self.forward(params, x).outputs
 
     def forward(self, params: Parameters, x: Tensor) -> Layers:
-        """One pass through all layers, for inputs x (N, n_0) common to the stack, or (S, N, n_0) of each network's
-        own."""
+        """Run all layers on inputs x: (N, n_0) shared by the stack, or (S, N, n_0) with separate inputs for every
+        network."""
         _check_inputs(self, x)
         sigma = activation(self.activation).function
         a = [x.to(params.weights[0]).expand(len(params.weights[0]), -1, -1)]
@@ -180,7 +181,7 @@ class DenseNetwork:
 
 
 def output_gradients(layers: Layers) -> list[Tensor]:
-    """δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l), i the third axis.
+    """Return δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l), i the third axis.
 
     δ_i^(L) = e_i,   δ_i^(l) = (s_l · δ_i^(l+1) w^(l)) ∘ σ'(z^(l)),   s_l the factor before w^(l)
     """
@@ -190,15 +191,15 @@ def output_gradients(layers: Layers) -> list[Tensor]:
 
 
 def pullback(layers: Layers, cotangent: Tensor) -> list[Tensor]:
-    """Σ_i v_i ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, n_l), given v (S, N, O): one backward pass."""
+    """Return Σ_i v_i ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, n_l), for v (S, N, O), in one backward pass."""
     return [d.squeeze(2) for d in _backward(layers, cotangent.unsqueeze(2))]
 
 
 def _backward(layers: Layers, top: Tensor) -> list[Tensor]:
-    """The recursion of δ from `top` (S, N, R, O), R vectors an input, down to z^(1): L tensors (S, N, R, n_l)."""
+    """Run the recursion of δ from `top` (S, N, R, O), R vectors per input, down to z^(1): L tensors (S, N, R, n_l)."""
     net, sigma = layers.net, activation(layers.net.activation)
     deltas = [top]
-    for layer in range(len(layers.preactivations) - 1, 0, -1):  # of a network, or of its first layers
+    for layer in range(len(layers.preactivations) - 1, 0, -1):  # the layers may be a network's first ones only
         slope = sigma.slope(layers.preactivations[layer - 1], layers.activations[layer])
         back = _scaled_product(deltas[0].flatten(1, 2), layers.params.weights[layer], net.scale(layer))
         deltas.insert(0, back.view(*top.shape[:3], back.shape[-1]).mul_(slope.unsqueeze(2)))
@@ -206,21 +207,21 @@ def _backward(layers: Layers, top: Tensor) -> list[Tensor]:
 
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """scale · a b, the factor inside the product (with beta=0 the first argument is not read)."""
+    """Return scale · a b, with the factor inside the product (with beta=0 the first argument is not read)."""
     return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scale)
 
 
 def _shares(count: int) -> list[range]:
-    """Of so many seeds, for each thread."""
+    """Split `count` seeds into one range per thread."""
     threads = min(count, torch.get_num_threads())
     return [range(count * k // threads, count * (k + 1) // threads) for k in range(threads)]
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
-    """Random numbers of a seed for one purpose: those of another key are independent of them."""
+    """Return the random generator of a seed and key. Generators with different keys are independent."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 def _check_inputs(net: DenseNetwork, x: Tensor) -> None:
     if x.ndim not in (2, 3) or x.shape[-1] != net.inputs:
-        raise UserError(f"inputs of shape {tuple(x.shape)} given to a network that takes (N, {net.inputs})")
+        raise UserError(f"the inputs have shape {tuple(x.shape)}, but the network takes (N, {net.inputs})")

@@ -1,4 +1,4 @@
-"""What is measured of a state of training: numbers a run, and numbers a run and layer, mode, or input and output."""
+"""Measurements of a training state: numbers per run, and numbers per run and layer, mode, or input and output."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ SPECTRUM = ("lambda_min", "lambda_max")
 
 @dataclass(frozen=True)
 class Reference:
-    """What a state is measured against: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N, O), f_0 (S, N, O),
-    what frozen kernels predict, and what makes f of F on the test inputs; where there are detail steps, what those
-    need, and the modes of K_0 (None where the loss has none)."""
+    """The initial quantities that states are compared with: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N,
+    O), f_0 (S, N, O), the predictions of frozen kernels, and the readout that turns F into f on the test inputs. With
+    detail steps it also has their `start` and the modes of K_0 (None if the loss has no modes)."""
 
     norms: Tensor
     kernel: Tensor
@@ -45,6 +45,7 @@ class Reference:
     directions: Directions | None
 
     def select(self, keep: list[int]) -> "Reference":
+        """Return the reference of the runs at these positions."""
         return Reference(
             self.norms[keep],
             self.kernel[keep],
@@ -58,11 +59,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A probed state of S runs, at these `positions` of the stack: `numbers` by column of steps.parquet, each (S,);
-    `layers` by column of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O) by column of those tables,
-    where they are kept; `kernel` K_t as (S, N, O, N, O); and at a detail step without momentum, where the kernel would
-    `pull` the outputs. `row` is all numbers of its tables one after the other, float64. Like the state's, its tensors
-    are valid until the next one."""
+    """The measurement of a probed state of S runs, at these `positions` of the stack: `numbers` by column of
+    steps.parquet, each (S,); `layers` by column of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O)
+    by column of those tables, if they are stored; `kernel` K_t as (S, N, O, N, O). At a detail step without momentum
+    `pull` is the change of the outputs that the kernel predicts. `row` holds all numbers of the tables in order,
+    float64. Like those of the state, its tensors are valid until the next state."""
 
     step: int
     positions: list[int]
@@ -76,14 +77,14 @@ class Measurement:
 
     @property
     def tables(self) -> tuple[dict[str, Tensor], ...]:
-        """Of steps, layers, modes and outputs."""
+        """The columns of the tables steps, layers, modes and outputs, in this order."""
         return self.numbers, self.layers, self.modes, self.outputs
 
 
 def reference(
     net: DenseNetwork, state: State, problem: LearningProblem, detailed: bool = False, clock: Laps = NO_CLOCK
 ) -> Reference:
-    """The reference that the first state of a training makes; `detailed` where there are detail steps."""
+    """Return the reference computed from the first state; `detailed` if there are detail steps."""
     norms = torch.stack([norm(p) for p in state.start], dim=1)
     clock.lap("probes")
     kernel = state_kernel(net, state)
@@ -92,9 +93,9 @@ def reference(
     clock.lap("flows")
     readout = Readout.begin(problem.scale, net, state.start, problem.x_test)
     start = detail_start(net, state, kernel) if detailed else None
-    along = directions(predictions) if detailed else None
+    modes = directions(predictions) if detailed else None
     clock.lap("detail")
-    return Reference(norms, kernel, state.outputs, predictions, readout, start, along)
+    return Reference(norms, kernel, state.outputs, predictions, readout, start, modes)
 
 
 def measure(
@@ -106,84 +107,84 @@ def measure(
     keep_outputs: bool = False,
     clock: Laps = NO_CLOCK,
 ) -> Measurement:
-    """Every number of a probed state at its `time` (1,) against its reference; the dearer ones where it is a detail
-    step, else nan. The kernel's eigenvalues are left to whoever reads the numbers."""
+    """Return the measurement of a probed state at `time` (1,) against its reference. The expensive numbers are computed
+    at detail steps and are nan at others. The kernel's eigenvalues are computed later, when the numbers are read."""
     replay, problem = state.replay, ref.flows.problem
     kernel = replay("kernel", partial(state_kernel, net, state))
     clock.lap("kernel")
-    seen = replay("probes", partial(_seen, net, state, ref, kernel))
+    common = replay("probes", partial(_measure_common, net, state, ref, kernel))
     clock.lap("probes")
-    predicted = replay("predictions", partial(_predicted, ref, seen.outputs, time))
+    predicted = replay("predictions", partial(_measure_predictions, ref, common.outputs, time))
     clock.lap("flows")
-    later = dict.fromkeys(("growth", *DESCENT), seen.nowhere)  # at detail steps, DESCENT when the step is taken
-    numbers, layers = seen.numbers | predicted | later, seen.layers
-    test_deltas = output_gradients(seen.test) if detailed or keep_outputs else []
+    pending = dict.fromkeys(("growth", *DESCENT), common.missing)  # set at detail steps, DESCENT after the step
+    numbers, layers = common.numbers | predicted | pending, common.layers
+    test_deltas = output_gradients(common.test) if detailed or keep_outputs else []
     modes, pull = {}, None
     if detailed:
-        assert ref.start is not None, "made where there are detail steps"
+        assert ref.start is not None, "computed if there are detail steps"
         layers = layers | detail(net, state, kernel, ref.start)
         numbers["growth"] = growth(layers)
         modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
-        pull = None if problem.momentum else kernel_pull(net, state, problem, kernel, seen.test, test_deltas)
-    kept = output_columns(net, state, seen.test, test_deltas, seen.outputs, problem.scale) if keep_outputs else {}
-    columns = [column for table in (numbers, layers, modes, kept) for column in table.values()]
+        pull = None if problem.momentum else kernel_pull(net, state, problem, kernel, common.test, test_deltas)
+    stored = output_columns(net, state, common.test, test_deltas, common.outputs, problem.scale) if keep_outputs else {}
+    columns = [column for table in (numbers, layers, modes, stored) for column in table.values()]
     row = joined(columns) if detailed or keep_outputs else replay("row", partial(joined, columns))
     clock.lap("detail" if detailed or keep_outputs else "probes")
-    return Measurement(state.step, state.positions, numbers, layers, modes, kept, kernel, pull, row)
+    return Measurement(state.step, state.positions, numbers, layers, modes, stored, kernel, pull, row)
 
 
 def joined(columns: Iterable[Tensor]) -> Tensor:
-    """All their numbers in one new row, float64."""
+    """Return all numbers of the columns in one new row, float64."""
     flat = [column.double().flatten() for column in columns]
     return torch.cat(flat) if flat else torch.empty(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What every probed state tells: the pass of the test inputs, f on all inputs, and numbers, nan where they are
-    those of detail steps; `nowhere` is nan for each run."""
+class _Common:
+    """The measurements made at every probed state: the pass of the test inputs, f on all inputs, and the numbers, nan
+    for those of detail steps. `missing` is nan for each run."""
 
     test: Layers
     outputs: Tensor
     numbers: dict[str, Tensor]
     layers: dict[str, Tensor]
-    nowhere: Tensor
+    missing: Tensor
 
 
-def _seen(net: DenseNetwork, state: State, ref: Reference, kernel: Tensor) -> _Seen:
+def _measure_common(net: DenseNetwork, state: State, ref: Reference, kernel: Tensor) -> _Common:
     assert state.distances is not None, "only a probed state has them"
     problem = ref.flows.problem
     test = net.forward(state.params, problem.x_test)
     outputs = torch.cat([state.outputs, ref.readout(test.outputs)], dim=1)
     drift = state.distances.norm(dim=1) / ref.norms.norm(dim=1)
-    nowhere = torch.full_like(drift, torch.nan)
+    missing = torch.full_like(drift, torch.nan)
     numbers = {
         "loss": state.loss,
         "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
         **kernel_numbers(kernel, ref.kernel),
-        **dict.fromkeys(SPECTRUM, nowhere),  # until the kernel is read
+        **dict.fromkeys(SPECTRUM, missing),  # computed when the kernel is read
         "weight_drift": drift,
         "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(kernel, problem.limit),
     }
     layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
     layers |= dict.fromkeys(LAYER_DETAIL, torch.full_like(layers["weight_drift"], torch.nan))
-    return _Seen(test, outputs, numbers, layers, nowhere)
+    return _Common(test, outputs, numbers, layers, missing)
 
 
-def _predicted(ref: Reference, outputs: Tensor, time: Tensor) -> dict[str, Tensor]:
+def _measure_predictions(ref: Reference, outputs: Tensor, time: Tensor) -> dict[str, Tensor]:
     return flow_numbers(outputs, ref.flows, time) | linear_numbers(outputs, ref.flows, ref.norms.norm(dim=1))
 
 
 def state_kernel(net: DenseNetwork, state: State) -> Tensor:
-    """K_t on the training inputs, (S, N, O, N, O), from the passes of the training step."""
+    """Return K_t on the training inputs, (S, N, O, N, O), from the passes of the training step."""
     assert state.deltas is not None, "only a probed state has them"
     return layerwise_kernel(net, state.layers, state.deltas, state.layers, state.deltas)
 
 
 def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
-    """‖K_t - K_0‖_F, over ‖K_0‖_F too, and ‖K_t‖_F: summed in float64, where no square is too large either. The
-    difference is taken as the kernels are: where they are close it is exact."""
+    """Return ‖K_t - K_0‖_F, the same over ‖K_0‖_F, and ‖K_t‖_F. Sums are in float64, where no square overflows. The
+    difference is taken in the kernels' own precision: it is exact where they are close."""
 
     def size(part: Tensor) -> Tensor:
         return torch.linalg.vector_norm(part.flatten(1), dim=1, dtype=torch.float64)
@@ -193,25 +194,26 @@ def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
 
 
 def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
-    """The extreme eigenvalues of K/N, in float64 as well; nan where K is not finite, where torch would raise."""
+    """Return the extreme eigenvalues of K/N in float64; nan where K is not finite, because torch would raise there."""
     matrix = as_matrix(kernel).double()
     finite = matrix.isfinite().flatten(1).all(dim=1, keepdim=True)
-    found = torch.linalg.eigvalsh(matrix.where(finite.unsqueeze(2), 0.0)) / kernel.shape[1]
-    found = found.where(finite, torch.nan)
-    return dict(zip(SPECTRUM, (found[:, 0], found[:, -1]), strict=True))
+    values = torch.linalg.eigvalsh(matrix.where(finite.unsqueeze(2), 0.0)) / kernel.shape[1]
+    values = values.where(finite, torch.nan)
+    return dict(zip(SPECTRUM, (values[:, 0], values[:, -1]), strict=True))
 
 
 def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
-    """‖K_t - K_inf‖_F/‖K_inf‖_F, K_inf the same for each output and 0 between two; and ‖K_ij, i≠j‖_F/‖K‖_F, what of K_t
-    lies between different outputs. nan without a limit kernel, and with one output."""
+    """Return ‖K_t - K_inf‖_F/‖K_inf‖_F, with K_inf the same for each output and 0 between two outputs, and the share
+    ‖K_ij, i≠j‖_F/‖K‖_F of K_t between different outputs. The first is nan without a limit kernel, the second with one
+    output."""
     _, n, o, *_ = kernel.shape
-    now = kernel.double()
-    same = now.diagonal(dim1=2, dim2=4)  # (S, N, N, O)
-    nowhere = now.new_full(now.shape[:1], torch.nan)
-    between, distance, share = torch.zeros_like(nowhere), nowhere, nowhere
+    full = kernel.double()
+    same = full.diagonal(dim1=2, dim2=4)  # (S, N, N, O)
+    missing = full.new_full(full.shape[:1], torch.nan)
+    between, distance, share = torch.zeros_like(missing), missing, missing
     if o > 1:
-        between = torch.linalg.vector_norm((now - torch.diag_embed(same, dim1=2, dim2=4)).flatten(1), dim=1)
-        share = between / torch.linalg.vector_norm(now.flatten(1), dim=1)
+        between = torch.linalg.vector_norm((full - torch.diag_embed(same, dim1=2, dim2=4)).flatten(1), dim=1)
+        share = between / torch.linalg.vector_norm(full.flatten(1), dim=1)
     if limit is not None:
         to_limit = torch.linalg.vector_norm((same - limit[:n, :, None]).flatten(1), dim=1)
         distance = torch.hypot(to_limit, between) / (o**0.5 * torch.linalg.vector_norm(limit[:n]))
@@ -219,12 +221,12 @@ def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
 
 
 def flow_numbers(outputs: Tensor, predictions: Flows, time: Tensor) -> dict[str, Tensor]:
-    """For each prediction of flows.py: the largest distance ‖F_t(x) - prediction(x)‖ over training inputs and over test
-    inputs, and the losses of the prediction itself. nan for what is not there."""
-    problem, found = predictions.problem, predictions.outputs(time)
+    """Return for each prediction of flows.py the largest distance ‖F_t(x) - prediction(x)‖ over training inputs and
+    over test inputs, and the losses of the prediction itself. Missing predictions give nan."""
+    problem, by_name = predictions.problem, predictions.outputs(time)
     count, numbers = len(problem.y), {}
     for name in ("linear", "flow", "limit"):
-        predicted = found.get(name, torch.full_like(predictions.linear, torch.nan))
+        predicted = by_name.get(name, torch.full_like(predictions.linear, torch.nan))
         gaps = torch.linalg.vector_norm(outputs.double() - predicted, dim=2)
         for prefix, part, y in (("", slice(count), problem.y), ("test_", slice(count, None), problem.y_test)):
             numbers[f"{prefix}{name}_gap"] = _largest(gaps[:, part])
@@ -233,8 +235,8 @@ def flow_numbers(outputs: Tensor, predictions: Flows, time: Tensor) -> dict[str,
 
 
 def linear_numbers(outputs: Tensor, predictions: Flows, sizes: Tensor) -> dict[str, Tensor]:
-    """Of the linearised network: the root mean square distance of the outputs to its own, over training inputs and over
-    test inputs (nan without), and ‖W_lin - W_0‖/‖W_0‖, where `sizes` are ‖W_0‖."""
+    """Return numbers of the linearised network: the root mean square distance between its outputs and `outputs`, over
+    training inputs and over test inputs (nan without them), and ‖W_lin - W_0‖/‖W_0‖, where `sizes` are ‖W_0‖."""
     squares = (outputs.double() - predictions.linear).square().sum(dim=2)
     count = len(predictions.problem.y)
     return {
@@ -254,13 +256,13 @@ def _largest(gaps: Tensor) -> Tensor:
 def output_columns(
     net: DenseNetwork, state: State, test: Layers, test_deltas: list[Tensor], outputs: Tensor, scale: OutputScale
 ) -> dict[str, Tensor]:
-    """On all A inputs, training first, each (S, A, O), from f there, `outputs`:
+    """Return columns on all A inputs, training first, each (S, A, O), where `outputs` are f on these inputs:
 
     value         f_i(x)
     variance      Var f_i(x) over the last layer, the hidden layers given: α²(s²|a^(L-1)(x)|² + b²), s and b the factors
-                  of weights and biases times their initial deviations; 0 where F_0 is subtracted. At the start alone;
+                  of weights and biases times their initial deviations; 0 where F_0 is subtracted. Only at the start;
                   nan later
-    covariance    the same between x and the first input of its part, training or test
+    covariance    the covariance between x and the first input of its part, training or test, computed likewise
     kernel        K_ii(x, x)
     kernel_row    K_ii(x, x'), x' the first test input; nan without test inputs
     """
@@ -275,13 +277,13 @@ def output_columns(
         parts = [passes.activations[-1] for passes in both]  # (S, N, n) and (S, M, n)
         squares = torch.cat([last.square().sum(dim=2) for last in parts], dim=1)
         products = torch.cat([(last * last[:, :1]).sum(dim=2) for last in parts], dim=1)
-        variance = scale.variance(_of_last_layer(net, squares, outputs))
-        covariance = scale.variance(_of_last_layer(net, products, outputs))
+        variance = scale.variance(_last_layer_covariance(net, squares, outputs))
+        covariance = scale.variance(_last_layer_covariance(net, products, outputs))
     return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel, "kernel_row": row}
 
 
-def _of_last_layer(net: DenseNetwork, products: Tensor, like: Tensor) -> Tensor:
-    """s² a·a' + b² for every output alike, from a·a' (S, A)."""
+def _last_layer_covariance(net: DenseNetwork, products: Tensor, like: Tensor) -> Tensor:
+    """Return s² a·a' + b², the same for every output, from a·a' (S, A)."""
     top = net.depth - 1
     weight, bias = net.scale(top) * net.weight_std(top), net.bias_scale(top) * net.bias_std(top)
     return (weight**2 * products + bias**2).unsqueeze(2).expand_as(like)

@@ -1,6 +1,7 @@
-"""What is trained: f = αF, or centred f = α(F - F_0), on loss(f)/α².
+"""The trained function: f = αF, or centred f = α(F - F_0), trained on loss(f)/α².
 
-By the chain rule ∂(loss/α²)/∂F = (1/α) ∂loss/∂f: W moves 1/α as far as under loss(F), and f by the kernel of F itself,
+By the chain rule ∂(loss/α²)/∂F = (1/α) ∂loss/∂f: W moves 1/α as far as under loss(F), and f changes by the kernel of F
+itself,
 
     df/dt = α ∂F/∂W · dW/dt = -(1/N) Σ_i K(·, x_i) ∂ℓ_i/∂f(x_i)
 
@@ -17,17 +18,17 @@ from ntkrun.engine.network import DenseNetwork, Parameters
 
 @dataclass(frozen=True)
 class OutputScale:
-    """α (`factor`), and whether F_0 is subtracted."""
+    """The factor α, and whether F_0 is subtracted (`centred`)."""
 
     factor: float = 1.0
     centred: bool = False
 
     def start(self, outputs: Tensor) -> Tensor:
-        """f_0 of F_0."""
+        """Return f_0 for outputs F_0."""
         return torch.zeros_like(outputs) if self.centred else self.factor * outputs
 
     def variance(self, variances: Tensor) -> Tensor:
-        """Var f_0, or a covariance, of that of F_0."""
+        """Return the variance or covariance of f_0 from that of F_0."""
         return torch.zeros_like(variances) if self.centred else self.factor**2 * variances
 
 
@@ -36,31 +37,31 @@ PLAIN = OutputScale()
 
 @dataclass(frozen=True)
 class Readout:
-    """f of the networks of a stack on some inputs: `start` is F_0 there, (S, N, O), where it is subtracted."""
+    """The map from F to f for a stack on given inputs. `start` is F_0 on them, (S, N, O), or None if not subtracted."""
 
     scale: OutputScale
     start: Tensor | None
 
     @classmethod
     def begin(cls, scale: OutputScale, net: DenseNetwork, start: Parameters, x: Tensor) -> "Readout":
-        """On inputs x, for networks that start as these."""
+        """Return the readout on inputs x for networks with the initial parameters `start`."""
         return cls(scale, net.apply(start, x) if scale.centred else None)
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        """f of F (S, N, O)."""
+        """Return f for outputs F (S, N, O)."""
         moved = outputs if self.start is None else outputs - self.start
         return moved if self.scale.factor == 1 else self.scale.factor * moved
 
     def pull(self, gradient: Tensor) -> Tensor:
-        """∂(loss/α²)/∂F of ∂loss/∂f."""
+        """Return ∂(loss/α²)/∂F from ∂loss/∂f."""
         return gradient if self.scale.factor == 1 else gradient / self.scale.factor
 
     def of_batch(self, batch: Tensor) -> "Readout":
-        """On these inputs of each network's, (S, B)."""
+        """Return the readout on the batch (S, B) of input indices of each network."""
         if self.start is None:
             return self
         return replace(self, start=self.start.take_along_dim(batch.unsqueeze(2), dim=1))
 
     def select(self, keep: list[int]) -> "Readout":
-        """Of these networks of the stack."""
+        """Return the readout of the networks at these positions."""
         return self if self.start is None else replace(self, start=self.start[keep])

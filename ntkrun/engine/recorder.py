@@ -19,12 +19,12 @@ Columns = dict[str, list[float]]  # a table: its columns by name
 TABLES = ("steps", "layers", "modes", "outputs")
 Kernels = dict[int, dict[int, np.ndarray]]
 Arrays = dict[str, np.ndarray]
-TOGETHER = 32  # kernels whose eigenvalues are one task: more than one, for tasks have a price
+TOGETHER = 32  # kernels per eigenvalue task: several, because each task has an overhead
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The sizes of what rows are about: L layers, N training and M test inputs, O outputs."""
+    """The sizes of a task's tables: L layers, N training and M test inputs, O outputs."""
 
     depth: int
     inputs: int
@@ -32,7 +32,7 @@ class Axes:
     outputs: int
 
     def of(self, table: str) -> Arrays:
-        """The columns that tell apart the rows of one run and step, in the order of a measurement's numbers."""
+        """Return the columns that identify the rows of one run and step, in the order of a measurement's numbers."""
         points, outputs = np.arange(self.inputs + self.test_inputs), np.arange(self.outputs)
         axes: dict[str, Arrays] = {
             "steps": {},
@@ -45,9 +45,9 @@ class Axes:
 
 @dataclass(frozen=True)
 class _Record:
-    """What is kept of a probed state until it is read: the `shapes` of each table's columns, runs first, and all their
-    numbers one after the other on the device; K_t on the host, there once the device has been waited for; and what the
-    next state told of the step, (S,) by column."""
+    """A measured state that has not been read yet. `shapes` are those of each table's columns, runs first, and
+    `numbers` holds all their values in one row on the device. `kernel` is K_t on the host, complete once the device has
+    been synchronised. `outcome` holds the columns (S,) that the next state adds."""
 
     step: int
     positions: list[int]
@@ -63,22 +63,22 @@ class _Record:
         return cls(measured.step, measured.positions, shapes, measured.row.clone(), _on_host(measured.kernel))
 
     def tables(self, numbers: np.ndarray, outcome: np.ndarray, spectrum: dict[str, Tensor]) -> dict[str, Arrays]:
-        """The columns of each table, of numbers that have been read."""
+        """Return the columns of each table from numbers on the host."""
         ends = np.cumsum([shape.numel() for columns in self.shapes.values() for shape in columns.values()])
         parts = iter(np.split(numbers, ends[:-1]))
-        found = {
+        tables = {
             table: {name: next(parts).reshape(shape) for name, shape in columns.items()}
             for table, columns in self.shapes.items()
         }
-        found["steps"] |= {name: values.numpy() for name, values in spectrum.items()}
-        found["steps"] |= dict(zip(self.outcome, outcome.reshape(len(self.outcome), len(self.positions)), strict=True))
-        return found
+        tables["steps"] |= {name: values.numpy() for name, values in spectrum.items()}
+        tables["steps"] |= dict(zip(self.outcome, outcome.reshape(len(self.outcome), len(self.positions)), strict=True))
+        return tables
 
 
 @dataclass
 class Recorded:
-    """What has been read: the `rows` of each table in parts, the `kernels` kept of each position by step, the `last`
-    one seen of each and its step, and the runs that `diverged`."""
+    """The records read so far: the `rows` of each table in parts, the stored `kernels` by position and step, the `last`
+    kernel of each position with its step, and the runs that `diverged`."""
 
     rows: dict[str, list[Arrays]] = field(default_factory=lambda: {table: [] for table in TABLES})
     kernels: Kernels = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Recorded:
     diverged: list[Divergence] = field(default_factory=list)
 
     def table(self, name: str) -> Arrays:
-        """Whole columns; {} for a table without rows."""
+        """Return the complete columns of a table; {} if it has no rows."""
         parts = self.rows[name]
         return {column: np.concatenate([part[column] for part in parts]) for column in (parts[0] if parts else {})}
 
@@ -101,21 +101,22 @@ class Recorder:
         self.unread: list[_Record] = []
 
     def record(self, measured: Measurement) -> None:
+        """Add a measurement, to be read later."""
         self.unread.append(_Record.of(measured))
 
     def complete(self, outcome: dict[str, Tensor]) -> None:
-        """The last recorded state's columns (S,) that the next one told."""
+        """Add the columns (S,) of the last recorded state that only the next state provides."""
         self.unread[-1].outcome.update(outcome)
 
     def read(self, diverged: Sequence[Divergence] = ()) -> None:
-        """Once divergence has been looked for: the rows of what is unread, up to where these runs `diverged`."""
+        """Read all records after a check for divergence. Rows of `diverged` runs from their step on are dropped."""
         self.recorded.diverged.extend(diverged)
         ends = {run.position: run.step for run in diverged}
         for record, numbers in zip(self.unread, _read(self.unread), strict=True):
-            left = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
-            keep = np.flatnonzero(left > 0)
-            for name in DESCENT:  # the step from a run's last row led nowhere
-                numbers["steps"][name][left == 1] = np.nan
+            remaining = np.array([ends.get(position, np.inf) for position in record.positions]) - record.step
+            keep = np.flatnonzero(remaining > 0)
+            for name in DESCENT:  # a run's last row has no valid next state
+                numbers["steps"][name][remaining == 1] = np.nan
             for table, columns in numbers.items():
                 self._write(table, record, keep, columns)
             for k in keep.tolist():
@@ -126,8 +127,8 @@ class Recorder:
         if not columns:
             return
         axes, runs = self.axes.of(table), np.array(record.positions, dtype=int)[keep]
-        each = max((len(axis) for axis in axes.values()), default=1)
-        rows = {"position": np.repeat(runs, each), "step": np.full(len(runs) * each, record.step)}
+        per_run = max((len(axis) for axis in axes.values()), default=1)
+        rows = {"position": np.repeat(runs, per_run), "step": np.full(len(runs) * per_run, record.step)}
         if table != "layers":
             rows["time"] = rows["step"] * self.step_size
         rows |= {name: np.tile(axis, len(runs)) for name, axis in axes.items()}
@@ -140,7 +141,7 @@ class Recorder:
             self.recorded.kernels.setdefault(position, {})[step] = _kernel_array(kernel)
 
     def result(self) -> tuple[dict[str, Columns], Kernels]:
-        """Every table, and the kernels kept of each position by step."""
+        """Return all tables, and the stored kernels by position and step."""
         self.read()
         recorded = self.recorded
         for position, (step, kernel) in recorded.last.items():
@@ -150,29 +151,29 @@ class Recorder:
 
 
 def _read(records: list[_Record]) -> list[dict[str, Arrays]]:
-    """The columns of each table of all records, from the device in one transfer; float64."""
+    """Return the columns of each table of all records, float64, read from the device in one transfer."""
     if not records:
         return []
     parts = [part for record in records for part in (record.numbers, joined(record.outcome.values()))]
-    whole = joined(part.to(parts[0].device) for part in parts).cpu().numpy()
-    numbers = iter(np.split(whole, np.cumsum([len(part) for part in parts])[:-1]))
+    values = joined(part.to(parts[0].device) for part in parts).cpu().numpy()
+    numbers = iter(np.split(values, np.cumsum([len(part) for part in parts])[:-1]))
     spectra = _spectra([record.kernel for record in records])
     return [r.tables(next(numbers), next(numbers), spectrum) for r, spectrum in zip(records, spectra, strict=True)]
 
 
 def _on_host(kernel: Tensor) -> Tensor:
-    """K_t as it is, or a copy that the device is on its way to make: it need not wait, nor keep the kernel."""
+    """Return K_t itself, or a host copy that the device fills asynchronously, so that it need not wait or keep K_t."""
     if kernel.device.type == "cpu":
         return kernel
     return torch.empty(kernel.shape, dtype=kernel.dtype, pin_memory=True).copy_(kernel, non_blocking=True)
 
 
 def _spectra(kernels: list[Tensor]) -> list[dict[str, Tensor]]:
-    """The eigenvalues of each on the host, where all cores take part: a GPU takes three times as long for a small one
-    as a single core does."""
-    whole, counts = torch.cat(kernels), [len(k) for k in kernels]
-    found = spread(eigenvalues, [whole[piece] for piece in pieces(len(whole), TOGETHER)])
-    columns = {name: torch.split(torch.cat([part[name] for part in found]), counts) for name in found[0]}
+    """Return the eigenvalues of each kernel, computed on all cores of the host: for a small kernel a GPU takes three
+    times as long as a single core."""
+    stacked, counts = torch.cat(kernels), [len(k) for k in kernels]
+    results = spread(eigenvalues, [stacked[piece] for piece in pieces(len(stacked), TOGETHER)])
+    columns = {name: torch.split(torch.cat([part[name] for part in results]), counts) for name in results[0]}
     return [{name: parts[k] for name, parts in columns.items()} for k in range(len(kernels))]
 
 

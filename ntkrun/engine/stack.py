@@ -1,4 +1,4 @@
-"""One stack from its seeds to its tables: initialise, train, measure."""
+"""Run one stack from its seeds to its tables: initialise, train, measure."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +22,18 @@ from ntkrun.engine.torch_settings import full_float32
 from ntkrun.engine.training import Divergence, Snapshot, State, batches, train
 from ntkrun.theory.losses import LOSSES
 
-# A device of its own runs so many steps ahead of the host, which holds their kernels, and no more bytes of them. A CPU
-# takes their eigenvalues together: between two products of many threads, threads of ours would wait for their cores.
+# Upper limits on the steps between two reads, and on the bytes of their kernels. A GPU runs that far ahead of the host,
+# which holds the kernels. On a CPU the eigenvalues of these steps are computed together: between two multithreaded
+# products, our own threads would wait for cores.
 STEPS_UNREAD = {"cpu": 16, "cuda": 32}
 BYTES_UNREAD = {"cpu": 2**25, "cuda": 2**30}
-MOVED_UNREAD = 2**24  # parameters that a CPU moves meanwhile: a fraction of a second, for a stop waits for it
+MOVED_UNREAD = 2**24  # parameters that a CPU updates before a read: a fraction of a second, since a stop request waits
 
 
 @dataclass(frozen=True)
 class StackTask:
-    """What a stack is asked to do: which networks, on what data (float64 arrays), how long, and what to measure
-    when."""
+    """The specification of a stack: its networks, the data (float64 arrays), the training, and which steps are
+    measured."""
 
     network: DenseNetwork
     seeds: Sequence[int]
@@ -42,17 +43,17 @@ class StackTask:
     y_test: np.ndarray
     step_size: float
     steps: int
-    probed: frozenset[int]  # steps at which everything is measured; 0 and `steps` among them
-    keep_kernels: frozenset[int]  # steps whose whole kernel is kept
-    keep_last_kernel: bool  # the last one measured too, wherever the run ends
+    probed: frozenset[int]  # steps at which everything is measured, including 0 and `steps`
+    keep_kernels: frozenset[int]  # steps whose full kernel is stored
+    keep_last_kernel: bool  # store the last measured kernel too, at whichever step the run ends
     dtype: torch.dtype
     loss: str = "squared"
-    batch: int | None = None  # inputs a step, i.i.d. with replacement; None for all of them
+    batch: int | None = None  # inputs per step, i.i.d. with replacement; None for all inputs
     momentum: float = 0.0
-    limit: np.ndarray | None = None  # K_inf from training and then test inputs to the training inputs, (N + M, N)
-    scale: OutputScale = PLAIN  # what is trained: f = αF or α(F - F_0)
-    detailed: frozenset[int] = frozenset()  # those of the probed steps at which the dearer probes are measured too
-    keep_outputs: frozenset[int] = frozenset()  # those of the probed steps whose outputs are kept
+    limit: np.ndarray | None = None  # K_inf from training inputs, then test inputs, to the training inputs, (N + M, N)
+    scale: OutputScale = PLAIN  # the trained function: f = αF or α(F - F_0)
+    detailed: frozenset[int] = frozenset()  # probed steps with the expensive probes too
+    keep_outputs: frozenset[int] = frozenset()  # probed steps whose outputs are stored
 
     @property
     def largest_product(self) -> int:
@@ -62,9 +63,10 @@ class StackTask:
 
 @dataclass(frozen=True)
 class StackResult:
-    """What came out: the rows of the tables of that name with `position` (in the stack) for the run, and of `outputs`
-    with `point` for the input, training inputs first; `kernels[position]` maps steps to K (N, N, O, O); `diverged` the
-    runs that diverged; `seconds` for the whole stack."""
+    """The results of a stack. `steps`, `layers`, `modes` and `outputs` are the rows of the tables of that name. Column
+    `position` (in the stack) identifies the run, and column `point` of `outputs` the input, training inputs first.
+    `kernels[position]` maps steps to K (N, N, O, O). `diverged` lists the diverged runs, and `seconds` is the time of
+    the whole stack."""
 
     steps: Columns
     layers: Columns
@@ -88,47 +90,47 @@ def run_stack(
     keeper: Keeper = NO_CHECKPOINTS,
     resume: Checkpoint | None = None,
 ) -> StackResult:
-    """Train the stack and measure it; `watch` sees every state (and what was measured of it) as it passes.
+    """Train a stack and measure it. `watch` is called with every state and its measurement.
 
-    Losses and probes are read from the device, and divergence looked for, every `read_every` steps; None: every
-    `steps_unread`. The result does not depend on it. `clock` is told of each phase as it ends.
-    The `keeper` is given a checkpoint where one is due; to `resume` one of the same task gives the result that the
-    stack would have had without a break, its seconds added up: to the bit on a CPU with the same threads.
+    Every `read_every` steps (None: every `steps_unread`) losses and probes are read from the device and divergence is
+    checked. The result does not depend on `read_every`. `clock.lap` is called at the end of each phase.
+    The `keeper` receives a checkpoint when one is due. With `resume`, a checkpoint of the same task, the result equals
+    that of an uninterrupted run, bit for bit on a CPU with the same threads, and the seconds are added up.
     """
     started = time.perf_counter() - (resume.seconds if resume else 0.0)
     read_every = read_every or steps_unread(task, device)
     problem = _problem(task, device)
-    seen = _Observer(task, problem, clock)
+    observer = _Observer(task, problem, clock)
     states = _states(task, problem, device, read_every, clock, resume)
     if resume:
-        seen.resume(next(states), resume)
+        observer.resume(next(states), resume)
     for state in states:
-        seen.arrives(state)
+        observer.arrives(state)
         if state.checked and state.positions and 0 < state.step < task.steps and keeper.due():
-            keeper.keep(seen.checkpoint(state, time.perf_counter() - started))
-        measurement = seen.measure(state)
+            keeper.keep(observer.checkpoint(state, time.perf_counter() - started))
+        measurement = observer.measure(state)
         watch(state, measurement)
         clock.lap("reading back")
-        seen.advance(state)
-    tables, kernels = seen.recorder.result()
+        observer.advance(state)
+    tables, kernels = observer.recorder.result()
     clock.lap("reading back")
-    diverged = seen.recorder.recorded.diverged
+    diverged = observer.recorder.recorded.diverged
     return StackResult(**tables, kernels=kernels, diverged=diverged, seconds=time.perf_counter() - started)
 
 
 def steps_unread(task: StackTask, device: torch.device) -> int:
-    """How many steps may pass until what was measured of them is read."""
+    """Return how many steps may run before their measurements are read from the device."""
     runs = len(task.seeds)
     kernels = runs * (len(task.x) * task.network.outputs) ** 2 * task.dtype.itemsize
-    most = min(STEPS_UNREAD[device.type], BYTES_UNREAD[device.type] // kernels)
+    limit = min(STEPS_UNREAD[device.type], BYTES_UNREAD[device.type] // kernels)
     if device.type == "cpu":
-        most = min(most, MOVED_UNREAD // (runs * task.network.parameter_count))
-    return max(1, most)
+        limit = min(limit, MOVED_UNREAD // (runs * task.network.parameter_count))
+    return max(1, limit)
 
 
 class _Observer:
-    """Follows a training from state to state: its recorder, the reference of the runs still going, their time, and the
-    pull of the kernel on the last state, which waits for the outcome of its step."""
+    """Measures a training run state by state. It holds the recorder, the reference of the remaining runs, their time,
+    and the change of outputs that the kernel predicts for the last state, until that step's outcome is known."""
 
     def __init__(self, task: StackTask, problem: LearningProblem, clock: Laps):
         self.task, self.problem, self.clock = task, problem, clock
@@ -140,53 +142,53 @@ class _Observer:
         self.pull: detail.Pull | None = None
 
     def arrives(self, state: State) -> None:
-        """Close what the states before left open: runs may have diverged, a step has led somewhere."""
-        self._follow(state.positions)
+        """Complete the measurement of earlier states: drop diverged runs and record the outcome of the last step."""
+        self._restrict(state.positions)
         if self.pull is not None:
             self.recorder.complete(detail.residuals(self.task.network, self.pull, state, self.problem))
             self.pull = None
             self.clock.lap("detail")
         if state.checked:
             self.recorder.read(state.diverged)
-            self.clock.lap("probes")  # eigenvalues, above all
+            self.clock.lap("probes")  # mostly eigenvalues
 
     def measure(self, state: State) -> Measurement | None:
-        """A probed state, against the reference that the first one makes."""
+        """Measure a probed state against the reference computed from the first one. Return None for other states."""
         if state.deltas is None:
             return None
         task = self.task
         ref = self.reference = self.reference or self._first(state)
-        kept = state.step in task.detailed, state.step in task.keep_outputs
+        options = state.step in task.detailed, state.step in task.keep_outputs
         self.time.fill_(state.step * task.step_size)
-        measurement = measure(task.network, state, ref, self.time, *kept, self.clock)
+        measurement = measure(task.network, state, ref, self.time, *options, self.clock)
         self.recorder.record(measurement)
         self.pull = measurement.pull if state.step < task.steps else None
         return measurement
 
     def advance(self, state: State) -> None:
-        """To the step that this state is about to take."""
+        """Advance the predictions of the frozen kernels by the step that this state is about to take."""
         if self.reference is not None:
             state.replay(("flows", state.deltas is None), partial(self.reference.flows.advance, state))
         self.clock.lap("flows")
 
     def checkpoint(self, state: State, seconds: float) -> Checkpoint:
-        """Of a state that has arrived, is not measured yet, and at which divergence has been looked for."""
-        assert self.reference is not None, "made of the first state"
-        now = Snapshot(state.step, state.positions, state.params, state.velocity, state.distances)
-        return checkpoint(now, self.reference.flows, self.recorder.recorded, seconds)
+        """Return the checkpoint of a state that is checked for divergence but not measured yet."""
+        assert self.reference is not None, "computed from the first state"
+        snapshot = Snapshot(state.step, state.positions, state.params, state.velocity, state.distances)
+        return checkpoint(snapshot, self.reference.flows, self.recorder.recorded, seconds)
 
-    def resume(self, first: State, kept: Checkpoint) -> None:
-        """From the first state of a training on to where the checkpoint was made."""
+    def resume(self, first: State, saved: Checkpoint) -> None:
+        """Restore the checkpoint, starting from the first state of the training run."""
         self.reference, self.positions = self._first(first), first.positions
-        self._follow(kept.standing.positions)
-        self.reference = replace(self.reference, flows=kept.flows(self.reference.flows))
-        self.recorder.recorded = kept.recorded()
+        self._restrict(saved.standing.positions)
+        self.reference = replace(self.reference, flows=saved.flows(self.reference.flows))
+        self.recorder.recorded = saved.recorded()
 
     def _first(self, state: State) -> Reference:
         return reference(self.task.network, state, self.problem, bool(self.task.detailed), self.clock)
 
-    def _follow(self, positions: list[int]) -> None:
-        """Those of the runs that go on at these positions."""
+    def _restrict(self, positions: list[int]) -> None:
+        """Restrict the observer to the remaining runs, which have these positions."""
         if self.reference is not None and len(positions) < len(self.positions):
             self.reference = self.reference.select([self.positions.index(position) for position in positions])
         self.positions = positions
@@ -200,13 +202,13 @@ def _states(
     clock: Laps,
     resume: Checkpoint | None,
 ) -> Iterator[State]:
-    """The training of the stack, from its seeds on."""
+    """Return the states of training the stack from its seeds."""
     net = task.network
     params = net.init(task.seeds, task.dtype, device)
     clock.lap("initialisation")
     drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
-    how = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale, clock)
-    return train(net, params, problem.x, problem.y, *how, resume.standing if resume else None)
+    args = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale, clock)
+    return train(net, params, problem.x, problem.y, *args, resume.standing if resume else None)
 
 
 def _problem(task: StackTask, device: torch.device) -> LearningProblem:

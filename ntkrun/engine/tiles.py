@@ -1,8 +1,8 @@
-"""Kernels in tiles: which inputs meet which, what is kept between tiles, and the other half of a symmetric kernel.
+"""Kernels in tiles: the pairs of pieces, the states kept between tiles, and the other half of a symmetric kernel.
 
 A tile is the kernel between two pieces of the inputs. Its product needs the state of each piece (activations, output
-gradients), which is dear to make and large to keep: as many row pieces as a budget allows are kept, and the columns
-pass by.
+gradients), which takes long to compute and much memory. So the states of as many row pieces as the budget allows are
+kept, and the column pieces are processed one after the other.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,15 @@ Piece = TypeVar("Piece")
 
 
 def check_outputs(outputs: str) -> None:
+    """Raise UserError unless `outputs` is one of Outputs."""
     if outputs not in get_args(Outputs):
         raise UserError(f"outputs {outputs!r}: choose {', '.join(get_args(Outputs))}")
 
 
 def pieces(count: int, size: int) -> list[slice]:
-    """`count` things in the fewest pieces of at most `size`, as equal as can be."""
-    number = -(-count // size)
-    edges = [count * k // number for k in range(number + 1)]
+    """Split `count` items into the fewest pieces of at most `size`, of nearly equal length."""
+    pieces_needed = -(-count // size)
+    edges = [count * k // pieces_needed for k in range(pieces_needed + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
@@ -41,9 +42,9 @@ def each_pair(
     make_column: Callable[[slice], Piece],
     visit: Callable[[slice, slice, Piece, Piece], None],
 ) -> None:
-    """`visit(i, j, state of i, state of j)` for all pairs, with at most `kept` states of rows and one of a column held.
+    """Call `visit(i, j, state of i, state of j)` for all pairs, holding at most `kept` row states and one column state.
 
-    `columns = None`: the columns are the rows, and only pairs with i before or at j are visited.
+    `columns = None` means that the columns are the rows. Then only pairs with i before or at j are visited.
     """
     for first in range(0, len(rows), kept):
         group = rows[first : first + kept]
@@ -53,12 +54,12 @@ def each_pair(
             for i, state in zip(group, states, strict=True):
                 if columns is not None or i.start <= j.start:
                     visit(i, j, state, column)
-            del column  # before the next is made
+            del column  # before the next one is computed
         del states
 
 
 def mirror(matrix: Tensor, rows: list[slice]) -> None:
-    """Copies what stands above the diagonal of (..., R, R) below it, tile by tile: the result is exactly symmetric.
+    """Copy the upper triangle of (..., R, R) to the lower one, tile by tile, to make the matrix exactly symmetric.
 
     (A product A Aᵀ need not be: its two halves may be summed in different orders.)
     """
@@ -72,58 +73,58 @@ def mirror(matrix: Tensor, rows: list[slice]) -> None:
 
 
 def scaled(rows: list[slice], factor: int) -> list[slice]:
-    """The same pieces where every input has `factor` rows."""
+    """Return the same pieces if every input has `factor` rows."""
     return [slice(i.start * factor, i.stop * factor) for i in rows]
 
 
 # ---------------------------------------------------------------- blocks
 
 
-# Rows of a tile: enough for a matrix product at full speed, few enough to stay in cache while they are weighted (CPU),
-# or enough to fill the chip. Measured on a CPU: docs/decisions.md.
+# Rows of a tile. On a CPU: enough for a matrix product at full speed, and few enough to stay in cache while they are
+# weighted (measurements in docs/decisions.md). On a GPU: enough to fill the chip.
 CPU_TILE, DEVICE_TILE = 512, 8192
-LEAST_INPUTS = 64  # of a tile: with fewer the passes are slow, however many outputs there are
-# Tensors of the size of a layer's z that a pass holds beside what it leaves: z, what σ keeps for its derivative, the
-# gradients under way. tests/engine/test_kernel_memory.py holds every activation to it.
+LEAST_INPUTS = 64  # of a tile: with fewer inputs the passes are slow, for any number of outputs
+# Tensors of the size of a layer's z that a pass holds in addition to its results: z, the values that σ stores for its
+# derivative, the gradients being computed. tests/engine/test_kernel_memory.py checks this for every activation.
 WORKSPACE = 3
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Networks of the stack at a time, inputs a tile, and how many tiles' rows are kept while columns pass by."""
+    """Block sizes: networks at a time, inputs per tile, and the number of row states kept as columns are processed."""
 
     seeds: int
     inputs: int
     kept: int
 
     def bytes(self, net: DenseNetwork, outputs: Outputs, itemsize: int) -> int:
-        """The most that is held: the rows' states, one column's, and what a pass or a product needs beside them."""
+        """Return the peak memory: the row states, one column state, and the temporaries of a pass or a product."""
         neurons, o = sum(net.widths[1:]), net.outputs
         state = self.inputs * neurons * (o + 1)  # δ and a
-        work = self.inputs * (neurons * (o + WORKSPACE) + net.inputs)  # δ once more, as its outputs are stacked
+        work = self.inputs * (neurons * (o + WORKSPACE) + net.inputs)  # δ again, while its outputs are stacked
         pairs = self.inputs * self.inputs
-        # The product, the weights before it, and for a full tile the weights repeated for every output.
+        # The product and its weights, and for a full tile the weights repeated for every output.
         tile = pairs * (o * o + o + 1) if outputs == "full" else 2 * pairs + 2 * self.inputs * o * max(net.widths)
         return self.seeds * itemsize * ((self.kept + 1) * state + max(work, tile))
 
 
 def tile_inputs(device: torch.device, rows_each: int) -> int:
-    """Inputs a tile, where memory is no matter and an input has `rows_each` rows."""
+    """Return the inputs per tile without a memory limit, if an input has `rows_each` rows."""
     rows = CPU_TILE if device.type == "cpu" else DEVICE_TILE
     return max(LEAST_INPUTS, -(-rows // rows_each))
 
 
 def uncut(net: DenseNetwork, stack: int, count: int, outputs: Outputs, device: torch.device) -> Blocks:
-    """The blocks where memory is no matter, for `count` rows of inputs to a stack of networks."""
+    """Return the blocks without a memory limit, for `count` inputs to a stack of networks."""
     inputs = min(count, tile_inputs(device, net.outputs if outputs == "full" else 1))
     return Blocks(stack, inputs, -(-count // inputs))
 
 
 def cut(whole: Blocks, count: int, net: DenseNetwork, outputs: Outputs, limit: int, itemsize: int) -> Blocks:
-    """These blocks made smaller until their temporaries fit into `limit` bytes.
+    """Return smaller blocks whose temporaries fit into `limit` bytes.
 
-    Networks at a time are given up first, then rows that are kept, then inputs a tile. Raises UserError where not even
-    one pair of inputs to one network fits.
+    First the networks at a time are reduced, then the kept row states, then the inputs per tile. Raises UserError where
+    not even one pair of inputs to one network fits.
     """
 
     def fits(blocks: Blocks) -> bool:
@@ -131,16 +132,17 @@ def cut(whole: Blocks, count: int, net: DenseNetwork, outputs: Outputs, limit: i
 
     fewer = (replace(whole, seeds=seeds) for seeds in _halved(whole.seeds))
     smaller = (Blocks(1, size, kept) for size in _halved(whole.inputs) for kept in range(-(-count // size), 0, -1))
-    found = next(filter(fits, chain(fewer, smaller)), None)
-    if found is None:
+    blocks = next(filter(fits, chain(fewer, smaller)), None)
+    if blocks is None:
         raise UserError(
             f"memory: {limit / GIB:.3g} GiB for temporaries is too little: one pair of inputs takes "
             f"{Blocks(1, 1, 1).bytes(net, outputs, itemsize) / GIB:.3g} GiB"
         )
-    return found
+    return blocks
 
 
 def _halved(count: int) -> list[int]:
+    """Return `count`, half of it, and so on down to 1."""
     sizes = [count]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))

@@ -1,4 +1,4 @@
-"""Settings of torch that have a say in the last digits: how many threads, and float32 that means float32."""
+"""Settings of torch that affect the last digits: the number of threads, and full float32 precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +13,16 @@ from torch import Tensor
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SHARED = 2**25  # multiply-adds of the largest product from which on it is shared: docs/performance.md has the timings
+SHARED = 2**25  # multiply-adds of the smallest product run on several threads; timings in docs/performance.md
 
 
 @contextmanager
 def threads_for(largest_product: int) -> Iterator[int]:
-    """Within the block torch computes with one thread if the largest product of matrices takes fewer than SHARED
-    multiply-adds, else with as many as it may use; yields their number.
+    """Set torch's threads within the block and yield their number: one if the largest matrix product takes fewer than
+    SHARED multiply-adds, else all allowed ones.
 
-    The size of the work alone decides: one thread or two make other last digits, which must not depend on what else the
-    machine does. Threads that are handed less than that mostly wait for each other.
+    Only the size of the work decides: one thread and two threads give different last digits, which must not depend on
+    the load of the machine. With smaller products threads mostly wait for each other.
     """
     allowed = torch.get_num_threads()
     chosen = allowed if largest_product >= SHARED else 1
@@ -34,33 +34,33 @@ def threads_for(largest_product: int) -> Iterator[int]:
 
 
 def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of each, in their order, by torch.get_num_threads() threads. For what lets go of the interpreter:
-    LAPACK, random numbers."""
+    """Apply `function` to the items with torch.get_num_threads() threads and return the results in order. It suits
+    functions that release the interpreter lock: LAPACK, random numbers."""
     count = torch.get_num_threads()
     return list(map(function, items) if min(count, len(items)) <= 1 else _threads(count).map(function, items))
 
 
 def on_cores(function: Callable[[Tensor], tuple[Tensor, ...]], matrices: Tensor) -> tuple[Tensor, ...]:
-    """`function` of a stack of small matrices for which a GPU has no parallel routine and takes them one after the
-    other, each longer than a core of the host does: by these cores."""
+    """Apply `function` to a stack of small matrices on the cores of the host, also if they are on a GPU. For such
+    functions a GPU has no parallel routine: it processes the matrices one by one, each slower than a host core."""
     if matrices.device.type == "cpu":
         return function(matrices)
-    found = spread(function, torch.split(matrices.cpu(), -(-len(matrices) // torch.get_num_threads())))
-    return tuple(torch.cat(parts).to(matrices.device) for parts in zip(*found, strict=True))
+    results = spread(function, torch.split(matrices.cpu(), -(-len(matrices) // torch.get_num_threads())))
+    return tuple(torch.cat(parts).to(matrices.device) for parts in zip(*results, strict=True))
 
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """They are kept: to start one takes longer than many of its tasks."""
-    pool, all_there = ThreadPoolExecutor(count), Barrier(count)
+    """Return a pool of threads. It is cached, because starting a thread takes longer than many of its tasks."""
+    pool, barrier = ThreadPoolExecutor(count), Barrier(count)
 
-    def keep_to_one_core(_: int) -> None:
-        torch.get_num_threads()  # the first question sets a thread up, whatever was set before
+    def use_one_core(_: int) -> None:
+        torch.get_num_threads()  # the first query initialises the thread and would override the setting below
         torch.set_num_threads(1)
-        all_there.wait()
+        barrier.wait()
 
-    list(pool.map(keep_to_one_core, range(count)))
-    torch.set_num_threads(count)  # else further threads would begin with what those were set to
+    list(pool.map(use_one_core, range(count)))
+    torch.set_num_threads(count)  # else new threads would start with the pool's setting
     return pool
 
 
@@ -69,10 +69,10 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """float32 products and convolutions keep their 24 bits on every device (no tf32), whatever the caller's settings,
-    which are restored afterwards. Also a decorator.
+    """Keep the full 24 bits of float32 products and convolutions on every device (no tf32), as context manager or
+    decorator. The caller's settings are restored afterwards.
 
-    torch runs convolutions on CUDA in tf32, 11 bits, unless told otherwise.
+    By default torch runs convolutions on CUDA in tf32, with 11 bits.
     """
     matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")

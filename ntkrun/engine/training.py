@@ -1,9 +1,9 @@
 """Gradient descent on a stack of networks, as an iterator of states.
 
-The loss is (1/N) Σ_i ℓ(f(x_i), y_i), ℓ from theory/losses.py and f the network's function F, or what readout.py makes
-of it; with batches its gradient is that of B inputs, drawn for the step. Time is t = η·step.
+The loss is (1/N) Σ_i ℓ(f(x_i), y_i), with ℓ from theory/losses.py. f is the network's function F, or F scaled and
+centred by readout.py. With batches the gradient is that of B inputs, drawn for the step. Time is t = η·step.
 
-The step and the kernel share their passes: with r = ∂loss/∂F (of loss/α² where f has an α),
+The step and the kernel share their passes: with r = ∂loss/∂F (of loss/α² if f has a factor α),
 
     ∂loss/∂w^(l) = s_l Σ_x (Σ_i r_i(x) δ_i^(l+1)(x)) a^(l)(x)ᵀ
     ∂loss/∂b^(l) = c_l Σ_x Σ_i r_i(x) δ_i^(l+1)(x).
@@ -26,12 +26,12 @@ from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES, Loss
 
 GROWTH_LIMIT = 1e6  # a run whose loss has grown by this factor has diverged
-STEPS_AHEAD = 64  # batches are drawn, and sent to the device, for so many steps at once
+STEPS_AHEAD = 64  # batches are drawn and sent to the device for this many steps at once
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """A run that left its stack: its position in the stack as it started, the step, and why."""
+    """A diverged run: its position in the initial stack, the step at which it diverged, and the reason."""
 
     position: int
     step: int
@@ -40,21 +40,21 @@ class Divergence:
 
 @dataclass(frozen=True)
 class State:
-    """The runs of a stack before an update. Valid until the next state is asked for: parameters are updated in place,
-    and on CUDA the passes too.
+    """The runs of a stack before an update. A state is valid until the next one is requested, because parameters are
+    updated in place, and on CUDA the passes too.
 
-    `positions` are those of the runs still going, in the stack as it started (S of them); `diverged` were found to have
-    diverged since the last check, at this step or before. `checked`: divergence has been looked for up to this state;
-    what unchecked states say of a run from its departure's step on is to be dropped.
-    `params` is W, `start` is W_0, `velocity` v with momentum. `batch` are the inputs whose loss the update descends,
-    (S, B); None means all.
+    `positions` are the positions of the remaining runs in the initial stack (S of them). `diverged` lists the runs that
+    diverged at this step or earlier and were detected since the last check. `checked` is True if divergence has been
+    checked up to this state. Results of unchecked states from the step at which a run diverged must be dropped.
+    `params` is W, `start` is W_0, `velocity` is v with momentum. `batch` (S, B) holds the inputs used by the update;
+    None means all.
 
-    `outputs` are f, (S, N, O), and `loss` (S,) is of them.
+    `outputs` are f, (S, N, O), and `loss` (S,) is the loss of these outputs.
 
-    At probed steps `layers`, `outputs` and `loss` are of all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the
-    passes of the training step itself, and `distances` are ‖p - p_0‖ of each parameter, (S, 2L), float64. At others
-    `layers`, `outputs` and `loss` are of the batch, and there are no `deltas` and `distances`. What is made of these
-    tensors at every step may be `replay`ed as they are.
+    At probed steps `layers`, `outputs` and `loss` cover all inputs, `deltas` are δ^(l), (S, N, O, n_l), from the passes
+    of the training step itself, and `distances` are ‖p - p_0‖ of each parameter, (S, 2L), float64. At other steps
+    `layers`, `outputs` and `loss` cover the batch, and `deltas` and `distances` are None. Functions of these tensors
+    that run at every step may be called through `replay`.
     """
 
     step: int
@@ -75,7 +75,7 @@ class State:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a training stands before the update of `step` > 0: what of a State cannot be made again from its seeds."""
+    """A training run before the update of `step` > 0: the part of a State that cannot be recomputed from its seeds."""
 
     step: int
     positions: list[int]
@@ -100,13 +100,15 @@ def train(
     clock: Laps = NO_CLOCK,
     resume: Snapshot | None = None,
 ) -> Iterator[State]:
-    """States 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O); changes `params`.
+    """Yield states 0..`steps` of gradient descent on inputs x (N, n_0), targets y (N, O). Changes `params`.
 
-    `batches` gives (S, B) input numbers a step, for the stack as it started. A run whose loss is not finite, or has
-    grown by GROWTH_LIMIT, leaves the stack; the others go on. Ends early when none is left. Losses are looked at every
-    `check_every` steps, at step 0 and at the last: on a device of its own each look makes it wait for the host.
+    `batches` yields the input indices (S, B) of a step, for the initial stack. A run whose loss is not finite, or has
+    grown by GROWTH_LIMIT, is removed from the stack; the other runs continue. Training ends early when no run remains.
+    Losses are checked at step 0, every `check_every` steps and at the last step. On a GPU every check makes the device
+    wait for the host.
 
-    To `resume` a training that stood elsewhere is to begin as it began: after state 0 come those from there on.
+    With `resume`, training starts with the same arguments as before: after state 0 come the states from the step of
+    the snapshot on.
     """
     descent = Update.begin(params, step_size, momentum, moves=steps > 0)
     runs = _Runs.begin(net, params, descent, Readout.begin(scale, net, params, x))
@@ -116,43 +118,43 @@ def train(
             runs = runs.at(resume)
             batches = batches and islice(batches, step - 1, None)
         probe, batch = step in probed, next(batches) if batches else None
-        seen = runs.forward(x, y, loss, batch, probe)
-        runs.losses.append(seen.loss.clone())
+        forward = runs.forward(x, y, loss, batch, probe)
+        runs.losses.append(forward.loss.clone())
         checked = step % check_every == 0 or step == steps
         diverged = runs.divergences(step) if checked else []
         if diverged:
             runs = runs.without(diverged)
-            seen = runs.forward(x, y, loss, batch, probe)
+            forward = runs.forward(x, y, loss, batch, probe)
         clock.lap("forward")
-        deltas = runs.replay("deltas", partial(output_gradients, seen.layers)) if probe and runs.positions else None
+        deltas = runs.replay("deltas", partial(output_gradients, forward.layers)) if probe and runs.positions else None
         clock.lap("backward")
-        yield runs.state(step, diverged, checked, seen, deltas)
+        yield runs.state(step, diverged, checked, forward, deltas)
         if not runs.positions:
             return
         if step < steps:
-            d = runs.downhill(seen, deltas, loss)
+            d = runs.downhill(forward, deltas, loss)
             clock.lap("backward")
-            runs.move(seen, d, probe, measure=step + 1 in probed)
+            runs.move(forward, d, probe, measure=step + 1 in probed)
             clock.lap("update")
 
 
 def batches(net: DenseNetwork, seeds: Sequence[int], inputs: int, size: int, device: torch.device) -> Iterator[Tensor]:
-    """`size` of the inputs 0..`inputs`-1 a step and run, i.i.d. with replacement: (S, B), without end.
+    """Yield batches (S, B) without end: `size` of the inputs 0..`inputs`-1 per step and run, i.i.d. with replacement.
 
-    Each run has a generator of its own, so that what it draws does not depend on what it is stacked with; its widths
-    are part of the key, as shapes are for initial weights.
+    Each run has its own generator, so its batches do not depend on the other runs of the stack. The widths are part of
+    the generator's key, as the shapes are for initial weights.
     """
-    draws = [generator(seed, net.depth, BATCHES, *net.widths) for seed in seeds]
+    generators = [generator(seed, net.depth, BATCHES, *net.widths) for seed in seeds]
     while True:
-        ahead = np.stack([draw.integers(inputs, size=(STEPS_AHEAD, size)) for draw in draws], axis=1)
+        ahead = np.stack([random.integers(inputs, size=(STEPS_AHEAD, size)) for random in generators], axis=1)
         yield from torch.from_numpy(ahead).to(device)
 
 
 @dataclass
 class _Runs:
-    """What the runs still going carry from step to step; `distances` of the last state that is probed, or will be;
-    `losses` of the steps since divergence was last looked for. What is done at each step is `replay`ed as long as the
-    tensors are these."""
+    """The remaining runs of a stack. `distances` belong to the latest probed state, or to the next one if it is probed.
+    `losses` are those of the steps since the last check for divergence. The work of each step goes through `replay`,
+    which must be replaced when the tensors change."""
 
     net: DenseNetwork
     positions: list[int]
@@ -168,63 +170,64 @@ class _Runs:
     @classmethod
     def begin(cls, net: DenseNetwork, params: Parameters, descent: Update, readout: Readout) -> "_Runs":
         stack = len(params.weights[0])
-        nowhere = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
-        rows = torch.arange(stack, device=nowhere.device)
-        return cls(net, list(range(stack)), rows, params, descent, readout, nowhere, replay_of(net, rows.device))
+        distances = params.weights[0].new_zeros(stack, sum(1 for _ in params), dtype=torch.float64)
+        rows = torch.arange(stack, device=distances.device)
+        return cls(net, list(range(stack)), rows, params, descent, readout, distances, replay_of(net, rows.device))
 
     def forward(self, x: Tensor, y: Tensor, loss: Loss, batch: Tensor | None, probe: bool) -> "_Pass":
         return self.replay(("forward", probe), partial(_forward, self, x, y, loss, probe), batch)
 
-    def downhill(self, seen: "_Pass", deltas: list[Tensor] | None, loss: Loss) -> list[Tensor]:
-        """The directions d^(l) of the step's loss."""
+    def downhill(self, forward: "_Pass", deltas: list[Tensor] | None, loss: Loss) -> list[Tensor]:
+        """Return the directions d^(l) of the step's loss."""
 
-        def found() -> list[Tensor]:
-            r = self.readout.pull(loss.gradient(seen.outputs, seen.targets) * seen.shares)
-            return directions(seen.layers, deltas, r)
+        def compute() -> list[Tensor]:
+            r = self.readout.pull(loss.gradient(forward.outputs, forward.targets) * forward.shares)
+            return directions(forward.layers, deltas, r)
 
-        return self.replay(("directions", deltas is None), found)
+        return self.replay(("directions", deltas is None), compute)
 
-    def move(self, seen: "_Pass", d: list[Tensor], probe: bool, measure: bool) -> None:
-        """Take the step; `measure` the distances that it leads to."""
+    def move(self, forward: "_Pass", d: list[Tensor], probe: bool, measure: bool) -> None:
+        """Update the parameters, and then their distances from the start if `measure`."""
 
         def step() -> None:
-            self.descent.update(seen.layers, d)
+            self.descent.update(forward.layers, d)
             if measure:
                 self.descent.distance.measure(self.distances)
 
         self.replay(("update", probe, measure), step)
 
     def state(
-        self, step: int, diverged: list[Divergence], checked: bool, seen: "_Pass", deltas: list[Tensor] | None
+        self, step: int, diverged: list[Divergence], checked: bool, forward: "_Pass", deltas: list[Tensor] | None
     ) -> State:
         start, velocity = self.descent.distance.start, self.descent.velocity
         distances = None if deltas is None else self.distances
-        passes = (seen.batch, seen.layers, seen.outputs, seen.loss, deltas, distances, self.replay)
+        passes = (forward.batch, forward.layers, forward.outputs, forward.loss, deltas, distances, self.replay)
         return State(step, self.positions, diverged, checked, self.params, start, velocity, *passes)
 
     def divergences(self, step: int) -> list[Divergence]:
-        """Which runs have diverged by `step`, since which step, and how: one transfer for all losses not looked at."""
-        losses = torch.stack(self.losses, dim=1).tolist()  # by run, then step
+        """Return the runs that diverged by `step`, with step and reason. All unchecked losses come in one transfer."""
+        losses = torch.stack(self.losses, dim=1).tolist()  # indexed by run, then step
         self.losses = []
-        self.first_losses = self.first_losses or [of_run[0] for of_run in losses]
+        self.first_losses = self.first_losses or [run_losses[0] for run_losses in losses]
         runs = zip(self.positions, losses, self.first_losses, strict=True)
-        found = [_divergence(position, of_run, first, step) for position, of_run, first in runs]
-        return [departure for departure in found if departure]
+        checks = [_divergence(position, run_losses, first, step) for position, run_losses, first in runs]
+        return [divergence for divergence in checks if divergence]
 
     def without(self, diverged: list[Divergence]) -> "_Runs":
-        left = {run.position for run in diverged}
-        return self._select([k for k, position in enumerate(self.positions) if position not in left])
+        """Return the runs that have not diverged."""
+        removed = {run.position for run in diverged}
+        return self._select([k for k, position in enumerate(self.positions) if position not in removed])
 
-    def at(self, standing: Snapshot) -> "_Runs":
-        """The runs that still went on there, as they stood."""
-        going, runs = set(standing.positions), self
-        if len(going) < len(self.positions):
-            runs = self._select([k for k, position in enumerate(self.positions) if position in going])
-        runs.params.set_(standing.params)
-        if runs.descent.velocity is not None and standing.velocity is not None:
-            runs.descent.velocity.set_(standing.velocity)
-        if standing.distances is not None:
-            runs.distances.copy_(standing.distances)
+    def at(self, snapshot: Snapshot) -> "_Runs":
+        """Return the runs of a snapshot in the state that it recorded."""
+        remaining, runs = set(snapshot.positions), self
+        if len(remaining) < len(self.positions):
+            runs = self._select([k for k, position in enumerate(self.positions) if position in remaining])
+        runs.params.set_(snapshot.params)
+        if runs.descent.velocity is not None and snapshot.velocity is not None:
+            runs.descent.velocity.set_(snapshot.velocity)
+        if snapshot.distances is not None:
+            runs.distances.copy_(snapshot.distances)
         return runs
 
     def _select(self, keep: list[int]) -> "_Runs":
@@ -244,19 +247,19 @@ class _Runs:
 
 
 def _divergence(position: int, losses: list[float], first: float, last_step: int) -> Divergence | None:
-    """The first of a run's losses, those of the steps up to `last_step`, that says it has diverged."""
-    for step, now in enumerate(losses, start=last_step - len(losses) + 1):
-        if not now < float("inf"):  # true of nan as well
+    """Return the first divergence in a run's losses, which end at `last_step`, or None."""
+    for step, loss in enumerate(losses, start=last_step - len(losses) + 1):
+        if not loss < float("inf"):  # true of nan as well
             return Divergence(position, step, f"the loss is not finite at step {step}")
-        if now > GROWTH_LIMIT * first:
-            return Divergence(position, step, f"the loss has grown {now / first:.1e}-fold by step {step}")
+        if loss > GROWTH_LIMIT * first:
+            return Divergence(position, step, f"the loss has grown {loss / first:.1e}-fold by step {step}")
     return None
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """The forward pass of a step and f there, the targets of its inputs, and their `shares` in the loss that the step
-    descends."""
+    """The forward pass of a step: its outputs f and loss, the targets of its inputs, and the `shares` of these inputs
+    in the loss that the step minimises."""
 
     batch: Tensor | None
     layers: Layers
@@ -267,7 +270,7 @@ class _Pass:
 
 
 def _forward(runs: _Runs, x: Tensor, y: Tensor, loss: Loss, probe: bool, batch: Tensor | None) -> _Pass:
-    """All inputs where everything is measured, else those of the batch alone."""
+    """Run the forward pass on all inputs at a probed step, else on the batch only."""
     batch, readout = None if batch is None else batch.index_select(0, runs.rows), runs.readout
     if batch is None or probe:
         shares = shares_of(batch, x)
@@ -279,17 +282,17 @@ def _forward(runs: _Runs, x: Tensor, y: Tensor, loss: Loss, probe: bool, batch: 
 
 
 def shares_of(batch: Tensor | None, x: Tensor) -> Tensor | float:
-    """What each of the inputs x (N, n_0) counts in the loss of a step: 1/N without batches; else how often the batch
-    (S, B) drew it, over B: (S, N, 1)."""
+    """Return the weight of each of the inputs x (N, n_0) in the loss of a step: 1/N without batches. With batches it is
+    (S, N, 1): how often the batch (S, B) contains the input, divided by B."""
     if batch is None:
         return 1 / len(x)
-    runs, drawn = batch.shape
-    each = x.new_full((runs, drawn), 1 / drawn)
-    return x.new_zeros(runs, len(x)).scatter_add_(1, batch, each).unsqueeze(2)
+    runs, size = batch.shape
+    weight = x.new_full((runs, size), 1 / size)
+    return x.new_zeros(runs, len(x)).scatter_add_(1, batch, weight).unsqueeze(2)
 
 
 def directions(layers: Layers, deltas: list[Tensor] | None, r: Tensor) -> list[Tensor]:
-    """d^(l) = Σ_i r_i δ_i^(l) for l = 1..L, each (S, N, n_l), from the δ of the kernel where they are there already."""
+    """Return d^(l) = Σ_i r_i δ_i^(l) for l = 1..L, each (S, N, n_l), from the δ of the kernel if they are available."""
     if deltas is None:
         return pullback(layers, r)
     if r.shape[2] == 1:

@@ -1,2 +1,2 @@
-"""From tables to numbers one can defend, and figures of them. Imports neither torch nor anything of the floors that
-make the tables."""
+"""Estimates, verdicts and figures from the tables of a sweep. Imports neither torch nor the packages that produce the
+tables."""

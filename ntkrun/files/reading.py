@@ -1,4 +1,4 @@
-"""Files from anywhere, read with a limit: no pipe to wait for, no more bytes than their kind can have."""
+"""Reading of untrusted files: plain files only, so that no pipe blocks, with a limit on their size."""
 
 import io
 import json
@@ -17,24 +17,24 @@ import numpy as np
 
 
 class Unreadable(Exception):
-    """Why a file cannot be read, in words that go into a sentence."""
+    """A file that cannot be read. The message is the reason, worded to fit into a longer sentence."""
 
 
 @contextmanager
 def open_plain_file(path: str | Path, most: int) -> Iterator[BinaryIO]:
-    """A plain file of at most so many bytes, to be read. Raises Unreadable."""
+    """Open a plain file of at most `most` bytes for reading. Raises Unreadable."""
     try:
-        descriptor = os.open(_encoded(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would be waited for
+        descriptor = os.open(_encoded(path), os.O_RDONLY | os.O_NONBLOCK)  # else a pipe without a writer would block
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     except ValueError:
-        raise Unreadable("no file can have this name") from None
+        raise Unreadable("not a valid file name") from None
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise Unreadable("not a plain file")
-        if found.st_size > most:
-            raise Unreadable(f"{found.st_size} bytes; at most {most}")
+        if status.st_size > most:
+            raise Unreadable(f"{status.st_size} bytes; at most {most}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             yield file
     finally:
@@ -42,7 +42,7 @@ def open_plain_file(path: str | Path, most: int) -> Iterator[BinaryIO]:
 
 
 def _encoded(path: str | Path) -> bytes:
-    """The name of a file; in UTF-8, as the config that names it, where the locale lacks a letter of it."""
+    """Return the bytes of a file name. Characters that the locale lacks are encoded in UTF-8, as in a config."""
     try:
         return os.fsencode(path)
     except UnicodeEncodeError:
@@ -50,7 +50,7 @@ def _encoded(path: str | Path) -> bytes:
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The bytes of a plain file, at most so many. Raises Unreadable."""
+    """Read a plain file of at most `most` bytes. Raises Unreadable."""
     with open_plain_file(path, most) as file:
         try:
             return file.read(os.fstat(file.fileno()).st_size)
@@ -59,7 +59,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def holds(path: str | Path, raw: bytes) -> bool:
-    """Whether just these bytes stand in a plain file."""
+    """Return whether a plain file holds exactly these bytes."""
     try:
         return read_bytes(path, len(raw)) == raw
     except Unreadable:
@@ -67,7 +67,7 @@ def holds(path: str | Path, raw: bytes) -> bool:
 
 
 def read_text(path: str | Path, most: int) -> str:
-    """The text of a plain file in UTF-8. Raises Unreadable."""
+    """Read the text of a plain UTF-8 file of at most `most` bytes. Raises Unreadable."""
     try:
         return read_bytes(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -75,7 +75,7 @@ def read_text(path: str | Path, most: int) -> str:
 
 
 def read_json(path: str | Path, most: int) -> Any:
-    """What a JSON file says. Raises Unreadable."""
+    """Read a JSON file of at most `most` bytes. Raises Unreadable."""
     try:
         return json.loads(read_text(path, most))
     except RecursionError:
@@ -87,28 +87,29 @@ def read_json(path: str | Path, most: int) -> Any:
 # ---------------------------------------------------------------- npz
 
 
-_TORN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, struct.error)
-_REFUSED = (NotImplementedError, RuntimeError, OverflowError, MemoryError)  # strange packing, a password, absurd sizes
+_DAMAGED = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, struct.error)
+# Unsupported compression, a password, impossible sizes.
+_UNSUPPORTED = (NotImplementedError, RuntimeError, OverflowError, MemoryError)
 
 
 def read_npz(raw: bytes, most: int) -> dict[str, np.ndarray]:
-    """The arrays by name; unpacked, at most so many bytes. Raises Unreadable."""
+    """Read the arrays of an npz file by name, at most `most` bytes once unpacked. Raises Unreadable."""
     if raw.startswith(b"\x93NUMPY"):
         raise Unreadable("a single array without a name; save it with numpy.savez")
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as packed:
-            size = sum(entry.file_size for entry in packed.infolist())
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
         if size > most:
             raise Unreadable(f"unpacks to {size} bytes; at most {most}")
         with warnings.catch_warnings(), np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-            warnings.simplefilter("ignore")  # NumPy's, about files of Python 2
+            warnings.simplefilter("ignore")  # NumPy warns about files written by Python 2
             return {name: _array(arrays, name) for name in arrays.files}
-    except (*_TORN, *_REFUSED) as error:
+    except (*_DAMAGED, *_UNSUPPORTED) as error:
         raise Unreadable(f"not an npz of plain arrays: {error}") from None
 
 
 def _array(arrays: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    found = arrays[name]
-    if not isinstance(found, np.ndarray):  # NumPy hands back the bytes of an entry that is no array
-        raise Unreadable(f"not an npz of plain arrays: {name!r} is none")
-    return found
+    array = arrays[name]
+    if not isinstance(array, np.ndarray):  # NumPy returns the raw bytes of an entry that is not an array
+        raise Unreadable(f"not an npz of plain arrays: {name!r} is not an array")
+    return array

@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all: written beside, flushed, renamed over, their folder flushed."""
+"""Atomic writing: a file appears complete or not at all. It is written under a temporary name in its folder, flushed
+and renamed, and then the folder is flushed."""
 
 import os
 import shutil
@@ -11,11 +12,11 @@ import numpy as np
 
 from ntkrun.errors import UserError
 
-TEMPORARY = ".tmp-"  # begins the name of what is being written
+TEMPORARY = ".tmp-"  # prefix of temporary names
 
 
 def inside(root: Path, *parts: str) -> Path:
-    """A path within `root`. Raises UserError where links on the way lead out of it."""
+    """Return a path within `root`. Raises UserError where links on the way lead out of it."""
     path = root.joinpath(*parts)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise UserError(f"{path}: a link out of {root}; put the file itself in its place, or remove the link")
@@ -23,7 +24,7 @@ def inside(root: Path, *parts: str) -> Path:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz file of plain arrays, whole or not at all. Raises UserError where it cannot be written."""
+    """Write an .npz file of plain arrays, atomically. Raises UserError where it cannot be written."""
     if path.suffix != ".npz":
         raise UserError(f"{path}: the file must end in .npz")
 
@@ -35,28 +36,28 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; bytes of file names that are no UTF-8 as `\\udcff`. Raises
-    UserError where it cannot be written."""
+    """Write a text file in UTF-8, atomically. Bytes of file names that are not UTF-8 are written as `\\udcff`. Raises
+    UserError where the file cannot be written."""
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: Path, raw: bytes) -> None:
-    """Write a file, whole or not at all. Raises UserError where it cannot be written."""
+    """Write a file, atomically. Raises UserError where it cannot be written."""
     write_file(path, lambda temporary: temporary.write_bytes(raw))
 
 
 def write_file(path: Path, save: Callable[[Path], object]) -> None:
-    """Write a file by `save`, which is given a path of the same ending, whole or not at all. Raises UserError where it
+    """Write a file atomically by calling `save` with a temporary path of the same suffix. Raises UserError where it
     cannot be written."""
     with errors_as_sentence(path, comfort=""):
         replace_file(path, save)
 
 
 def write_folder(path: Path, save: Callable[[Path], object]) -> None:
-    """Make a folder by `save`, which is given an empty one to fill, whole or not at all. Raises UserError where there
-    is one that is not empty, or where it cannot be written."""
+    """Write a folder atomically by calling `save` with an empty temporary folder to fill. Raises UserError where `path`
+    exists and is not an empty folder, or where it cannot be written."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path}: is there already; remove it, or name another folder")
+        raise UserError(f"{path}: exists already; remove it, or name another folder")
     with errors_as_sentence(path, comfort=""):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
@@ -73,17 +74,17 @@ def write_folder(path: Path, save: Callable[[Path], object]) -> None:
 
 @contextmanager
 def errors_as_sentence(where: Path, comfort: str = "; finished runs are kept") -> Iterator[None]:
-    """A full disk, a missing permission: one sentence."""
+    """Raise an OSError, such as a full disk or a missing permission, as a UserError with one sentence."""
     try:
         yield
     except OSError as error:
-        named = Path(str(error.filename or where))
-        place = where if named.name.startswith(TEMPORARY) else named
-        raise UserError(f"{place}: cannot be written ({error.strerror or error}){comfort}") from error
+        path = Path(str(error.filename or where))
+        shown = where if path.name.startswith(TEMPORARY) else path
+        raise UserError(f"{shown}: cannot be written ({error.strerror or error}){comfort}") from error
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all: write beside, flush, rename over, flush the folder."""
+    """Write a file atomically: write it under a temporary name, flush it, rename it to `path`, flush the folder."""
     with temporary_file(path, write) as temporary:
         temporary.replace(path)
     flush(path.parent)
@@ -91,7 +92,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def temporary_file(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
-    """A flushed file that is ready to be renamed to `path`, whose ending it keeps; if it is not, it is removed."""
+    """Yield a flushed temporary file with the suffix of `path`, ready to be renamed to `path`. It is removed if the
+    caller does not rename it."""
     make_folder(path.parent)
     temporary = temporary_name(path)
     try:
@@ -104,7 +106,8 @@ def temporary_file(path: Path, write: Callable[[Path], object]) -> Iterator[Path
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """An empty folder to be filled and renamed within `parent`; if it is not, it is removed."""
+    """Yield an empty folder to be filled and renamed within `parent`. It is removed if the caller does not rename
+    it."""
     make_folder(parent)
     folder = temporary_name(parent / "folder")
     folder.mkdir()
@@ -115,16 +118,16 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside, which nobody has, with the same ending."""
+    """Return an unused name in the same folder, with the same suffix."""
     return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}")
 
 
 def remove_strays(folders: Iterable[Path], before: float) -> None:
-    """Remove what killed processes left under temporary names: what nobody has touched since `before`; others may be
-    writing at this moment."""
+    """Remove temporary files and folders that killed processes have left. Only those not modified since `before` are
+    removed, because other processes may be writing at this moment."""
     for folder in folders:
         for stray in folder.glob(f"{TEMPORARY}*"):
-            with suppress(FileNotFoundError):  # it was alive, and has just got its name
+            with suppress(FileNotFoundError):  # another process has just renamed it
                 is_folder = stray.is_dir() and not stray.is_symlink()
                 parts = [stray, *stray.iterdir()] if is_folder else [stray]
                 if max(part.lstat().st_mtime for part in parts) < before:
@@ -132,7 +135,7 @@ def remove_strays(folders: Iterable[Path], before: float) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """A folder and those above it, each flushed into the one that it is in."""
+    """Create a folder and its missing parents, and flush the parent of each."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -140,7 +143,7 @@ def make_folder(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Ask the system to put a file, or a folder's list of names, on the disk."""
+    """Flush a file, or the list of names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""From a Sweep to grid points, runs and stacks: what is to be trained, how long it takes, who does it."""
+"""The plan of a sweep: its grid points, runs, stacks and shards, and their costs."""

@@ -1,4 +1,4 @@
-"""A Sweep as runs: which networks, which seeds, and what identifies each."""
+"""The runs of a sweep: their networks, seeds and ids."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import numpy as np
 from ntkrun.config.reader import Sweep
 from ntkrun.config.schema import Kept, LogSpaced, Point, Probes, Spacing
 
-IDENTITY_VERSION = 2  # raised when the same content would give other numbers
+IDENTITY_VERSION = 2  # increased when the same content would give different numbers
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs of one grid point, trained at once."""
+    """Runs of one grid point that are trained together."""
 
     point: Point
     runs: tuple[Run, ...]
@@ -37,7 +37,7 @@ class Stack:
 
 
 def plan(sweep: Sweep) -> tuple[Run, ...]:
-    """Every run of the sweep once, in the order of the file."""
+    """Return every run of the sweep once, in the order of the file."""
     runs: dict[str, Run] = {}
     for point, seeds in sweep.points:
         identity = point.identity()
@@ -48,14 +48,14 @@ def plan(sweep: Sweep) -> tuple[Run, ...]:
 
 
 def run_id(identity: dict[str, Any], seed: int) -> str:
-    """16 hexadecimal digits from the content that affects a run's numbers: not its place in a file, nor the sweep it is
-    part of."""
+    """Return 16 hexadecimal digits computed from the content that affects a run's numbers. Its position in the file and
+    the sweep that it is part of do not matter."""
     content = json.dumps([IDENTITY_VERSION, identity, seed], sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def stacks(runs: Iterable[Run]) -> list[Stack]:
-    """The runs by grid point."""
+    """Group the runs by grid point, one stack per point."""
     by_point: dict[Point, list[Run]] = {}
     for run in runs:
         by_point.setdefault(run.point, []).append(run)
@@ -63,40 +63,41 @@ def stacks(runs: Iterable[Run]) -> list[Stack]:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """The run as a row: its id, every config value under its dotted key, its seed."""
+    """Return the run as a row: its id, every config value under its dotted key, its seed."""
     return {"run_id": run.run_id, **_point_row(run.point), "seed": run.seed}
 
 
 @lru_cache(maxsize=16)
 def _point_row(point: Point) -> dict[str, Any]:
-    """The same for thousands of seeds."""
+    """Return the config values of a row. Cached because thousands of seeds share a grid point."""
     return flattened(point.model_dump(mode="json"))
 
 
 def probed_steps(probes: Probes, steps: int) -> frozenset[int]:
-    """The steps at which the kernel is measured; 0 and the last are always among them, and the detail steps."""
+    """Return the steps at which the kernel is measured. They always include 0, the last step and the detail steps."""
     return _spaced(probes.every, steps) | detail_steps(probes, steps)
 
 
 def detail_steps(probes: Probes, steps: int) -> frozenset[int]:
-    """The steps at which the dearer probes are measured too; 0 and the last among them, unless there are none."""
+    """Return the steps at which the more expensive probes are measured too: none, or steps that include 0 and the
+    last."""
     return frozenset() if probes.detail == "none" else _spaced(probes.detail, steps)
 
 
 def kept_steps(kept: Iterable[Kept], steps: int) -> frozenset[int]:
-    """`first`, `last` and numbers as steps."""
+    """Return the steps that `first`, `last` and numbers stand for."""
     return frozenset(0 if step == "first" else steps if step == "last" else step for step in kept)
 
 
 def _spaced(spacing: Spacing, steps: int) -> frozenset[int]:
     if isinstance(spacing, LogSpaced):
-        chosen = {0, *np.geomspace(1, max(steps, 1), spacing.log_spaced - 1).round().astype(int).tolist()}
-        return frozenset(step for step in chosen if step <= steps) | {steps}
+        spaced = {0, *np.geomspace(1, max(steps, 1), spacing.log_spaced - 1).round().astype(int).tolist()}
+        return frozenset(step for step in spaced if step <= steps) | {steps}
     return frozenset(range(0, steps + 1, spacing)) | {steps}
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted keys; lists as their JSON text, so that a column has one type."""
+    """Return nested mappings as one row with dotted keys. Lists become JSON text, so that a column has one type."""
     row: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and prefix == "":
@@ -106,8 +107,9 @@ def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return row
 
 
-# ---------------------------------------------------------------- execute
+# ---------------------------------------------------------------- missing runs
 
 
 def missing_runs(runs: Iterable[Run], finished: Collection[str], failed: Collection[str]) -> Iterator[Run]:
+    """Return the runs that have neither finished nor failed."""
     return (run for run in runs if run.run_id not in finished and run.run_id not in failed)

@@ -1,4 +1,4 @@
-"""A sweep as a job array: an sbatch script from a config, by the cost model's estimates."""
+"""Write an sbatch script that runs a sweep as a Slurm job array, sized by the cost model."""
 
 import math
 import os
@@ -17,18 +17,18 @@ from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack, plan
 from ntkrun.plan.stacks import bytes_for, deal, stacks_within
 
-MARGIN = 3.0  # between the rough estimate of a core and what a task may take
-START = 600.0  # seconds for Python, torch, data and limit kernels on a busy file system, and for tables at the end
-HOUR = 3600.0  # what a task is to take where the number of tasks is not given
-MOST_TASKS = 1000  # of an array, unless asked for: Slurm's own default limit
-BESIDE = 2.0  # GiB that torch and the tables take beside a stack
-NOTICE = 120  # seconds before the time-out
+MARGIN = 3.0  # factor between the rough estimate for a core and the time limit of a task
+START = 600.0  # seconds for loading Python, torch, data and limit kernels from a busy file system, and for the tables
+HOUR = 3600.0  # target seconds of a task if the number of tasks is not given
+MOST_TASKS = 1000  # in an array, unless the user asks for more: Slurm's default limit
+BESIDE = 2.0  # GiB that torch and the tables need in addition to a stack
+NOTICE = 120  # seconds before the time limit at which Slurm sends USR1
 
 
 @dataclass(frozen=True)
 class Array:
-    """What the command line says: the config with its overrides, where results go, how many tasks of how many cores,
-    on which device, and the GiB that a stack may take."""
+    """The options of a job array: the config with its overrides, the results directory, the number of tasks and of
+    cores per task, the device, and the GiB that a stack may take."""
 
     config: str
     overrides: Sequence[str]
@@ -40,7 +40,7 @@ class Array:
 
 
 def sbatch_script(sweep: Sweep, array: Array) -> str:
-    """The script, for `sbatch`. Raises UserError for numbers that are none, and networks that do not fit."""
+    """Return the script for `sbatch`. Raises UserError for invalid options and for networks that do not fit."""
     for option, value in (("--tasks", array.tasks), ("--cpus", array.cpus)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value}: give 1 or more")
@@ -59,17 +59,17 @@ def _gib(stacks: Sequence[Stack]) -> int:
 
 
 def _time(seconds: float) -> str:
-    """Hours and minutes as Slurm reads them, in steps of ten minutes."""
+    """Return a time in Slurm's format HH:MM:SS, rounded up to ten minutes."""
     hours, minutes = divmod(10 * math.ceil(seconds / 600), 60)
     return f"{hours:02}:{minutes:02}:00"
 
 
 def _quoted(word: str) -> str:
-    """The word as bash reads it, in ASCII alone: a file's name is bytes, which no terminal or editor may change."""
+    """Quote a word for bash in ASCII alone, since a terminal or editor could change the bytes of a file's name."""
     if word.isascii():
         return shlex.quote(word)
-    kept = (chr(byte) if byte < 128 and chr(byte) not in "\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
-    return f"$'{''.join(kept)}'"
+    escaped = (chr(byte) if byte < 128 and chr(byte) not in "\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: float) -> str:
@@ -79,7 +79,7 @@ def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: flo
     return f"""\
 #!/bin/bash
 # The sweep {name}, {runs} runs in {tasks} tasks. Submit it from a folder that all nodes share, with what your
-# cluster asks for: sbatch --partition=... --account=... FILE. Submitted again, it does what is still missing.
+# cluster requires: sbatch --partition=... --account=... FILE. Submitted again, it runs what is still missing.
 #SBATCH --job-name={name}
 #SBATCH --array=0-{tasks - 1}
 #SBATCH --cpus-per-task={array.cpus}
@@ -93,8 +93,8 @@ def _text(name: str, runs: int, array: Array, tasks: int, gib: int, seconds: flo
 # Make `ntkrun` available here: module load ..., source .venv/bin/activate.
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-{array.cpus}}}"
 
-# ntkrun keeps what is finished when it is asked to stop; the task, queued again, goes on from there.
-# It is $! from the moment it is there; before, nothing is to be stopped.
+# ntkrun keeps what is finished when it is told to stop. The task is queued again and continues from there.
+# $! is set once ntkrun has started. Before that there is nothing to stop.
 stop() {{
     if [ -n "$!" ]; then
         kill -TERM "$!"

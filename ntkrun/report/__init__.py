@@ -1,1 +1,1 @@
-"""From tables and verdicts to what people and other tools read: closing tables, figures, pages, exports."""
+"""Output for readers and other tools, made from tables and verdicts: closing tables, figures, reports, exports."""

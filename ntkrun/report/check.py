@@ -1,4 +1,4 @@
-"""`ntkrun check`: a sweep's numbers against a baseline file, judged and drawn; or the file written anew."""
+"""`ntkrun check`: compares a sweep's numbers with a baseline file and draws the comparison, or rewrites the file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,42 +29,42 @@ from ntkrun.store.directory import Results, Store
 
 
 def check(run_dir: Path, path: Path) -> tuple[Check, Baseline, Path]:
-    """The check of a sweep's results against the baseline in a file, and its figure. Raises UserError where the
-    baseline is of another config."""
+    """Compare a sweep's results with the baseline in a file, and draw the comparison. Return it, the baseline and the
+    figure's path. Raises UserError where the baseline belongs to another config."""
     store = Store(run_dir)
     results, description, known = store.read(), store.description(), read_baseline(path)
     if description["config_hash"] != known.config_hash:
-        _same_config(description, known, path)
-    judged = compare(_records(store, results), known.runs)
-    files = saved(check_figure(judged), ALWAYS)
-    drawn = [results.write_figure(f"check.{ending}", raw) for ending, raw in files.items()]
-    results.remove_figure("check", ON_REQUEST)  # one that an earlier version drew
-    return judged, known, drawn[0]
+        _check_config(description, known, path)
+    comparison = compare(_records(store, results), known.runs)
+    files = saved(check_figure(comparison), ALWAYS)
+    paths = [results.write_figure(f"check.{ending}", raw) for ending, raw in files.items()]
+    results.remove_figure("check", ON_REQUEST)  # a PDF of an earlier version
+    return comparison, known, paths[0]
 
 
 def update(run_dir: Path, path: Path) -> tuple[int, list[str]]:
-    """Write the baseline from a sweep's results: how many runs it holds, and what changed of it, a line each."""
+    """Write the baseline from a sweep's results. Return the number of its runs, and a line for each change."""
     store = Store(run_dir)
-    found = _records(store, store.read())
+    run_records = _records(store, store.read())
     before = read_baseline(path) if path.exists() else None
-    write_text(path, written(store.description(), found))
-    return len(found), changes(before, read_baseline(path)) if before else ["new"]
+    write_text(path, written(store.description(), run_records))
+    return len(run_records), changes(before, read_baseline(path)) if before else ["new"]
 
 
 def _records(store: Store, results: Results) -> Sequence[RunRecord]:
     return records(store.plan(), results.runs, results.steps, results.layers)
 
 
-def _same_config(description: dict[str, Any], known: Baseline, path: Path) -> None:
-    """Raises UserError where the baseline is of another config, but for name, seeds and claims."""
+def _check_config(description: dict[str, Any], known: Baseline, path: Path) -> None:
+    """Check that the baseline has the sweep's config, apart from name, seeds and claims. Raises UserError where not."""
 
     def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-        from ntkrun.config import schema as sections  # imports torch: only where the configs are of two versions
+        from ntkrun.config import schema as sections  # imports torch: only needed for configs of different versions
 
         return sections.completed(config)
 
     if differing := differing_keys(description["config"], known.config, completed):
-        raise UserError(f"{path}: a baseline of another config: {', '.join(differing)}")
+        raise UserError(f"{path}: this baseline belongs to another config: {', '.join(differing)}")
 
 
 # ---------------------------------------------------------------- check_figure
@@ -73,18 +73,19 @@ def _same_config(description: dict[str, Any], known: Baseline, path: Path) -> No
 COLOURS = {"fine": "C2", "regression": "C1", "inconclusive": "0.45"}
 SHOWN = 10
 CAPTION = (
-    "Now against the baseline. Left: the quantities that moved most, with the intervals of their tests (changes within "
-    "the grey band are never an alarm). Right: the worst curve, step by step."
+    "Changes of the results relative to the baseline. Left: the quantities that changed most, with the intervals of "
+    "their tests (changes within the grey band never count as a regression). Right: the curve that changed most, step "
+    "by step."
 )
 
 
 def check_figure(check: Check) -> Figure:
-    """Changes in per cent on an axis that shows every interval's nearer part; wide intervals run out of it."""
+    """Draw the changes in per cent. The axis shows every change; wide intervals run out of it."""
     with mpl.rc_context(fname=STYLE):
         rows = worst(check, SHOWN)
         figure = Figure(figsize=(PAGE, max(2.0, 0.9 + 0.22 * len(rows))))
         FigureCanvasAgg(figure)
-        figure.suptitle(f"{check.verdict}: now against the baseline", fontsize=8)
+        figure.suptitle(f"{check.verdict}: changes relative to the baseline", fontsize=8)
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.1])
         _quantities(left, rows)
         _curve(right, check)
@@ -133,7 +134,7 @@ def _bar(ax: Axes, row: Row, place: float, horizontal: bool) -> None:
 
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """Every change, and intervals up to three times the largest of them (or 8 %)."""
+    """Return the limits of an axis: every change, and intervals up to three times the largest change (or 8 %)."""
     changes = 100 * np.array([[row.change, *row.interval] for row in rows] or [[0.0, 0.0, 0.0]])
     reach = max(8.0, 3 * float(np.abs(changes[:, 0]).max()))
     return max(-reach, min(-2.5, 1.15 * changes.min())), min(reach, max(2.5, 1.15 * changes.max()))

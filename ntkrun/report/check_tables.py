@@ -1,4 +1,4 @@
-"""A regression check as a document for machines and as a table for people (80 columns)."""
+"""A regression check as a JSON document and as a table of 80 columns."""
 
 import math
 from textwrap import fill
@@ -15,24 +15,25 @@ MOST_ROWS = 12
 
 
 def worst(check: Check, count: int = MOST_ROWS) -> list[Row]:
-    """At most one row a quantity: regressions, then what is inconclusive, then the largest changes of the rest."""
+    """Return at most one row per quantity: regressions first, then inconclusive rows, then the largest other
+    changes."""
     order = {"regression": 0, "inconclusive": 1, "fine": 2}
 
     def rank(row: Row) -> tuple[float, ...]:
-        return order[row.verdict], -row.sees if row.verdict == "inconclusive" else -_beyond(row), row.p
+        return order[row.verdict], -row.sees if row.verdict == "inconclusive" else -_size(row), row.p
 
     candidates = [row for row in check.rows if row.verdict != "fine" or not math.isnan(row.sees)]
     first = {(row.group, row.name): row for row in sorted(candidates, key=rank, reverse=True)}
     return sorted(first.values(), key=rank)[:count]
 
 
-def _beyond(row: Row) -> float:
-    """How far from no change: for a regression the near end of its interval, else the change itself."""
+def _size(row: Row) -> float:
+    """Return the size of a change: for a regression the end of its interval nearest to 0, else the change itself."""
     return min(map(abs, row.interval)) if row.verdict == "regression" else abs(row.change)
 
 
 def check_cells(check: Check) -> Cells:
-    """The worst quantities: where, by how much with the interval that the test used, and the verdict."""
+    """Return the table of the worst quantities: place, change with the interval of the test, and verdict."""
     rows = [
         (
             label(row),
@@ -52,16 +53,17 @@ def check_table(check: Check) -> Table:
 
 
 def check_lines(check: Check, baseline: Baseline) -> list[str]:
-    """What is to be read beside the table: what made the baseline, what cannot be judged, and the verdict."""
+    """Return the lines beside the table: what made the baseline, which quantities are not judged, and the verdict."""
     quantities = len({(row.group, row.name) for row in check.rows})
     lines = [f"baseline made by {_maker(baseline)}"]
-    lines += [f"{what}: {', '.join(names)}" for what, names in _unjudged(check).items()]
+    lines += [f"{reason}: {', '.join(names)}" for reason, names in _unjudged(check).items()]
     lines += [problem.what for problem in check.problems]
     closing = {
-        "regression": f"regression: {_count(check)} of {quantities} quantities moved",
-        "stale": f"stale: the baseline lacks {', '.join(check.new)}; if all else agrees, write it again: --update",
+        "regression": f"regression: {_count(check)} of {quantities} quantities changed",
+        "stale": f"stale: the baseline lacks {', '.join(check.new)}; if all else agrees, update it with --update",
         "inconclusive": "inconclusive: " + _undecided(check),
-        "fine": f"fine: none of {quantities} quantities moved beyond {100 * MARGIN:g} %; {100 * EFFECT:g} % would show",
+        "fine": f"fine: none of {quantities} quantities changed by more than {100 * MARGIN:g} %; "
+        f"a change of {100 * EFFECT:g} % would be seen",
     }[check.verdict]
     return [fill(line, 80, subsequent_indent="  ") for line in [*lines, closing]]
 
@@ -103,7 +105,7 @@ def label(row: Row) -> str:
 
 
 def percent(fraction: float) -> str:
-    """'+5.0', '-0.012', '0'; what is beyond a thousand per cent as a power."""
+    """Return a fraction in per cent, as in '+5', '-0.012', '0'; more than 1000 % in scientific notation."""
     value = 100 * fraction
     return "0" if abs(value) < 1e-4 else f"{value:+.2g}" if abs(value) < 10 or abs(value) > 1000 else f"{value:+.0f}"
 
@@ -116,7 +118,7 @@ def _undecided(check: Check) -> str:
     few = sum(row.verdict == "inconclusive" for row in check.rows)
     reasons = []
     if few:
-        seeds = f"about {check.seeds_needed} seeds a width would do"
+        seeds = f"about {check.seeds_needed} seeds per width would suffice"
         reasons.append(f"too few seeds to see a change of {100 * EFFECT:g} % in {few} quantities; {seeds}")
     if check.problems:
         reasons.append("not all runs and quantities could be compared")
@@ -125,16 +127,16 @@ def _undecided(check: Check) -> str:
 
 def _unjudged(check: Check) -> dict[str, list[str]]:
     by_reason: dict[str, list[str]] = {}
-    for name, why in check.unjudged:
-        by_reason.setdefault(why, []).append(name)
+    for name, reason in check.unjudged:
+        by_reason.setdefault(reason, []).append(name)
     return by_reason
 
 
 def _maker(baseline: Baseline) -> str:
-    made = baseline.made_by
-    versions = made.get("versions")
-    named = versions if isinstance(versions, dict) else {}
-    parts = [f"{name} {named[name]}" for name in ("ntkrun", "torch") if name in named]
-    parts += [f"commit {str(made['commit'])[:12]}"] if made.get("commit") else []
-    parts += [str(made[name]) for name in ("cpu", "gpu", "device") if made.get(name)]
-    return printable(", ".join(parts))[:200] or "nobody knows what"
+    provenance = baseline.made_by
+    stored = provenance.get("versions")
+    versions = stored if isinstance(stored, dict) else {}
+    parts = [f"{name} {versions[name]}" for name in ("ntkrun", "torch") if name in versions]
+    parts += [f"commit {str(provenance['commit'])[:12]}"] if provenance.get("commit") else []
+    parts += [str(provenance[name]) for name in ("cpu", "gpu", "device") if provenance.get(name)]
+    return printable(", ".join(parts))[:200] or "unknown versions"

@@ -1,4 +1,4 @@
-"""`ntkrun export`: a sweep's tables in formats of other tools, from the stored tables alone."""
+"""`ntkrun export`: writes a sweep's stored tables in formats of other tools."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,15 +18,15 @@ NO_TENSORBOARD = "--to tensorboard needs the tensorboard package: pip install 'n
 
 
 def export(results: Results, to: str, out: Path) -> str:
-    """Write the tables as `csv` or `tensorboard` into a new folder, whole or not at all, and say what was written.
-    Raises UserError for another format, a folder that is there already, and where tensorboard is not installed."""
+    """Write the tables as `csv` or `tensorboard` into a new folder, completely or not at all. Return a summary of what
+    was written. Raises UserError for an unknown format, an existing folder, and where tensorboard is not installed."""
     if to not in WRITERS:
         raise UserError(f"--to {to}: choose {' or '.join(WRITERS)}")
     if results.runs.empty:
         raise UserError(f"{results.path}: nothing to export yet; no run is finished")
-    said: list[str] = []
-    write_folder(out, lambda folder: said.append(WRITERS[to](results, folder)))
-    return said[0]
+    summaries: list[str] = []
+    write_folder(out, lambda folder: summaries.append(WRITERS[to](results, folder)))
+    return summaries[0]
 
 
 def _write_csv(results: Results, folder: Path) -> str:
@@ -36,8 +36,8 @@ def _write_csv(results: Results, folder: Path) -> str:
 
 
 def _write_tensorboard(results: Results, folder: Path) -> str:
-    """An event file a run, in a folder of the run's name: each number of steps.parquet, and of layers.parquet by layer,
-    against the step."""
+    """Write one event file per run, in a folder of the run's name: each number of steps.parquet, and of layers.parquet
+    by layer, against the step."""
     try:
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
@@ -58,7 +58,7 @@ WRITERS: Mapping[str, Callable[[Results, Path], str]] = {"csv": _write_csv, "ten
 
 
 def run_names(plan: pd.DataFrame) -> dict[str, str]:
-    """A folder's name for each run, by what is varied in the sweep and the seed: `width=256,seed=3`."""
+    """Return a folder name for each run, made of the values that the sweep varies and the seed: `width=256,seed=3`."""
     keys = [key for key in plan.columns if key not in ("run_id", "seed") and plan[key].astype(str).nunique() > 1]
 
     def name(row: Mapping[str, Any]) -> str:
@@ -69,7 +69,8 @@ def run_names(plan: pd.DataFrame) -> dict[str, str]:
 
 
 def _events(steps: pd.DataFrame, layers: pd.DataFrame) -> "Iterator[Event]":
-    """The file's version, and then an event a step. The tables know no clock, so that every event is of time 0."""
+    """Yield the file's version, then one event per step. The tables hold no wall-clock time, so every event has time
+    0."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -85,5 +86,5 @@ def _events(steps: pd.DataFrame, layers: pd.DataFrame) -> "Iterator[Event]":
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The measured values of a row of a table; what was not measured at this step is left out."""
+    """Return the measured values of a table's row, without those that were not measured at this step."""
     return {name: row[name] for name in row if name not in ("run_id", "step", "layer") and not pd.isna(row[name])}

@@ -1,4 +1,4 @@
-"""`ntkrun report`: what sweeps and experiments left on disk, gathered into a page and written in one of three forms."""
+"""`ntkrun report`: reads the results of sweeps and experiments into a page and writes it in one of three formats."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -28,22 +28,24 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def gather_page(run_dirs: Sequence[Path], baseline: Path | None = None, order: Sequence[str] = ()) -> Page:
-    """The page of these directories: sweeps, experiments, or whole results directories, whose experiments come in this
-    `order` of their names, others after them. Raises UserError for a directory that is neither, one in which nothing is
-    finished, and where nothing there is of the baseline's config."""
+    """Return the page of these directories: sweeps, experiments, or whole results directories. The experiments of a
+    results directory are sorted by the `order` of names, others come last. Raises UserError for a directory that is
+    none of these, for one without finished runs, and where no sweep has the baseline's config."""
     unique = list({path.resolve(): path for path in run_dirs}.values())
     sections = tuple(section for path in unique for section in _sections(path, order))
     return Page(sections, _change(unique, baseline) if baseline else None)
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the page as its ending says. Raises UserError for another ending, and where it cannot be written."""
+    """Write the page in the format of the path's ending. Raises UserError for an unknown ending, and where it cannot be
+    written."""
     write_text(path, page_text(page, path.suffix, path.parent))
     return path
 
 
 def page_text(page: Page, ending: str, beside: Path | None = None) -> str:
-    """The page as .html, .md or .json; `beside` is where a Markdown file will lie, None for one without figures."""
+    """Return the page as .html, .md or .json. `beside` is the folder of a Markdown file; None leaves out the
+    figures."""
     if ending == ".html":
         return html(page)
     if ending == ".md":
@@ -54,34 +56,34 @@ def page_text(page: Page, ending: str, beside: Path | None = None) -> str:
 
 
 def default_path(run_dirs: Sequence[Path]) -> Path:
-    """Where a page goes that is given no place: report.html in the folder that holds them all."""
+    """Return the default path of a page: report.html in the folder that holds all these directories."""
     return Path(os.path.commonpath([path.resolve() for path in run_dirs])) / "report.html"
 
 
 def _sections(path: Path, order: Sequence[str]) -> Iterator[Section]:
     if (path / "plan.parquet").exists():
-        yield _of_sweep(path)
+        yield _sweep_section(path)
     elif (path / RESULT).exists():
-        yield _of_experiment(path)
-    elif found := _experiments(path / "experiments", order):
-        yield from map(_of_experiment, found)
+        yield _experiment_section(path)
+    elif folders := _experiment_folders(path / "experiments", order):
+        yield from map(_experiment_section, folders)
     else:
         raise UserError(
-            f"{path}: neither a sweep nor experiments here; name a directory such as results/width, or results itself "
+            f"{path}: holds neither a sweep nor experiments; name a directory such as results/width, or results itself "
             "after `ntkrun reproduce`"
         )
 
 
-def _experiments(folder: Path, order: Sequence[str]) -> list[Path]:
-    """The experiments that left a result."""
+def _experiment_folders(folder: Path, order: Sequence[str]) -> list[Path]:
+    """Return the folders of the experiments that have a result, in order."""
     rank = {name: number for number, name in enumerate(order)}
-    found = [path.parent for path in folder.glob(f"*/{RESULT}")]
-    return sorted(found, key=lambda path: (rank.get(path.name, len(rank)), path.name))
+    folders = [path.parent for path in folder.glob(f"*/{RESULT}")]
+    return sorted(folders, key=lambda path: (rank.get(path.name, len(rank)), path.name))
 
 
-def _of_experiment(folder: Path) -> Section:
+def _experiment_section(folder: Path) -> Section:
     path = folder / RESULT
-    stored = _checked(Experiment, _stored(path), path, "`ntkrun reproduce` writes it anew")
+    stored = _validated(Experiment, _read(path), path, "`ntkrun reproduce` writes it again")
     root = folder.parents[1]
     sweeps = [Sweep(name, swept, _config_at(root / Path(swept.results).name)) for name, swept in stored.sweeps.items()]
     several = len(sweeps) > 1
@@ -99,37 +101,38 @@ def _of_experiment(folder: Path) -> Section:
     )
 
 
-def _stored(path: Path) -> Any:
+def _read(path: Path) -> Any:
     try:
         return read_json(inside(path.parent, path.name), LARGEST_TEXT)
     except Unreadable:
-        raise UserError(f"{path}: cannot be read; `ntkrun reproduce` writes it anew") from None
+        raise UserError(f"{path}: cannot be read; `ntkrun reproduce` writes it again") from None
 
 
-def _checked(kind: type[Model], found: Any, path: Path, cure: str) -> Model:
-    """What was found in a file as what it should be."""
+def _validated(kind: type[Model], content: Any, path: Path, remedy: str) -> Model:
+    """Return the content of a file as a validated model. Raises UserError where it is invalid."""
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-        raise UserError(f"{path}: cannot be read ({what}); {cure}") from None
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise UserError(f"{path}: cannot be read ({problem}); {remedy}") from None
 
 
 def _config_at(run_dir: Path) -> dict[str, Any]:
-    """The resolved config of a sweep; {} where it is not at hand: experiments can be carried away from their sweeps."""
+    """Return the resolved config of a sweep, {} where its folder is missing: experiments can be copied without their
+    sweeps."""
     return dict(Store(run_dir).description()["config"]) if (run_dir / "sweep.yaml").exists() else {}
 
 
-def _of_sweep(run_dir: Path) -> Section:
+def _sweep_section(run_dir: Path) -> Section:
     results = Store(run_dir).read()
     if results.runs.empty:
-        raise UserError(f"{run_dir}: no run is finished yet; sweep its config again to go on")
+        raise UserError(f"{run_dir}: no run is finished yet; run the sweep again to continue it")
     if not results.figures_are_current():
         draw_figures(results)
     _, judged, _ = judge_claims(results)
-    found = groups(results.runs, results.steps, results.layers)
-    tables = [make(group) for group in found for make in (levels_cells, exponents_cells)]
+    all_groups = groups(results.runs, results.steps, results.layers)
+    tables = [make_cells(group) for group in all_groups for make_cells in (levels_cells, exponents_cells)]
     return Section(
         name=run_dir.resolve().name,
         claims=Judged.model_validate(judged).claims,
@@ -140,11 +143,15 @@ def _of_sweep(run_dir: Path) -> Section:
 
 
 def _sweep(results: Results) -> Sweep:
-    said = Store(results.path).description()
-    seconds = float(results.runs["seconds"].sum())
-    found = {"results": str(results.path), **run_counts(results), "seconds": seconds, "made_by": said["made_by"]}
-    swept = _checked(Swept, found, results.path / "sweep.yaml", "run the sweep again to write it anew")
-    return Sweep(results.path.resolve().name, swept, said["config"])
+    description = Store(results.path).description()
+    facts = {
+        "results": str(results.path),
+        **run_counts(results),
+        "seconds": float(results.runs["seconds"].sum()),
+        "made_by": description["made_by"],
+    }
+    swept = _validated(Swept, facts, results.path / "sweep.yaml", "run the sweep again to rewrite it")
+    return Sweep(results.path.resolve().name, swept, description["config"])
 
 
 def _figures(root: Path, folder: str, captions: dict[str, str]) -> tuple[Figure, ...]:
@@ -155,23 +162,23 @@ def _figure(path: Path, caption: str) -> Figure:
     try:
         return Figure(path, caption, read_text(path, LARGEST_TEXT))
     except Unreadable as error:
-        why = f"{path}: cannot be read ({error})"
-        raise UserError(f"{why}; draw it again with `ntkrun plot` or `ntkrun reproduce`") from None
+        problem = f"{path}: cannot be read ({error})"
+        raise UserError(f"{problem}; draw it again with `ntkrun plot` or `ntkrun reproduce`") from None
 
 
 def _change(run_dirs: Sequence[Path], baseline: Path) -> Change:
-    """Of the first sweep of the baseline's config."""
-    from ntkrun.report import check as checking  # imports matplotlib, which a report of drawn figures does without
+    """Return the comparison of the first sweep that has the baseline's config with the baseline."""
+    from ntkrun.report import check as checking  # imports matplotlib, which other reports do not need
     from ntkrun.report.check import CAPTION
 
     problems = []
     for run_dir in run_dirs:
         try:
-            judged, known, png = checking.check(run_dir, baseline)
+            comparison, known, png = checking.check(run_dir, baseline)
         except UserError as error:
             problems.append(str(error))
             continue
-        return Change(run_dir.resolve().name, judged, known, _figure(png.with_suffix(".svg"), CAPTION))
+        return Change(run_dir.resolve().name, comparison, known, _figure(png.with_suffix(".svg"), CAPTION))
     raise UserError("\n".join(dict.fromkeys(problems)))
 
 
@@ -179,16 +186,16 @@ def _change(run_dirs: Sequence[Path], baseline: Path) -> Change:
 
 
 def document(page: Page) -> dict[str, Any]:
-    """The page as plain values. Numbers that are none are nan: who writes it as JSON makes them null."""
+    """Return the page as plain values. Missing numbers are nan; they become null when written as JSON."""
     change = page.change
     return {
         "tally": page.tally,
-        "sections": [_section(section) for section in page.sections],
+        "sections": [_section_document(section) for section in page.sections],
         "change": change and {"sweep": change.sweep, **check_document(change.check, change.baseline)},
     }
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section_document(section: Section) -> dict[str, Any]:
     return {
         "name": section.name,
         "control": section.is_control,

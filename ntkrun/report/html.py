@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, and nothing from outside."""
+"""The report as one HTML file, without scripts and external resources."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -12,13 +12,13 @@ from ntkrun.evidence.estimates.intervals import Interval
 from ntkrun.report.check_tables import check_cells, check_lines
 from ntkrun.report.page import Figure, Page, Section
 
-SHOWN = 4  # figures of a section that are seen at once; the others unfold
-COLUMN = 300  # points: what is wider takes both columns of the page
+SHOWN = 4  # figures of a section that are shown at once; the others unfold
+COLUMN = 300  # points: wider figures take both columns of the page
 MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
 
 
 def html(page: Page) -> str:
-    """The page. Raises UserError where a stored figure cannot be read."""
+    """Return the page as HTML. Raises UserError where a stored figure cannot be read."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -47,7 +47,7 @@ def _figures(section: Section, anchor: str) -> list[dict[str, object]]:
 
 
 def _drawn(figure: Figure, name: str) -> dict[str, object]:
-    """A figure for the template. Markup: `inlined` has left nothing but shapes."""
+    """Return a figure for the template. Markup is safe: `inlined` removes everything but shapes."""
     try:
         svg = inlined(figure.svg, f"{name}-", figure.alt)
     except ValueError as error:
@@ -56,8 +56,8 @@ def _drawn(figure: Figure, name: str) -> dict[str, object]:
 
 
 def _across(places: Interval) -> tuple[float, float, float]:
-    """An interval on the bar of a claim, whose middle, from 50 to 100, is the margin: where it begins, how wide it is
-    (2 at least, to be seen) and its middle."""
+    """Return where an interval begins on the bar of a claim, its width (at least 2, to be visible) and its middle. The
+    margin lies in the middle of the bar, from 50 to 100."""
     low, high = (50 * (1 + end) for end in places)
     return round(low, 1), round(max(high - low, 2), 1), round((low + high) / 2, 1)
 
@@ -65,52 +65,53 @@ def _across(places: Interval) -> tuple[float, float, float]:
 # ---------------------------------------------------------------- svg
 
 
-# All that matplotlib draws with. Its style sheet, one rule for everything, is in the page's own instead.
+# The elements and attributes that matplotlib draws with. Its style sheet is a single rule, which style.css contains.
 SHAPES = {"svg", "g", "defs", "path", "use", "clipPath", "rect", "image", "pattern"}
 LOOKS = {"d", "style", "transform", "viewBox", "width", "height", "x", "y", "clip-path"}
 _HUNDREDTHS = re.compile(r"(\.\d\d)\d+")  # of a point, 1/72 inch: less than a screen or a printer shows
-_NAMED = re.compile(r"(?:\bhref=\"|url\()#([^\")]*)")
+_REFERENCED = re.compile(r"(?:\bhref=\"|url\()#([^\")]*)")
 
 
 def inlined(text: str, prefix: str, alt: str) -> str:
-    """An SVG file as an element of a page: what is neither a shape nor its look (scripts, links, comments) is left out,
-    `prefix` goes before every id, and `alt` says what it shows. Raises ValueError for what is no SVG."""
+    """Return an SVG file as an element of a page. Everything but shapes and their look (scripts, links, comments) is
+    left out, `prefix` goes before every id, and `alt` is the alternative text. Raises ValueError where it is not an
+    SVG."""
     try:
         root = ET.fromstring(text)
     except ET.ParseError as error:
         raise ValueError(str(error)) from None
-    if _plain(root.tag) != "svg":
-        raise ValueError("its root is not svg")
-    clean = _cleaned(root, prefix, set(_NAMED.findall(text)))
+    if _local(root.tag) != "svg":
+        raise ValueError("its root element is not svg")
+    clean = _cleaned(root, prefix, set(_REFERENCED.findall(text)))
     clean.attrib |= {"role": "img", "aria-label": alt}
     return ET.tostring(clean, encoding="unicode")
 
 
 def width_of(svg: str) -> float:
-    """The width of an inlined figure in points; 0 where it has none."""
-    found = re.match(r"<svg[^>]*\bviewBox=\"[\d.]+ [\d.]+ ([\d.]+)", svg)
-    return float(found.group(1)) if found else 0.0
+    """Return the width of an inlined figure in points; 0 where it has none."""
+    match = re.match(r"<svg[^>]*\bviewBox=\"[\d.]+ [\d.]+ ([\d.]+)", svg)
+    return float(match.group(1)) if match else 0.0
 
 
-def _plain(name: str) -> str:
-    """A name without its namespace."""
+def _local(name: str) -> str:
+    """Return an XML name without its namespace."""
     return name.rpartition("}")[2]
 
 
-def _cleaned(element: ET.Element, prefix: str, named: set[str]) -> ET.Element:
-    attributes = {_plain(name): value for name, value in element.attrib.items()}
-    kept = {name: _look(name, value, prefix) for name, value in attributes.items() if name in LOOKS}
-    if attributes.get("id") in named:
-        kept["id"] = prefix + attributes["id"]
+def _cleaned(element: ET.Element, prefix: str, referenced: set[str]) -> ET.Element:
+    attributes = {_local(name): value for name, value in element.attrib.items()}
+    safe = {name: _look(name, value, prefix) for name, value in attributes.items() if name in LOOKS}
+    if attributes.get("id") in referenced:
+        safe["id"] = prefix + attributes["id"]
     if target := _target(attributes.get("href", ""), prefix):
-        kept["href"] = target
-    clean = ET.Element(_plain(element.tag), {name: value for name, value in kept.items() if value})
-    clean.extend(_cleaned(child, prefix, named) for child in element if _plain(child.tag) in SHAPES)
+        safe["href"] = target
+    clean = ET.Element(_local(element.tag), {name: value for name, value in safe.items() if value})
+    clean.extend(_cleaned(child, prefix, referenced) for child in element if _local(child.tag) in SHAPES)
     return clean
 
 
 def _target(href: str, prefix: str) -> str:
-    """What is within the figure under its new name, pixels as they are; '' for whatever lies outside."""
+    """Return a reference within the figure under its new id, and embedded pixels unchanged; '' for external targets."""
     if href.startswith("#"):
         return f"#{prefix}{href[1:]}"
     return href if href.startswith("data:image/png;base64,") else ""
@@ -120,4 +121,4 @@ def _look(name: str, value: str, prefix: str) -> str:
     if name == "d":
         return _HUNDREDTHS.sub(r"\1", " ".join(value.split()))
     renamed = value.replace("url(#", f"url(#{prefix}")
-    return renamed if renamed.count("url(") == value.count("url(#") else ""  # '' where it points outside
+    return renamed if renamed.count("url(") == value.count("url(#") else ""  # '' where it refers to something external

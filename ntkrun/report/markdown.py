@@ -1,4 +1,4 @@
-"""The report as Markdown: for pull requests, and beside the figures in results/summary.md."""
+"""The report as Markdown, for pull requests and for results/summary.md."""
 
 import html
 import os
@@ -11,27 +11,27 @@ from ntkrun.report.page import Change, Figure, Page, Section
 from ntkrun.report.records import Claim, Row
 
 INTERVALS = (
-    "95 % intervals, but for “all runs”: from the smallest to the largest run, and “bracket”: between the step sizes "
-    "that were tried. Of each claim the part that decides its verdict."
+    "Intervals are 95 % intervals, except “all runs”, from the smallest to the largest run, and “bracket”, between "
+    "step sizes that were tried. Each claim is shown with the part that decides its verdict."
 )
 MARKS = {"supported": "✓", "control": "✓", "inconclusive": "?", "otherwise": "✗"}
 
 
 def markdown(page: Page, beside: Path | None = None) -> str:
-    """What came out, what moved since the baseline, every claim, the papers' numbers beside ours; with `beside`, the
-    folder that the text will lie in, every section with its figures."""
+    """Return the page as Markdown: summary, comparison with the baseline, claims, measured and expected values; and,
+    with `beside`, the folder of the Markdown file, every section with its figures."""
     claims = [_claim(section, claim) for section, claim in page.claims]
     rows = [_row(section, row) for section, row in page.rows]
     parts = [
-        "# What came out",
+        "# Results",
         f"{page.summary.capitalize()}.",
         "\n".join([f"{_text(page.effort)}.", *(f"- {_text(made)}" for made in page.made)]),
         _change(page.change) if page.change else "",
         "## Claims" * bool(claims),
         INTERVALS * bool(claims),
-        _table(("", "section", "claim", "of", "verdict", "measured", "expected", "why"), claims),
-        "## The papers' and the theory's numbers beside ours" * bool(rows),
-        _table(("section", "what", "paper", "theory", "ours", "95 %", "note"), rows),
+        _table(("", "section", "claim", "case", "verdict", "measured", "expected", "reason"), claims),
+        "## Measured and expected values" * bool(rows),
+        _table(("section", "quantity", "paper", "theory", "ours", "95 % interval", "note"), rows),
     ]
     if beside:
         parts += ["## Sections", *(_section(section, beside) for section in page.sections)]
@@ -51,7 +51,7 @@ def _row(section: Section, row: Row) -> tuple[str, ...]:
 def _change(change: Change) -> str:
     cells = check_cells(change.check)
     lines = "\n".join(f"- {_text(line)}" for line in check_lines(change.check, change.baseline))
-    return f"## Against the baseline: {_text(change.sweep)}\n\n{lines}\n\n{_table(cells.head, cells.rows)}"
+    return f"## Comparison with the baseline: {_text(change.sweep)}\n\n{lines}\n\n{_table(cells.head, cells.rows)}"
 
 
 def _section(section: Section, beside: Path) -> str:
@@ -61,7 +61,7 @@ def _section(section: Section, beside: Path) -> str:
         section.references and f"*{_text(section.references)}*",
     ]
     if section.departures:
-        lines.append(f"Otherwise than there: {_text(section.departures)}")
+        lines.append(f"Differences from the paper: {_text(section.departures)}")
     lines += [_figure(figure, beside) for figure in section.figures]
     return "\n\n".join(line for line in lines if line)
 
@@ -72,11 +72,11 @@ def _figure(figure: Figure, beside: Path) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; '' without rows."""
-    found = ["| " + " | ".join(_text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *found]) if found else ""
+    """Return a Markdown table; '' without rows."""
+    lines = ["| " + " | ".join(_text(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines]) if lines else ""
 
 
 def _text(text: str) -> str:
-    """On one line, no HTML and no link: names and reasons come from configs and data."""
+    """Return text on one line, with HTML and links escaped: names and reasons come from configs and data."""
     return html.escape(" ".join(text.split()), quote=False).replace("](", r"]\(")

@@ -1,4 +1,4 @@
-"""The page as plain data: what all three renderings speak of."""
+"""The content of a report as plain data, for all three formats."""
 
 import re
 from collections import Counter
@@ -16,17 +16,17 @@ from ntkrun.evidence.regression.comparison import Check
 from ntkrun.report.records import Claim, Row, Swept, rows_table
 from ntkrun.report.tables import Cells
 
-OUTCOMES = {  # in words, in the order in which they are counted up
+OUTCOMES = {  # in words, in the order of the summary
     "supported": "supported",
-    "control": "as they should be where the theory does not apply (controls)",
+    "control": "as expected where the theory does not apply (controls)",
     "inconclusive": "inconclusive",
-    "otherwise": "otherwise than expected",
+    "otherwise": "not as expected",
 }
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A stored figure: where its SVG lies (the PNG beside it), the caption, and the SVG itself."""
+    """A stored figure: the path of its SVG (the PNG is beside it), its caption, and the SVG itself."""
 
     path: Path
     caption: str
@@ -38,13 +38,13 @@ class Figure:
 
     @property
     def alt(self) -> str:
-        """What stands for the figure where it cannot be seen: its name and the caption's first sentence."""
+        """The alternative text: the figure's name and the first sentence of its caption."""
         return f"{self.title}: {self.caption.split('. ')[0].rstrip('.')}"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that a section rests on: how its runs ended, and its resolved config, {} where it is not at hand."""
+    """A sweep of a section: how its runs ended, and its resolved config, {} where it is not available."""
 
     name: str
     swept: Swept
@@ -55,26 +55,26 @@ class Sweep:
         """'54 runs, 54 done, 1.2 minutes'."""
         ended = f"{self.swept.planned} runs, {self.swept.done} done"
         diverged = f", {self.swept.diverged} diverged" if self.swept.diverged else ""
-        expected = {"control": " (as expected)", "otherwise": ", none diverged, which some had to"}.get(
+        expected = {"control": " (as expected)", "otherwise": ", none diverged (expected to diverge)"}.get(
             self.outcome, ""
         )
         return f"{ended}{diverged}{expected}, {self.swept.seconds / 60:.1f} minutes"
 
     @property
     def diverges(self) -> bool:
-        """Whether its config expects the runs to diverge."""
+        """True where the config expects the runs to diverge."""
         return self.config.get("expect") == "diverged"
 
     @property
     def outcome(self) -> str:
-        """'control' where runs diverged as the config expects, 'otherwise' where none did, '' where nothing is
-        expected."""
+        """'control' where runs diverged as the config expects, 'otherwise' where none did, '' where the config expects
+        nothing."""
         return ("control" if self.swept.diverged else "otherwise") if self.diverges else ""
 
     @property
     def conditions(self) -> str:
-        """'digits, N = 64, L = 4, relu, ...; width 64, 128, 256, seeds 10': what its networks have in common, and what
-        it varies."""
+        """What the networks have in common and what the sweep varies: 'digits, N = 64, L = 4, relu; width 64 128, 10
+        seeds'."""
         return in_short(self.config)
 
     @property
@@ -100,21 +100,21 @@ class Section:
 
     @property
     def tables(self) -> list[Cells]:
-        """The paper's and the theory's numbers beside ours, and the closing tables."""
-        beside = any(row.paper is not None or row.theory is not None for row in self.rows)
-        title = "The paper's and the theory's numbers beside ours" if beside else "What was measured"
+        """The measured values beside those of paper and theory, and the closing tables."""
+        compared = any(row.paper is not None or row.theory is not None for row in self.rows)
+        title = "Measured and expected values" if compared else "Measured values"
         numbers = rows_table(title, self.rows)
         return [*([numbers] if numbers else []), *self.levels]
 
     @property
     def is_control(self) -> bool:
-        """Whether something in it is expected to turn out otherwise than the theory says."""
+        """True where a claim or a sweep is expected to contradict the theory."""
         return any(claim.is_control for claim in self.claims) or any(sweep.diverges for sweep in self.sweeps)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What moved since a baseline was written."""
+    """The comparison of a sweep with a baseline."""
 
     sweep: str
     check: Check
@@ -124,7 +124,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a report says. `anchors` name the sections within it."""
+    """The content of a report. `anchors` are the ids of its sections."""
 
     sections: tuple[Section, ...]
     change: Change | None = None
@@ -139,25 +139,25 @@ class Page:
 
     @property
     def papers(self) -> Cells | None:
-        """Every number that a paper has, beside ours; None without any."""
+        """Every value that a paper reports, beside ours; None without any."""
         return rows_table("", (row for _, row in self.rows if row.paper is not None))
 
     @property
     def tally(self) -> dict[str, int]:
-        """How many claims, and sweeps that have to diverge, turned out how."""
-        found = Counter(claim.outcome for _, claim in self.claims) + Counter(sweep.outcome for sweep in self.sweeps)
-        return {outcome: found[outcome] for outcome in OUTCOMES}
+        """The number of claims, and of sweeps that are expected to diverge, by outcome."""
+        counts = Counter(claim.outcome for _, claim in self.claims) + Counter(sweep.outcome for sweep in self.sweeps)
+        return {outcome: counts[outcome] for outcome in OUTCOMES}
 
     @property
     def summary(self) -> str:
-        """'54 verdicts: 33 supported, 9 controls that failed as they should, ...', or that there are none."""
-        count = sum(self.tally.values())
-        parts = ", ".join(f"{found} {OUTCOMES[outcome]}" for outcome, found in self.tally.items() if found)
-        return f"{count} verdict{'s' * (count > 1)}: {parts}" if count else "no claims are judged here"
+        """'54 verdicts: 33 supported, 3 inconclusive, ...', or a note that there are none."""
+        total = sum(self.tally.values())
+        parts = ", ".join(f"{count} {OUTCOMES[outcome]}" for outcome, count in self.tally.items() if count)
+        return f"{total} verdict{'s' * (total > 1)}: {parts}" if total else "no claims were judged"
 
     @cached_property
     def sweeps(self) -> list[Sweep]:
-        """Each sweep once, whichever sections share it."""
+        """The sweeps of all sections, each once."""
         return list({sweep.swept.results: sweep for section in self.sections for sweep in section.sweeps}.values())
 
     @property
@@ -175,11 +175,11 @@ class Page:
 
     @cached_property
     def anchors(self) -> list[str]:
-        """One a section, of its name's letters and digits; no two alike."""
-        return list(_distinct(re.sub(r"[^a-z0-9]+", "-", section.name.lower()).strip("-") for section in self.sections))
+        """One id per section, made of the letters and digits of its name; all different."""
+        return list(_unique(re.sub(r"[^a-z0-9]+", "-", section.name.lower()).strip("-") for section in self.sections))
 
 
-def _distinct(names: Iterable[str]) -> Iterator[str]:
+def _unique(names: Iterable[str]) -> Iterator[str]:
     seen: set[str] = set()
     for name in names:
         anchor = name or "section"
@@ -192,7 +192,7 @@ def _distinct(names: Iterable[str]) -> Iterator[str]:
 # ---------------------------------------------------------------- configs
 
 
-COMMON = (  # what a reader wants to know first, and how it is said
+COMMON = (  # the keys that describe the networks of a sweep, with their wording
     ("data.name", "{}"),
     ("data.samples", "N = {}"),
     ("network.depth", "L = {}"),
@@ -208,7 +208,7 @@ COMMON = (  # what a reader wants to know first, and how it is said
 
 
 def in_short(config: Mapping[str, Any]) -> str:
-    """What a sweep's networks have in common, then what each of its blocks varies; '' of {}."""
+    """Return what a sweep's networks have in common, then what each of its blocks varies; '' for {}."""
     swept = config.get("sweep")
     blocks = [_mapping(block) for block in (swept if isinstance(swept, list) else [swept])]
     varied = {key for block in blocks for key in _varied(block)}
@@ -242,5 +242,5 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """What is none says nothing: stored configs may come from anywhere."""
+    """Return a mapping unchanged and anything else as {}: stored configs may come from anywhere."""
     return value if isinstance(value, Mapping) else {}

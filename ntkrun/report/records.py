@@ -1,4 +1,4 @@
-"""What claims.json and result.json hold, checked as it is read: such files may come from anywhere."""
+"""The contents of claims.json and result.json, validated when read: such files may come from anywhere."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ def _number(value: Any) -> Any:
 
 
 def _margin(ends: Any) -> Any:
-    """Null is an open end."""
+    """Return the ends of a margin as numbers; null is an open end."""
     if not isinstance(ends, Sequence) or len(ends) != 2:
         return ends
     return (-math.inf if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1])
@@ -37,7 +37,7 @@ class _Stored(BaseModel):
 
 
 class Part(_Stored):
-    """One part of a claim, judged."""
+    """A judged part of a claim."""
 
     part: str
     verdict: str
@@ -59,8 +59,8 @@ class Part(_Stored):
 
     @property
     def places(self) -> Interval | None:
-        """The ends of the interval, 0 at the margin's low end and 1 at its high one; the estimate twice where there is
-        no interval; None where there is no estimate."""
+        """The ends of the interval on a scale where the margin goes from 0 to 1. The estimate twice where there is no
+        interval; None where there is no estimate."""
         if math.isnan(self.estimate):
             return None
         low, high = (self.estimate if math.isnan(end) else end for end in self.interval)
@@ -68,7 +68,7 @@ class Part(_Stored):
 
 
 class Claim(Part):
-    """A claim judged on one case of a sweep; its own numbers are those of the part that decides."""
+    """A claim judged on one case of a sweep; its own numbers are those of the part that decides the verdict."""
 
     name: str
     statement: str
@@ -81,7 +81,7 @@ class Claim(Part):
 
     @property
     def where(self) -> str:
-        """'losses, loss huber': the sweep, where an experiment has several, and what sets the case apart in it."""
+        """The sweep, where an experiment has several, and the settings of the case: 'losses, loss huber'."""
         return ", ".join(text for text in (self.sweep, settings_text(self.settings)) if text)
 
     @property
@@ -90,34 +90,34 @@ class Claim(Part):
 
     @property
     def outcome(self) -> str:
-        """'supported', 'inconclusive' or 'otherwise' (than expected), or 'control', one that turned out as it
-        should."""
+        """'supported', 'inconclusive', 'otherwise' (not as expected), or 'control' (a control that failed as
+        expected)."""
         if self.as_expected:
             return "control" if self.is_control else SUPPORTED
         return INCONCLUSIVE if self.verdict == INCONCLUSIVE else "otherwise"
 
     @property
     def said(self) -> str:
-        """The verdict, and how it stands to what was expected where that is not plain."""
+        """The verdict; for a control, with what was expected."""
         if not self.is_control:
             return self.verdict
         return self.verdict + (", as expected" if self.as_expected else f", expected {self.expect}")
 
     @property
     def table(self) -> Cells:
-        """Its parts, a line each."""
+        """The parts of the claim, a row each."""
         rows = [(p.part or self.name, p.verdict, p.measured, p.margin, str(p.seeds or "")) for p in self.parts]
         return Cells("", ("part", "verdict", "measured", "expected", "seeds"), rows, text=("part", "verdict"))
 
     @property
     def conditions(self) -> list[str]:
-        """What had to hold before it was judged, in words."""
+        """The conditions for judging the claim, in words."""
         known = CLAIMS.get(self.name)
         return [condition.__doc__ or "" for condition in known.conditions] if known else []
 
 
 class Row(_Stored):
-    """A number: what the paper measured or the theory says, where they do, and ours."""
+    """A measured value, with that of the paper and of the theory where there is one."""
 
     what: str
     ours: float | None
@@ -135,18 +135,18 @@ class Row(_Stored):
 
 
 def rows_table(title: str, rows: Iterable[Row]) -> Cells | None:
-    """Rows as a table of the columns that one of them has something in; None without rows."""
-    shown = [row.shown for row in rows]
-    names = ("what", "paper", "theory", "ours", "95 %", "note")
-    kept = [k for k in range(len(names)) if any(row[k] for row in shown)]
-    if not kept:
+    """Return rows as a table without empty columns; None without rows."""
+    cells = [row.shown for row in rows]
+    names = ("quantity", "paper", "theory", "ours", "95 % interval", "note")
+    columns = [k for k in range(len(names)) if any(row[k] for row in cells)]
+    if not columns:
         return None
-    table = [tuple(row[k] for k in kept) for row in shown]
-    return Cells(title, tuple(names[k] for k in kept), table, text=("what", "note"))
+    table = [tuple(row[k] for k in columns) for row in cells]
+    return Cells(title, tuple(names[k] for k in columns), table, text=("quantity", "note"))
 
 
 class MadeBy(_Stored):
-    """What ran a sweep."""
+    """The machine, versions and commit that ran a sweep."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -155,13 +155,13 @@ class MadeBy(_Stored):
 
     def __str__(self) -> str:
         extra = self.model_extra or {}
-        known = [f"{key} {extra[key]}" for key in MADE_BY if extra.get(key)]
-        changed = " (with changes)" if self.dirty else ""
-        return "; ".join(known) + changed + "; " + ", ".join(f"{k} {v}" for k, v in self.versions.items())
+        parts = [f"{key} {extra[key]}" for key in MADE_BY if extra.get(key)]
+        changed = " (with uncommitted changes)" if self.dirty else ""
+        return "; ".join(parts) + changed + "; " + ", ".join(f"{k} {v}" for k, v in self.versions.items())
 
 
 class Swept(_Stored):
-    """A sweep of an experiment: where it is, how its runs ended, and what made it."""
+    """A sweep of an experiment: its folder, how its runs ended, and what made it."""
 
     results: str
     planned: int
@@ -172,13 +172,13 @@ class Swept(_Stored):
 
 
 class Judged(_Stored):
-    """claims.json."""
+    """The content of claims.json."""
 
     claims: tuple[Claim, ...]
 
 
 class Experiment(_Stored):
-    """result.json of an experiment."""
+    """The content of an experiment's result.json."""
 
     name: str
     statement: str

@@ -1,4 +1,4 @@
-"""Tables for people, 80 columns wide, and documents for machines: levels, exponents, status, verdicts."""
+"""Levels, exponents, status and verdicts as tables of 80 columns and as JSON documents."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from ntkrun.evidence.estimates.summary import Group
 from ntkrun.text import spelled_out
 
 FAILURES = 5  # shown by status
-TITLES = {  # what the closing table shows at each width
+TITLES = {  # columns of the closing table
     "loss": "final loss",
     "kernel_drift": "sup kernel drift",
     "weight_drift": "sup weight drift",
@@ -27,8 +27,8 @@ TITLES = {  # what the closing table shows at each width
 
 
 class PlainConsole(Console):
-    """Text is shown as it stands: none of it is markup, nothing in it is coloured. What the stream cannot show is
-    spelled out before it is laid out, so that columns stay columns."""
+    """A console that shows text unchanged, without markup and colours. Characters that the stream cannot show are
+    spelled out before the layout, so that columns stay aligned."""
 
     def __init__(self, **how: Any):
         super().__init__(highlight=False, markup=False, emoji=False, **how)
@@ -39,7 +39,7 @@ class PlainConsole(Console):
 
 @dataclass(frozen=True)
 class Cells:
-    """A table in words. Columns hold numbers, which stand to the right, but for those that `text` names."""
+    """A table of text. Columns hold numbers, aligned to the right, except those that `text` names."""
 
     title: str
     head: tuple[str, ...]
@@ -49,15 +49,15 @@ class Cells:
 
 
 def closing_tables(groups: Sequence[Group]) -> list[Table | str]:
-    """A table of levels a width and one of exponents, for each group."""
+    """Return for each group a table of the levels at each width and one of the exponents."""
     if not groups:
         return ["no finished runs"]
-    level_text: list[Table | str] = []
+    tables: list[Table | str] = []
     for group in groups:
-        level_text.append(rich_table(levels_cells(group)))
+        tables.append(rich_table(levels_cells(group)))
         if group.exponents:
-            level_text.append(rich_table(exponents_cells(group), before="\n"))
-    return level_text
+            tables.append(rich_table(exponents_cells(group), before="\n"))
+    return tables
 
 
 def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -86,61 +86,66 @@ def status_document(
     writers: Sequence[object] = (),
     logs: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Counts in all and by width, with the seconds spent; who is writing; which runs failed, why, and where the log
-    is."""
+    """Return the counts in total and by width, the seconds spent, the writers, and the failed runs with reason and
+    log."""
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
     widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
-    now = {"running": bool(writers), "writers": list(map(str, writers))}
+    activity = {"running": bool(writers), "writers": list(map(str, writers))}
     ahead = {"seconds_to_come": seconds_to_come(widths), "runs_an_hour": _pace(merged)}
-    return {**_counts(merged), **now, **ahead, "widths": widths, "failures": _failures(runs, logs)}
+    return {**_counts(merged), **activity, **ahead, "widths": widths, "failures": _failures(runs, logs)}
 
 
 def seconds_to_come(widths: Sequence[dict[str, Any]]) -> float | None:
-    """What the missing runs will take of one worker, by what those that ended took: those of their width, or else of
-    the nearest one that has any, times the square of the ratio. None where nothing has ended, or widths are lists."""
-    took = {row["width"]: row["seconds"] / ended for row in widths if (ended := row["done"] + row["diverged"])}
+    """Return the seconds that one worker needs for the missing runs, extrapolated from runs that have ended: those of
+    the same width, else those of the nearest width, times the square of the ratio of widths. None where no run has
+    ended, or where widths are lists."""
+    per_run = {row["width"]: row["seconds"] / ended for row in widths if (ended := row["done"] + row["diverged"])}
     missing = {row["width"]: row["missing"] for row in widths if row["missing"]}
     if not missing:
         return 0.0
-    if not took or not all(isinstance(width, int) for width in (*took, *missing)):
+    if not per_run or not all(isinstance(width, int) for width in (*per_run, *missing)):
         return None
-    nearest = {width: min(took, key=lambda known: abs(math.log(known / width))) for width in missing}
-    return float(sum(count * took[nearest[width]] * (width / nearest[width]) ** 2 for width, count in missing.items()))
+    nearest = {width: min(per_run, key=lambda known: abs(math.log(known / width))) for width in missing}
+    return float(
+        sum(count * per_run[nearest[width]] * (width / nearest[width]) ** 2 for width, count in missing.items())
+    )
 
 
 def _pace(merged: pd.DataFrame) -> float | None:
-    """Runs an hour of one worker."""
+    """Return the number of runs per hour with one worker; None before any."""
     seconds = float(merged["seconds"].sum())
     return 3600 * int(merged["seconds"].notna().sum()) / seconds if seconds else None
 
 
 def _failures(runs: pd.DataFrame, logs: Mapping[str, object]) -> list[dict[str, Any]]:
-    level_text = ["run_id", WIDTH, "seed", "last_step", "reason"]
+    columns = ["run_id", WIDTH, "seed", "last_step", "reason"]
     failed = runs[runs["status"] == "failed"] if len(runs) else runs
-    rows = failed[level_text].to_dict("records") if len(failed) else []
+    rows = failed[columns].to_dict("records") if len(failed) else []
     return [{**row, "log": str(logs.get(row["run_id"], ""))} for row in rows]
 
 
 def failure_lines(document: dict[str, Any]) -> list[str]:
-    """What failed, FAILURES lines of it at most, and what to do."""
+    """Return a line for each failed run, FAILURES of them at most, and what to do."""
     failures = document["failures"]
     lines = [
-        f"width {each[WIDTH]}, seed {each['seed']}: failed at step {each['last_step']}; {each['reason']}; "
-        f"log in {each['log']}"
-        for each in failures[:FAILURES]
+        f"width {run[WIDTH]}, seed {run['seed']}: failed at step {run['last_step']}; {run['reason']}; "
+        f"log in {run['log']}"
+        for run in failures[:FAILURES]
     ]
     lines += [f"and {len(failures) - FAILURES} more; --json lists all"] if len(failures) > FAILURES else []
     return [*lines, "`ntkrun sweep CONFIG --retry-failed` runs them again"] if failures else []
 
 
 def status_table(document: dict[str, Any]) -> Table:
-    state = "\n".join(f"writing here now: {writer}" for writer in document["writers"]) or "nothing is running here"
+    state = "\n".join(f"writing here now: {writer}" for writer in document["writers"]) or "no process is writing here"
     table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
         table.add_column(name, justify="right")
     if document["missing"] and document["seconds_to_come"] is not None:
-        pace, left = document["runs_an_hour"], document["seconds_to_come"] / 3600
-        table.caption = f"one worker: {pace:.3g} runs an hour, {left:.2g} h to come by the seconds of those that ended"
+        pace, minutes = document["runs_an_hour"], document["seconds_to_come"] / 60
+        duration = f"{max(minutes, 1):.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        runs = f"{pace:,.0f}" if pace >= 10 else f"{pace:.2g}"
+        table.caption = f"about {duration} left with one worker ({runs} runs/h so far)"
         table.caption_justify, table.caption_style = "left", ""
     for row in [*document["widths"], {"width": "all", **document}]:
         counts = (str(row[name]) for name in ("planned", "done", "diverged", "failed", "missing"))
@@ -160,7 +165,7 @@ def _counts(part: pd.DataFrame) -> dict[str, Any]:
 
 
 def levels_cells(group: Group) -> Cells:
-    """What the closing table shows at each width."""
+    """Return the closing table of the levels at each width."""
     title = "mean ± standard error over seeds" + (f"; {group.label}" if group.label else "")
     ended = {
         "diverged": [f"{row.diverged} of width {row.width}" for row in group.rows if row.diverged],
@@ -172,15 +177,15 @@ def levels_cells(group: Group) -> Cells:
 
 
 def exponents_cells(group: Group) -> Cells:
-    """The exponents in the width."""
+    """Return the table of the exponents in the width."""
     rows = [(quantity(name, group), *_exponent_cells(exponent)) for name, exponent in group.exponents.items()]
     head = ("quantity", "exponent", "interval", "widths", "")
     return Cells("exponents in the width (95 % interval)", head, rows, text=("quantity", ""))
 
 
 def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellipsis") -> Table:
-    """For a terminal; `before` goes above the title. Text of configs and data is no markup: print it on a
-    PlainConsole."""
+    """Return a table for a terminal; `before` goes above the title. Print it on a PlainConsole, which does not read the
+    text of configs and data as markup."""
     table = Table(
         title=before + cells.title if cells.title else None,
         title_justify="left",
@@ -199,7 +204,7 @@ def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellip
 
 
 def quantity(name: str, group: Group) -> str:
-    """'kernel drift', 'weight drift, w⁰ (first)'."""
+    """Return the name of a quantity in words: 'kernel drift', 'weight drift, w⁰ (first)'."""
     if "." not in name:
         return {"kernel_drift": "kernel drift", "linear_gap": "gap to linearised"}.get(name, "weight drift, all")
     layer, depth = int(name.split(".")[1]), int(group.runs["network.depth"].iloc[0])
@@ -221,7 +226,7 @@ def _exponent_cells(exponent: Exponent) -> tuple[str, str, str, str]:
 
 
 def level_text(level: Level) -> str:
-    """'0.314 ± 0.012', with two digits of the error."""
+    """Return a level as text with two digits of its error: '0.314 ± 0.012'."""
     if level.count == 0:
         return "-"
     if math.isnan(level.standard_error) or level.standard_error == 0:
@@ -257,42 +262,43 @@ def _exponent_document(exponent: Exponent) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's scalars as Python's."""
+    """Return a NumPy scalar as a Python number, other values unchanged."""
     return value.item() if hasattr(value, "item") else value
 
 
 # ---------------------------------------------------------------- claims_table
 
 
-BEYOND = 1.0  # how far outside its margin an estimate is drawn at most, in margins
+BEYOND = 1.0  # the largest distance from its margin at which an estimate is drawn, in margins
 
 
 def claims_tables(verdicts: Sequence[Verdict]) -> list[Table | str]:
-    """One table for each combination of settings, and under it why what is not supported is not."""
-    level_text: list[Table | str] = []
+    """Return a table for each combination of settings, followed by the reasons of verdicts that are not supported."""
+    tables: list[Table | str] = []
     for label, group in _by_label(verdicts).items():
-        level_text.append(_table(group, label))
-        level_text += [f"{_name(each)}: {each.deciding.why}" for each in group if each.deciding.why]
-    return level_text
+        tables.append(_verdicts_table(group, label))
+        tables += [f"{_name(verdict)}: {verdict.deciding.why}" for verdict in group if verdict.deciding.why]
+    return tables
 
 
 def _by_label(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
     groups: dict[str, list[Verdict]] = {}
-    for each in verdicts:
-        groups.setdefault(each.label, []).append(each)
+    for verdict in verdicts:
+        groups.setdefault(verdict.label, []).append(verdict)
     return groups
 
 
-def _table(verdicts: Sequence[Verdict], label: str) -> Table:
-    title = "\nclaims (95 % intervals, where nothing else is said)" + (f"; {label}" if label else "")
+def _verdicts_table(verdicts: Sequence[Verdict], label: str) -> Table:
+    title = "\nclaims (95 % intervals unless stated otherwise)" + (f"; {label}" if label else "")
     table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("claim", "measured", "expected", "verdict"):
         table.add_column(name, no_wrap=True)
-    for each in verdicts:
-        found = each.deciding
-        table.add_row(each.claim.name, estimate_text(found.estimate), interval_text(found.expected), each.verdict)
-        part = f"  {found.part}, 1 of {len(each.findings)}" if len(each.findings) > 1 else ""
-        remark = "" if each.expect == SUPPORTED else "as expected" if each.as_expected else "not as expected"
+    for verdict in verdicts:
+        deciding, parts = verdict.deciding, len(verdict.findings)
+        measured, expected = estimate_text(deciding.estimate), interval_text(deciding.expected)
+        table.add_row(verdict.claim.name, measured, expected, verdict.verdict)
+        part = f"  {deciding.part}, 1 of {parts}" if parts > 1 else ""
+        remark = "" if verdict.expect == SUPPORTED else "as expected" if verdict.as_expected else "not as expected"
         if part or remark:
             table.add_row(part, "", "", remark)
     return table
@@ -303,7 +309,8 @@ def _name(verdict: Verdict) -> str:
 
 
 def estimate_text(estimate: Estimate) -> str:
-    """'-0.85 [-0.90, -0.80]', with what kind of interval it is where it is not one of confidence; or '-'."""
+    """Return an estimate with its interval: '-0.85 [-0.90, -0.80]', with the interval's kind where it is not a
+    confidence interval; '-' without an estimate."""
     if math.isnan(estimate.value):
         return "-"
     if math.isnan(estimate.interval[0]):
@@ -312,7 +319,7 @@ def estimate_text(estimate: Estimate) -> str:
 
 
 def interval_text(interval: Interval) -> str:
-    """'[-1.20, -0.80]'; with an open end '< 0.05'."""
+    """Return an interval as text: '[-1.20, -0.80]', or '< 0.05' with an open end."""
     low, high = interval
     if math.isinf(low):
         return "any" if math.isinf(high) else f"< {_number(high)}"
@@ -320,8 +327,8 @@ def interval_text(interval: Interval) -> str:
 
 
 def bar_position(value: float, margin: Interval) -> float:
-    """Where a number is drawn against its margin: 0 at the lower end, 1 at the upper; an open end is where the other
-    one is mirrored. What lies further out than BEYOND is drawn there."""
+    """Return the position of a number on a scale where its margin goes from 0 to 1. A margin with an open end gets
+    twice the absolute value of its other end as width. Positions further out than BEYOND are moved there."""
     low, high = margin
     if math.isinf(low) and math.isinf(high):
         return 0.5
@@ -333,7 +340,7 @@ def bar_position(value: float, margin: Interval) -> float:
 
 
 def _number(value: float) -> str:
-    """Two decimals for numbers of order one, two digits for others."""
+    """Return a number with two decimals if it is of order one, else with two significant digits."""
     if value == 0 or 0.1 <= abs(value) < 100:
         return f"{value:.2f}"
     return re.sub(r"e([+-])0*", r"e\1", f"{value:.2g}")

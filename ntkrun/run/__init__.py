@@ -1,1 +1,1 @@
-"""From stacks to rows: training on an engine, checkpoints, interrupts, progress."""
+"""Run stacks and return their rows: engines, checkpoints, interrupts, progress."""

@@ -1,7 +1,8 @@
-"""Stacks in mid-run on disk, so that a kill costs minutes: what is due when, and which file may be trusted.
+"""Checkpoints of stacks in mid-run, so that a kill costs minutes: when they are written and which files are usable.
 
-A file is used if its checksum holds, and it is of the very runs, of the same kind of device and of the same versions.
-Any other is set aside and the stack starts anew: a checkpoint saves time, and is never needed for a right number.
+A file is used only if its checksum is right and it was made for the same runs, the same kind of device and the same
+versions. Any other file is set aside and the stack starts over: a checkpoint saves time and is never needed for a
+correct number.
 """
 
 import hashlib
@@ -30,24 +31,26 @@ from ntkrun.plan.runs import Run, Stack, stacks
 from ntkrun.plan.stacks import fits, stacks_within
 from ntkrun.store.stack_folders import stack_name
 
-INTERVAL = 300.0  # seconds between checkpoints of a stack: what a kill costs at most. Shorter stacks write none
-AT_ONCE = 2**29  # bytes that are written while someone waits who has pressed Ctrl-C: about three seconds
-SHARE = 0.01  # of a stack's time that checkpoints take at most: where one takes long they come less often
+INTERVAL = 300.0  # seconds between checkpoints of a stack: the most that a kill costs. Shorter stacks write none
+AT_ONCE = 2**29  # largest checkpoint in bytes that is still written after Ctrl-C: about three seconds
+SHARE = 0.01  # largest share of a stack's time that checkpoints may take: slow checkpoints are written less often
 FORMAT = 1  # raised when older files cannot be read
-KEY = "ntkrun"  # of the file's metadata
-ENDING, UNUSABLE = ".safetensors", ".unusable"  # of what is kept, and of a file that was set aside
-# What a file raises that another hand wrote, or wrote into.
+KEY = "ntkrun"  # key in the file's metadata
+ENDING, UNUSABLE = ".safetensors", ".unusable"  # of a checkpoint, and of a file that was set aside
+# Errors that reading raises if something other than ntkrun wrote or changed the file.
 UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class UnusableCheckpoint(Exception):
-    """A checkpoint that cannot be used; the text says why."""
+    """A checkpoint that cannot be used, with the reason as text."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Those of a sweep's stacks on a device, in `folder`. `note` is told what becomes of them; `stopping` says whether
-    the sweep is to end."""
+    """The checkpoints of a sweep's stacks on a device, in `folder`.
+
+    `note` receives messages for the user. `stopping` returns True if the sweep is to end.
+    """
 
     folder: Path
     device: torch.device
@@ -55,7 +58,7 @@ class Checkpoints:
     stopping: Callable[[], bool] = lambda: False
 
     def load(self, stack: Stack) -> Checkpoint | None:
-        """The one of this stack, if there is one that fits; one that does not is set aside."""
+        """Return the checkpoint of this stack, or None. A checkpoint that cannot be used is set aside."""
         path = self._path(stack)
         if not os.path.lexists(path):
             return None
@@ -63,17 +66,17 @@ class Checkpoints:
             checkpoint = read(path, self._made_for(stack))
         except UnusableCheckpoint as error:
             aside = path.replace(path.with_suffix(UNUSABLE))
-            self.note(stack, f"its checkpoint {error}; it starts anew, and the file is set aside as {aside}")
+            self.note(stack, f"its checkpoint {error}; the stack starts over, and the file is kept as {aside}")
             return None
-        self.note(stack, f"goes on from step {checkpoint.step} of {stack.point.training.steps}")
+        self.note(stack, f"continues from step {checkpoint.step} of {stack.point.training.steps}")
         return checkpoint
 
     def keeper(self, stack: Stack) -> "Keeper":
-        """For an attempt at this stack that begins now."""
+        """Return the keeper for an attempt at this stack that starts now."""
         return Keeper(self, stack)
 
     def keep(self, stack: Stack, checkpoint: Checkpoint) -> None:
-        """In place of the last one. Where the disk has no room for it the stack goes on without."""
+        """Write a checkpoint in place of the previous one. If the disk has no room, note it and continue without."""
         path, made_for = self._path(stack), self._made_for(stack)
         try:
             replace_file(path, lambda temporary: write(temporary, checkpoint, made_for))
@@ -81,26 +84,29 @@ class Checkpoints:
             self.note(stack, f"no checkpoint at step {checkpoint.step}: {path} cannot be written ({error})")
 
     def stacked(self, missing: Sequence[Run], budget: int) -> list[Stack]:
-        """Missing runs as stacks: those under way, cut as they were, if `budget` bytes still hold them; then the others
-        as stacks_within does."""
-        left, begun = {run.run_id: run for run in missing}, list[Stack]()
+        """Return the missing runs as stacks that fit `budget` bytes.
+
+        Stacks that have a checkpoint come first and stay as they were if they still fit. `stacks_within` groups the
+        other runs.
+        """
+        remaining, resumed = {run.run_id: run for run in missing}, list[Stack]()
         for path in sorted(self.folder.glob(f"[!.]*{ENDING}")):
             ids = run_ids_in(path)
-            kept = stacks([left[run_id] for run_id in ids]) if left.keys() >= set(ids) else []
-            if all(fits(stack, budget) for stack in kept):
-                begun += kept
-                for run in (run for stack in kept for run in stack.runs):
-                    del left[run.run_id]
-        return begun + stacks_within(left.values(), budget, self.device)
+            checkpointed = stacks([remaining[run_id] for run_id in ids]) if remaining.keys() >= set(ids) else []
+            if all(fits(stack, budget) for stack in checkpointed):
+                resumed += checkpointed
+                for run in (run for stack in checkpointed for run in stack.runs):
+                    del remaining[run.run_id]
+        return resumed + stacks_within(remaining.values(), budget, self.device)
 
     def remove(self, stack: Stack) -> None:
-        """Whatever there is of this stack: its outcome is on record."""
+        """Remove the checkpoint files of this stack, whose outcome has been recorded."""
         for path in (self._path(stack), self._path(stack).with_suffix(UNUSABLE)):
-            if path.is_symlink() or not path.is_dir():  # a folder is nothing of ours
+            if path.is_symlink() or not path.is_dir():  # ntkrun makes no folder of this name
                 path.unlink(missing_ok=True)
 
     def remove_stale(self, finished: set[str]) -> None:
-        """Those of which a run has finished since, in another stack."""
+        """Remove the checkpoints that contain a run which has since finished in another stack."""
         for path in self.folder.glob("[!.]*"):
             if finished.intersection(run_ids_in(path)):
                 path.unlink(missing_ok=True)
@@ -109,8 +115,10 @@ class Checkpoints:
         return self.folder / (stack_name([run.run_id for run in stack.runs]) + ENDING)
 
     def _made_for(self, stack: Stack) -> dict[str, Any]:
-        """All that must be the same for the numbers to be the same; what a run is, its precision and the version of its
-        identity are in its id."""
+        """Return everything that must match for the numbers to be the same.
+
+        A run's id already covers its config, its precision and the version of its identity.
+        """
         versions = {"ntkrun": ntkrun.__version__, "torch": torch.__version__, "numpy": np.__version__}
         runs = [run.run_id for run in stack.runs]
         return {"format": FORMAT, "device": self.device.type, "versions": versions, "runs": runs}
@@ -118,8 +126,10 @@ class Checkpoints:
 
 @dataclass
 class Keeper:
-    """Keeps a stack's checkpoints as time goes by, and a last one where the sweep is to end, which it then does by
-    KeyboardInterrupt. Implements engine.checkpoint.Keeper."""
+    """Writes a stack's checkpoints at intervals. Implements engine.checkpoint.Keeper.
+
+    If the sweep is to end, it writes a last checkpoint and raises KeyboardInterrupt.
+    """
 
     checkpoints: Checkpoints
     stack: Stack
@@ -141,7 +151,7 @@ class Keeper:
 
 
 def write(path: Path, checkpoint: Checkpoint, made_for: dict[str, Any]) -> None:
-    """A safetensors file; its metadata say what it was made for, and hold the header and a checksum of all."""
+    """Write a safetensors file whose metadata hold `made_for`, the header and a checksum of everything."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     content = {"made_for": made_for, "header": checkpoint.header}
     text = json.dumps({**content, "sha256": _checksum(content, tensors)})
@@ -149,35 +159,38 @@ def write(path: Path, checkpoint: Checkpoint, made_for: dict[str, Any]) -> None:
 
 
 def read(path: Path, made_for: dict[str, Any]) -> Checkpoint:
-    """The checkpoint in a file that was made for just this. Raises Unfit."""
+    """Return the checkpoint in a file. Raises UnusableCheckpoint where it is damaged or was not made for `made_for`."""
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             content = _content(file)
             names = file.keys()
             tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in names}
         if content.pop("sha256") != _checksum(content, tensors):
             raise UnusableCheckpoint("is damaged")
-        header, found = dict(content["header"]), dict(content["made_for"])
+        header, recorded = dict(content["header"]), dict(content["made_for"])
     except UNREADABLE as error:
         raise UnusableCheckpoint(f"cannot be read ({error})") from error
-    if differing := [name for name in made_for if found.get(name) != made_for[name]]:
+    if differing := [name for name in made_for if recorded.get(name) != made_for[name]]:
         raise UnusableCheckpoint(f"was made with other {' and '.join(differing)}")
     return Checkpoint(header, tensors)
 
 
 def run_ids_in(path: Path) -> list[str]:
-    """The ids of the runs in a checkpoint's stack; none where the file does not say."""
+    """Return the ids of the runs in a checkpoint's stack, or an empty list if the file cannot be read."""
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             return list(dict.fromkeys(map(str, _content(file)["made_for"]["runs"])))
     except (UnusableCheckpoint, *UNREADABLE):
         return []
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A plain file that lies in its very folder, opened by safetensors, which itself would follow a link and wait for a
-    pipe. As arrays of NumPy: as tensors of torch it refuses a path that is no UTF-8. Raises Unfit."""
+def _open(path: Path) -> Iterator[Any]:
+    """Open a plain file that lies in this very folder with safetensors. Raises UnusableCheckpoint for anything else.
+
+    The check comes first because safetensors itself follows a link and waits for a pipe. The tensors are read as NumPy
+    arrays because safetensors' torch reader refuses a path that is not UTF-8.
+    """
     try:
         with open_plain_file(inside(path.parent, path.name), LARGEST_FILE):
             pass

@@ -1,4 +1,4 @@
-"""The engine that is selected on the command line: this process, or Ray."""
+"""The engine selected on the command line: this process or Ray."""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -21,8 +21,11 @@ from ntkrun.run.task import Engine, OnState, Outcome, run_task
 
 @dataclass(frozen=True)
 class EngineSelection:
-    """Where stacks are to run: `local`, in this process, or `ray`: `jobs` at once (None: as many as there is room for)
-    on this machine, or on the cluster at `ray_address`. Raises UserError for what does not go together."""
+    """The engine that runs the stacks: `local` (this process) or `ray`.
+
+    Ray runs `jobs` stacks at once (None: as many as there is room for), on this machine or on the cluster at
+    `ray_address`. Raises UserError for options that do not go together.
+    """
 
     engine: str = "local"
     jobs: int | None = None
@@ -44,8 +47,12 @@ THIS_PROCESS = EngineSelection()
 
 @dataclass(frozen=True)
 class OpenEngine:
-    """An engine, the device that its stacks run on, how many at once, what makes them, the GiB that each may take
-    unless it is told (None: what `budget.bytes_for` finds here), and the stacks that are under way already."""
+    """An engine that is ready to run stacks.
+
+    It runs `workers` stacks at once on `device`. `made_by` is its provenance. `memory` is the GiB that a stack may take
+    unless the user sets it (None: as `plan.stacks.bytes_for` decides on this machine). `checkpoints` are those of
+    stacks in mid-run.
+    """
 
     engine: Engine
     device: torch.device
@@ -57,8 +64,10 @@ class OpenEngine:
 
 @dataclass(frozen=True)
 class ExpectedEngine:
-    """What `opened` will give, as far as it can be told without starting anything; `assumed`: what is taken for
-    granted, in words, "" where nothing is."""
+    """The engine that `open_engine` will give, as far as this is known without starting anything.
+
+    `assumed` says in words what is assumed, "" if nothing is.
+    """
 
     device: torch.device
     workers: int
@@ -67,7 +76,7 @@ class ExpectedEngine:
 
 
 def expected_engine(selection: EngineSelection, device: str) -> ExpectedEngine:
-    """Raises UserError for an engine or a device that is not there."""
+    """Return the engine to expect. Raises UserError for an engine or a device that is not available."""
     if selection.engine == "local":
         return ExpectedEngine(resolve_device(device), 1, None, "")
     from ntkrun.run.ray import at_once, check, device_kind, here, memory_each
@@ -75,38 +84,36 @@ def expected_engine(selection: EngineSelection, device: str) -> ExpectedEngine:
     check(selection.ray_address)
     cpus, gpus = here(selection.jobs, device)
     kind = device_kind(device, gpus)
-    where = resolve_device(kind)
+    worker_device = resolve_device(kind)
     if selection.ray_address:
-        told = f"the cluster at {selection.ray_address} is not asked: its workers are taken to be like this machine"
-        return ExpectedEngine(
-            where, selection.jobs or 1, None, told + ("" if selection.jobs else ", and for one; --jobs says how many")
-        )
+        assumed = f"the cluster at {selection.ray_address} is not contacted: its workers are assumed to be like this "
+        assumed += "machine" if selection.jobs else "machine, and one worker is assumed; set their number with --jobs"
+        return ExpectedEngine(worker_device, selection.jobs or 1, None, assumed)
     workers = at_once(selection.jobs, cpus, gpus, kind)
-    each = memory_each(free_bytes(where), workers, gpus if kind == "cuda" else 1)
-    return ExpectedEngine(
-        where, workers, each, f"{workers} workers at once are taken to be as fast, each, as one alone"
-    )
+    memory = memory_each(free_bytes(worker_device), workers, gpus if kind == "cuda" else 1)
+    assumed = f"each of {workers} workers is assumed to be as fast as one worker alone"
+    return ExpectedEngine(worker_device, workers, memory, assumed)
 
 
 @contextmanager
 def open_engine(
     selection: EngineSelection, device: str, kept: Path, watch: ProgressListener, interrupts: Interrupts, timed: bool
 ) -> Iterator[OpenEngine]:
-    """The engine, for as long as the context lasts; `kept` is the folder of checkpoints. Raises UserError for an engine
-    or a device that is not there."""
+    """Open the engine for as long as the context lasts; `kept` is the folder of checkpoints. Raises UserError for an
+    engine or a device that is not available."""
     if selection.engine == "local":
-        where = resolve_device(device)
-        made_by, checkpoints = provenance(where), Checkpoints(kept, where, watch.note, interrupts.requested)
-        local = Local(where, made_by, watch.state, timed, checkpoints)
-        yield OpenEngine(local, where, 1, made_by, None, checkpoints)
+        this_device = resolve_device(device)
+        made_by, checkpoints = provenance(this_device), Checkpoints(kept, this_device, watch.note, interrupts.requested)
+        local = Local(this_device, made_by, watch.state, timed, checkpoints)
+        yield OpenEngine(local, this_device, 1, made_by, None, checkpoints)
         return
     from ntkrun.run.ray import Ray, connected
 
     with connected(selection.ray_address, selection.jobs, device) as workers:
-        where = torch.device(workers.device)
+        worker_device = torch.device(workers.device)
         engine = Ray(workers, timed, interrupts.requested)
-        checkpoints = Checkpoints(kept, where, watch.note)
-        yield OpenEngine(engine, where, workers.count, workers.made_by, workers.memory, checkpoints)
+        checkpoints = Checkpoints(kept, worker_device, watch.note)
+        yield OpenEngine(engine, worker_device, workers.count, workers.made_by, workers.memory, checkpoints)
 
 
 # ---------------------------------------------------------------- local
@@ -114,7 +121,7 @@ def open_engine(
 
 @dataclass(frozen=True)
 class Local:
-    """Runs them on `device`; `see` is shown every state as it passes."""
+    """The engine that runs stacks in this process on `device`. It calls `see` with every state."""
 
     device: torch.device
     made_by: dict[str, Any]
@@ -126,4 +133,4 @@ class Local:
         while waiting:
             stack = waiting.popleft()
             yield stack, run_task(stack, self.device, self.made_by, self.see, self.timed, self.checkpoints)
-            self.checkpoints.remove(stack)  # what came of it has been recorded
+            self.checkpoints.remove(stack)  # its outcome has been recorded

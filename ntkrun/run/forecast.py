@@ -1,4 +1,4 @@
-"""What a sweep would do, how long it will take and how much memory, before it starts."""
+"""Forecast the runs, time and memory of a sweep before it starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,11 @@ from ntkrun.store.directory import Store
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a sweep would do: its runs, those of them that are still missing and what each grid point of theirs will
-    take one stack after the other, what there is to be said of that, and how many workers would be at it."""
+    """The forecast of a sweep: its runs, those that are still missing, and the number of workers.
+
+    `estimates` gives the cost of each grid point with missing runs, one stack after the other. `notes` are messages for
+    the user.
+    """
 
     runs: tuple[Run, ...]
     missing: tuple[Run, ...]
@@ -29,9 +32,9 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """From start to end: shared out among the workers, and no less than the longest stack."""
-        together = sum(each.seconds for each in self.estimates) / self.workers
-        return max([together, *(each.seconds / each.stacks for each in self.estimates)])
+        """Seconds from start to end with all workers, and no less than the longest stack."""
+        shared = sum(estimate.seconds for estimate in self.estimates) / self.workers
+        return max([shared, *(estimate.seconds / estimate.stacks for estimate in self.estimates)])
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -54,17 +57,20 @@ def dry_run_of(
     shard: Shard = WHOLE_SWEEP,
     selection: EngineSelection = THIS_PROCESS,
 ) -> DryRun:
-    """What `run_shard` would do, without doing it."""
-    on = expected_engine(selection, device)
+    """Return what `run_shard` would do, without doing it."""
+    engine = expected_engine(selection, device)
     check_ready(point for point, _ in sweep.points)
     runs = runs_in_shard(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)
     missing = tuple(missing_runs(runs, store.finished(), () if retry_failed else store.failed()))
-    stacks = stacks_within(missing, bytes_for(on.memory if memory is None else memory, on.device), on.device)
-    ahead = estimates(split_for_workers(stacks, on.workers) if on.workers > 1 else stacks, on.device)
-    notes = notes_on(runs) + ((on.assumed,) if on.assumed else ())
-    return DryRun(runs, missing, tuple(ahead), notes, path, on.workers)
+    stacks = stacks_within(
+        missing, bytes_for(engine.memory if memory is None else memory, engine.device), engine.device
+    )
+    planned = split_for_workers(stacks, engine.workers) if engine.workers > 1 else stacks
+    costs = estimates(planned, engine.device)
+    notes = notes_on(runs) + ((engine.assumed,) if engine.assumed else ())
+    return DryRun(runs, missing, tuple(costs), notes, path, engine.workers)
 
 
 # ---------------------------------------------------------------- forecast
@@ -72,7 +78,7 @@ def dry_run_of(
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds for all the runs, and GiB for the largest stack of them: docs/performance.md says how good it is."""
+    """The seconds of all runs and the GiB of the largest stack; docs/performance.md gives the accuracy."""
 
     seconds: float
     gib: float
@@ -84,11 +90,12 @@ class Forecast:
 
 
 def forecast(ahead: DryRun) -> Forecast:
-    """What is missing of a sweep, one stack after the other."""
-    each = ahead.estimates
-    return Forecast(sum(part.seconds for part in each), max((part.bytes / GIB for part in each), default=0.0))
+    """Return the forecast for the missing runs of a sweep, one stack after the other."""
+    seconds = sum(estimate.seconds for estimate in ahead.estimates)
+    return Forecast(seconds, max((estimate.bytes / GIB for estimate in ahead.estimates), default=0.0))
 
 
 def together(forecasts: Sequence[Forecast]) -> Forecast:
-    """One after the other."""
-    return Forecast(sum(each.seconds for each in forecasts), max((each.gib for each in forecasts), default=0.0))
+    """Combine the forecasts of sweeps that run one after the other."""
+    seconds = sum(part.seconds for part in forecasts)
+    return Forecast(seconds, max((part.gib for part in forecasts), default=0.0))

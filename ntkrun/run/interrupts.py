@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a sweep runs: once ends it well, twice at once."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP while a sweep runs: the first ends it cleanly, the second at once."""
 
 import signal
 import threading
@@ -7,62 +7,63 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE = 5.0  # seconds after the first interrupt for those who ask whether to stop: a last checkpoint takes less
+GRACE = 5.0  # seconds from the first interrupt until KeyboardInterrupt; a last checkpoint takes less
 
 
 class Interrupts:
-    """The first is noted, and whoever asks may end well; a second, or the end of GRACE, is KeyboardInterrupt."""
+    """Counts interrupts. After the first, the sweep may end by itself; a second, or the end of GRACE, raises
+    KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._held = False
+        self._deferred = False
 
     def requested(self) -> bool:
-        """Whether the sweep is to end."""
+        """Return True if the sweep is to end."""
         return self.count > 0
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Listen within; only to what would otherwise be KeyboardInterrupt or the like, and in the main thread, which
-        alone hears of signals."""
+        """Handle signals within this context: only those that have a Python handler, such as the one that raises
+        KeyboardInterrupt, and only in the main thread, which alone receives signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = [number for number in STOP if callable(signal.getsignal(number))]
-        before = {number: signal.signal(number, self._interrupted) for number in heard}
-        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._grace_is_over)
+        handled = [number for number in STOP if callable(signal.getsignal(number))]
+        previous = {number: signal.signal(number, self._on_signal) for number in handled}
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_grace_over)
         try:
             yield
         finally:
             self.cancel_grace()
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """What is done within is not cut in two by a first interrupt."""
-        self._held = True
+        """Defer a first interrupt until this context ends."""
+        self._deferred = True
         try:
             yield
         finally:
-            self._held = False
+            self._deferred = False
         self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """Raises KeyboardInterrupt if the sweep is to end."""
+        """Raise KeyboardInterrupt if the sweep is to end."""
         if self.requested():
             raise KeyboardInterrupt
 
     def cancel_grace(self) -> None:
-        """The sweep is ending: wait for it as long as it takes."""
+        """Cancel the end of GRACE: the sweep is ending and may take its time."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
-    def _grace_is_over(self, number: int, frame: FrameType | None) -> None:
-        if not self._held:
+    def _on_grace_over(self, number: int, frame: FrameType | None) -> None:
+        if not self._deferred:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The empirical kernel of many inputs in blocks, as tasks of Ray: no machine holds more than some blocks of it."""
+"""Compute the empirical kernel of many inputs in blocks, as Ray tasks: no machine holds more than a few blocks."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from ntkrun.run.ray import BESIDE, Workers, imported, in_flight, task
 from ntkrun.run.task import ATTEMPTS
 from ntkrun.theory.activations import Activation, know
 
-# Rows of a block's side, inputs x outputs: passes are made anew for each block, and cost n/SIDE of its product; the
-# result goes over the network as a whole (64 MiB of float32).
+# Rows of a block (inputs x outputs). Each block repeats its forward and backward passes, which cost n/SIDE of its
+# product. A block's result crosses the network in one piece (64 MiB in float32).
 SIDE = 4096
-PARTS = 4  # blocks for each worker at least, where there are inputs enough for tiles of CPU_TILE rows
+PARTS = 4  # least number of blocks per worker, if there are enough inputs for tiles of CPU_TILE rows
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows and columns of the kernel of the network of a seed; rows never begin after columns."""
+    """Rows and columns of the kernel of one seed's network; the rows never begin after the columns."""
 
     position: int
     seed: int
@@ -35,7 +35,7 @@ class Block:
 
 
 def blocks(seeds: list[int], inputs: int, outputs: int, workers: int) -> list[Block]:
-    """What has to be computed of the kernels: the blocks on the diagonal and above."""
+    """Return the blocks of the kernels that have to be computed: those on the diagonal and above."""
     least = -(-CPU_TILE // outputs)
     size = max(1, SIDE // outputs)
     while size > least and len(seeds) * _triangle(-(-inputs // size)) < PARTS * workers:
@@ -48,20 +48,20 @@ def blocks(seeds: list[int], inputs: int, outputs: int, workers: int) -> list[Bl
 def fill(
     result: np.ndarray, net: DenseNetwork, seeds: list[int], x: np.ndarray, dtype: torch.dtype, workers: Workers
 ) -> None:
-    """Write K (S, N, N, O, O) into `result` a block at a time, each as it comes in; what is below the diagonal is what
-    stands above it. Raises UserError where a block's worker is lost again and again."""
-    ray, given = imported(), imported().put(x)
+    """Write K (S, N, N, O, O) into `result`, each block when it arrives. Blocks below the diagonal are the transposes
+    of those above. Raises UserError where the worker of a block is lost ATTEMPTS times."""
+    ray, inputs = imported(), imported().put(x)
     lost: Counter[tuple[int, int, int]] = Counter()
-    asked = task(_kernel, workers.cpus, workers.gpus, min(_bytes(net, dtype), workers.node_bytes))
+    remote_task = task(_kernel, workers.cpus, workers.gpus, min(_bytes(net, dtype), workers.node_bytes))
 
     def start(block: Block) -> Any:
-        return asked.remote(net, block, given, dtype, workers.device, workers.cpus, workers.registered)
+        return remote_task.remote(net, block, inputs, dtype, workers.device, workers.cpus, workers.registered)
 
     waiting = deque(blocks(seeds, len(x), net.outputs, workers.count))
-    with closing(in_flight(waiting, start, workers.count)) as ended:
-        for block, reference in ended:
+    with closing(in_flight(waiting, start, workers.count)) as results:
+        for block, reference in results:
             try:
-                _put(result[block.position], block, ray.get(reference))
+                _store(result[block.position], block, ray.get(reference))
             except ray.exceptions.RayTaskError:
                 raise
             except ray.exceptions.RayError as error:
@@ -72,7 +72,7 @@ def fill(
                 waiting.append(block)
 
 
-def _put(kernel: np.ndarray, block: Block, part: np.ndarray) -> None:
+def _store(kernel: np.ndarray, block: Block, part: np.ndarray) -> None:
     kernel[block.rows, block.columns] = part
     kernel[block.columns, block.rows] = part.transpose(1, 0, 3, 2)
 
@@ -86,22 +86,22 @@ def _kernel(
     threads: int,
     registered: Sequence[Activation],
 ) -> np.ndarray:
-    """In a worker: one block, (rows, columns, O, O); of the diagonal exactly symmetric."""
+    """Compute one block in a worker, (rows, columns, O, O). A block on the diagonal is exactly symmetric."""
     know(registered)
     torch.set_num_threads(threads)
-    where = torch.device(kind)
-    rows, columns = (torch.tensor(x[part], dtype=dtype, device=where) for part in (block.rows, block.columns))
+    device = torch.device(kind)
+    rows, columns = (torch.tensor(x[part], dtype=dtype, device=device) for part in (block.rows, block.columns))
     second = None if block.rows == block.columns else columns
-    return empirical_ntk(net, _parameters(net, block.seed, dtype, where), rows, second)[0].cpu().numpy()
+    return empirical_ntk(net, _parameters(net, block.seed, dtype, device), rows, second)[0].cpu().numpy()
 
 
 @lru_cache(maxsize=1)
-def _parameters(net: DenseNetwork, seed: int, dtype: torch.dtype, where: torch.device) -> Parameters:
-    return net.init([seed], dtype, where)
+def _parameters(net: DenseNetwork, seed: int, dtype: torch.dtype, device: torch.device) -> Parameters:
+    return net.init([seed], dtype, device)
 
 
 def _bytes(net: DenseNetwork, dtype: torch.dtype) -> int:
-    """A block with its transposed copy, the network, and the passes of its rows and columns."""
+    """Return the bytes of a block with its transposed copy, the network, and the passes of its rows and columns."""
     passes = 2 * SIDE * sum(net.widths) * 3
     return BESIDE + dtype.itemsize * (3 * SIDE**2 + net.parameter_count + passes)
 

@@ -1,4 +1,4 @@
-"""What a sweep tells of itself while it runs: its events, and where the time went."""
+"""The progress of a sweep: its events while it runs, and the time of each phase."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from ntkrun.store.lock import Writer
 
 
 class ProgressListener:
-    """Is told of each event and does nothing; a progress bar does what it shows."""
+    """Receives each event and ignores it. Subclasses, such as the progress bar, show events."""
 
     def waiting_for(self, writer: Writer) -> None: ...
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
@@ -30,31 +30,31 @@ class ProgressListener:
 # ---------------------------------------------------------------- profile
 
 
-COLUMNS = 7  # widths side by side in 80 columns, beside the phase and the sum
+COLUMNS = 7  # number of widths that fit side by side into 80 characters with the phase and the sum
 
 
 class Profile:
-    """Seconds of each phase, by the width of the networks."""
+    """The seconds of each phase, by the width of the networks."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, dict[str, float]] = {}
 
     def add(self, point: Point, seconds: Mapping[str, float]) -> None:
-        """A stack of this grid point took so long in each phase."""
+        """Add the seconds that a stack of this grid point took in each phase."""
         width = point.network.width
         name = str(width) if isinstance(width, int) else "-".join(map(str, width))
-        of_width = self.seconds.setdefault(name, dict.fromkeys(PHASES, 0.0))
-        for phase, taken in seconds.items():
-            of_width[phase] += taken
+        totals = self.seconds.setdefault(name, dict.fromkeys(PHASES, 0.0))
+        for phase, duration in seconds.items():
+            totals[phase] += duration
 
     def document(self) -> list[dict[str, Any]]:
         return [{"width": width, "seconds": dict(phases)} for width, phases in self.seconds.items()]
 
     def lines(self) -> list[str]:
-        """A table of seconds: a line a phase, a column a width, COLUMNS of them at a time."""
+        """Return a table of seconds as lines: one row per phase, one column per width, COLUMNS widths at a time."""
         if not self.seconds:
             return ["where the time went: nothing was run"]
-        total = {phase: sum(of_width[phase] for of_width in self.seconds.values()) for phase in PHASES}
+        total = {phase: sum(phases[phase] for phases in self.seconds.values()) for phase in PHASES}
         columns = list(self.seconds.items())
         lines = ["where the time went, in seconds, by width"]
         for part in pieces(len(columns), COLUMNS):
@@ -64,8 +64,8 @@ class Profile:
 
 def _table(columns: list[tuple[str, Mapping[str, float]]]) -> list[str]:
     rows = [("", [name if len(name) < 8 else name[:6] + "…" for name, _ in columns])]
-    rows += [(phase, [_seconds(of_width[phase]) for _, of_width in columns]) for phase in PHASES]
-    rows.append(("together", [_seconds(sum(of_width.values())) for _, of_width in columns]))
+    rows += [(phase, [_seconds(phases[phase]) for _, phases in columns]) for phase in PHASES]
+    rows.append(("together", [_seconds(sum(phases.values())) for _, phases in columns]))
     return [f"{name:<14}" + "".join(f"{cell:>8}" for cell in cells) for name, cells in rows]
 
 

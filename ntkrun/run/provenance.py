@@ -1,4 +1,4 @@
-"""What made a run: versions, commit, hardware. Reported beside the numbers, never part of a run's identity."""
+"""The provenance of a run: versions, commit, hardware. It is reported with the numbers and never part of a run's id."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ LIBRARIES = ("ntkrun", "torch", "numpy", "scipy", "pandas", "pyarrow", "scikit-l
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, commit and dirty flag of the code, the machine and how much of it is used."""
+    """Return the versions, the commit and dirty flag of the code, the machine, and how much of it is used."""
     commit, dirty = commit_of_code()
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "commit": commit,
         "dirty": dirty,
-        "system": f"{platform.system()} {platform.machine()}",  # what may matter, and nothing that names a host
+        "system": f"{platform.system()} {platform.machine()}",  # may affect the numbers; does not name a host
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -29,17 +29,17 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def commit_of_code() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that ntkrun runs from, and whether it has changes outside results/, where it writes
-    itself; None, None when it is no checkout."""
-    here = Path(__file__).parent
+    """Return the commit of the checkout that ntkrun runs from, and True if it has changes outside results/, where
+    ntkrun writes itself. Return None, None if it is not a checkout."""
+    folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
         ).stdout.strip()
 
     try:
-        # An installed copy may lie inside some other project's checkout: only count files that git knows.
+        # An installed copy may lie inside another project's checkout, so check that git knows this file.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results"))
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Ray itself: a local one of our own or a cluster that is running, tamed, and what its workers are given."""
+"""The Ray engine: connect to a cluster or start Ray on this machine, and run stacks on its workers."""
 
 import contextlib
 import logging
@@ -30,25 +30,28 @@ from ntkrun.run.provenance import provenance
 from ntkrun.run.task import Failed, Lost, Outcome, OutOfMemory, run_task
 from ntkrun.theory.activations import Activation, know, registered
 
-# Read when Ray is imported. The second keeps a local Ray's sockets on the loopback interface, on Linux as well.
+# Ray reads these when it is imported. LOCAL_ONLY keeps a local Ray's sockets on the loopback interface, on Linux too.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOCAL_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-SOCKETS = "/tmp"  # short: Ray's sockets lie in a folder there, and the path of a socket has 100 letters at most
-TOKEN = "ray._private.authentication"  # who warns, at each start, that a token is in use: docs/cluster.md says it once
-LAST_WORDS, SPEAKERS = 4000, 3  # letters of a worker's log, and workers, in the log of a stack that is lost
-SAID = 600  # letters of what Ray has to say against starting
-REACHED = 10.0  # seconds for a cluster to answer; Ray itself tries for minutes
-BESIDE = GIB // 2  # bytes that Python and torch take beside a stack
-POLL = 0.5  # seconds between two looks at whether somebody interrupts
+SOCKETS = "/tmp"  # folder of Ray's sockets; short, because the path of a socket may have at most 100 characters
+TOKEN = "ray._private.authentication"  # logger that warns at each start that a token is in use; see docs/cluster.md
+LAST_WORDS, SPEAKERS = 4000, 3  # characters per worker's log, and number of workers, in the log of a lost stack
+SAID = 600  # characters of Ray's error message that are shown if it does not start
+REACHED = 10.0  # seconds to wait for a cluster to answer; Ray itself tries for minutes
+BESIDE = GIB // 2  # bytes that Python and torch need in addition to a stack
+POLL = 0.5  # seconds between checks for an interrupt
 
 Work = TypeVar("Work")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What stacks run on: `count` at once on a kind of device, each with so many CPUs and a part of a GPU; the bytes of
-    a node; what a stack may take in GiB; what makes the runs; where the workers' logs are; and the σ that this program
-    has registered, as a reference."""
+    """The workers that stacks run on: `count` at once, each with `cpus` CPUs and `gpus` of a GPU.
+
+    `device` is their kind of device (cpu or cuda), `node_bytes` the memory of a node in bytes, and `memory` the GiB
+    that a stack may take. `made_by` is the workers' provenance and `logs` the folder of their logs. `registered` is a
+    Ray reference to the activations that this program has registered.
+    """
 
     count: int
     device: str
@@ -62,7 +65,7 @@ class Workers:
 
 
 def imported() -> Any:
-    """Ray, its usage statistics off. Raises UserError where it is not installed."""
+    """Import Ray with its usage statistics turned off and return it. Raises UserError where it is not installed."""
     os.environ.update(QUIET)
     try:
         import ray
@@ -73,165 +76,173 @@ def imported() -> Any:
 
 @contextlib.contextmanager
 def connected(address: str | None, jobs: int | None, device: str) -> Iterator[Workers]:
-    """The workers of the cluster at `address` (auto or HOST:PORT), or of a Ray of our own on this machine, which is
-    gone with all its processes afterwards. Raises UserError without Ray, where no such cluster or device is, and for
-    what Ray has to say against starting."""
+    """Yield the workers of the cluster at `address` (auto or HOST:PORT), or of a local Ray if there is no address.
+
+    A local Ray ends with the context, including all its processes. Raises UserError where Ray is not installed or does
+    not start, or there is no such cluster or device.
+    """
     check(address)
-    with _cluster(address) if address else _machine(jobs, device):
+    with _existing_cluster(address) if address else _local_ray(jobs, device):
         yield _workers(jobs, device)
 
 
 def check(address: str | None) -> None:
-    """Raises UserError where Ray is not installed, cannot be kept to this machine, or knows no address of that kind."""
+    """Raise UserError where Ray is not installed, cannot be limited to this machine, or the address is malformed."""
     if address and "://" in address:
         raise UserError(f"--ray-address {address}: give auto or HOST:PORT, on a node of the cluster")
     if not address and "ray" in sys.modules and not LOCAL_ONLY.items() <= os.environ.items():
-        said = " ".join(f"{name}={value}" for name, value in LOCAL_ONLY.items())
-        raise UserError(f"Ray was imported before ntkrun could keep its sockets to this machine; set {said} first")
+        variables = " ".join(f"{name}={value}" for name, value in LOCAL_ONLY.items())
+        raise UserError(
+            f"Ray was imported before ntkrun could limit its sockets to this machine; set {variables} before the import"
+        )
     os.environ.update({} if address else LOCAL_ONLY)
     imported()
 
 
 @contextlib.contextmanager
-def _machine(jobs: int | None, device: str) -> Iterator[None]:
+def _local_ray(jobs: int | None, device: str) -> Iterator[None]:
     logging.getLogger(TOKEN).setLevel(logging.ERROR)
     cpus, gpus = here(jobs, device)
-    what = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    with errors_as_sentence(Path(SOCKETS), comfort="; Ray's sockets have to lie there"):
+    options = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    with errors_as_sentence(Path(SOCKETS), comfort="; Ray needs it for its sockets"):
         folder = tempfile.mkdtemp(prefix="ntkrun-", dir=SOCKETS)
     try:
-        with _begun("--engine ray", address="local", _temp_dir=folder, **what):
+        with _session("--engine ray", address="local", _temp_dir=folder, **options):
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def here(jobs: int | None, device: str) -> tuple[int, int]:
-    """CPUs and GPUs of a Ray of our own."""
+    """Return the number of CPUs and of GPUs for a local Ray."""
     return max(jobs or 1, torch.get_num_threads()), 0 if device == "cpu" else torch.cuda.device_count()
 
 
 @contextlib.contextmanager
-def _cluster(address: str) -> Iterator[None]:
+def _existing_cluster(address: str) -> Iterator[None]:
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
         except (OSError, OverflowError) as error:
-            raise UserError(f"--ray-address {address}: nobody answers there ({error})") from None
-    with _begun(f"--ray-address {address}", address=address):
+            raise UserError(f"--ray-address {address}: no cluster answers there ({error})") from None
+    with _session(f"--ray-address {address}", address=address):
         yield
 
 
 @contextlib.contextmanager
-def _begun(asked: str, **what: Any) -> Iterator[None]:
-    """Ray, for as long as the context lasts; what it has to say against it is a UserError that begins with `asked`."""
+def _session(option: str, **init_options: Any) -> Iterator[None]:
+    """Run Ray for as long as the context lasts. Raises UserError, beginning with `option`, where Ray does not start."""
     ray = imported()
     try:
-        _start(ray, asked, what)
+        _start(ray, option, init_options)
         yield
     finally:
         ray.shutdown()
 
 
-def _start(ray: Any, asked: str, what: dict[str, Any]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+def _start(ray: Any, option: str, init_options: dict[str, Any]) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, configure_logging=False, **what)
+        ray.init(log_to_driver=False, configure_logging=False, **init_options)
     except SystemExit:  # Ray's own answer to SIGTERM
         raise KeyboardInterrupt from None
-    except Exception as error:  # noqa: BLE001 - Ray raises that itself, among others; nothing of ours runs within
-        raise UserError(f"{asked}: Ray does not start: {' '.join(str(error).split())[:SAID]}") from None
+    except Exception as error:  # noqa: BLE001 - Ray raises even Exception itself; only Ray's code runs here
+        raise UserError(f"{option}: Ray does not start: {' '.join(str(error).split())[:SAID]}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray has put its own in the place of ours
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by its own
 
 
 def _workers(jobs: int | None, device: str) -> Workers:
-    """So many tasks at once as `jobs` says, or as there are GPUs, or else CPUs; the CPUs are shared among them."""
+    """Return the workers: `jobs` of them, or by default one per GPU, or else per CPU. They share the CPUs equally."""
     ray = imported()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, all_gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
     if not cpus:
-        raise UserError("--engine ray: the cluster offers no CPU, so no task would ever start; add a node that does")
+        raise UserError("--engine ray: the cluster offers no CPU, so no task would ever start; add a node with CPUs")
     kind = device_kind(device, all_gpus)
     count = at_once(jobs, cpus, all_gpus, kind)
     per_gpu = -(-count // all_gpus) if kind == "cuda" else 0
     threads = max(1, min(cpus // count, int(max(node.get("CPU", 1) for node in nodes))))
     gpus = 1 / per_gpu if per_gpu else 0.0
-    made_by, free, logs = ray.get(task(_seen, threads, gpus, 0).remote(kind))
-    each = memory_each(free, count, all_gpus if kind == "cuda" else len(nodes))
+    made_by, free, logs = ray.get(task(_probe_worker, threads, gpus, 0).remote(kind))
+    memory = memory_each(free, count, all_gpus if kind == "cuda" else len(nodes))
     node_bytes = int(min(node.get("memory", free) for node in nodes))
-    return Workers(count, kind, threads, gpus, node_bytes, each, made_by, Path(logs), _sent(registered()))
+    return Workers(count, kind, threads, gpus, node_bytes, memory, made_by, Path(logs), _sent(registered()))
 
 
 def at_once(jobs: int | None, cpus: int, gpus: int, kind: str) -> int:
-    """How many workers there are to be."""
+    """Return the number of workers: `jobs`, or by default one per GPU or CPU of the kind of device."""
     return jobs or (gpus if kind == "cuda" else cpus)
 
 
 def memory_each(free: int, workers: int, places: int) -> float:
-    """GiB that a worker's stack may take, where workers share so many nodes or GPUs with `free` bytes on each."""
+    """Return the GiB that a worker's stack may take, if the workers share `places` nodes or GPUs with `free` bytes
+    each."""
     return SHARE * free / -(-workers // places) / GIB
 
 
 def _sent(functions: Any) -> Any:
-    """A reference to the user's own σ, which travel as Ray sends code: in memory, never by a file."""
+    """Return a Ray reference to the user's own activations. Ray sends their code in memory, never in a file."""
     try:
         return imported().put(functions)
     except TypeError as error:
-        names = ", ".join(each.name for each in functions)
+        names = ", ".join(function.name for function in functions)
         why = str(error).strip().splitlines()[0]
         raise UserError(f"activations {names}: cannot be sent to Ray's workers ({why}); use the local engine") from None
 
 
 def device_kind(device: str, gpus: int) -> str:
-    """cpu or cuda. Which of a machine's GPUs, Ray says."""
+    """Return cpu or cuda. Ray chooses which of a machine's GPUs a worker uses."""
     if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device}: with --engine ray choose auto, cpu or cuda; Ray shares the GPUs out")
+        raise UserError(f"--device {device}: with --engine ray choose auto, cpu or cuda; Ray assigns the GPUs")
     if device == "cuda" and not gpus:
-        raise UserError("--device cuda: Ray has no GPU here; choose auto or cpu")
+        raise UserError("--device cuda: Ray has no GPU; choose auto or cpu")
     return "cuda" if gpus and device != "cpu" else "cpu"
 
 
 def task(function: Any, cpus: int, gpus: float, size: int) -> Any:
-    """A function as a task that asks for these CPUs, this part of a GPU and these bytes, and is tried once."""
+    """Return a function as a Ray task that requests these CPUs, this part of a GPU and `size` bytes, and never
+    retries."""
     return imported().remote(function).options(max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=size)
 
 
 def in_flight(
     waiting: deque[Work], start: Callable[[Work], Any], most: int, stopping: Callable[[], bool] = lambda: False
 ) -> Generator[tuple[Work, Any], None, None]:
-    """Start what waits, at most so many at once, and yield each with its reference as it ends. `waiting` may change in
-    between. What still runs when the iterator is closed, or ends by KeyboardInterrupt where it is `stopping`, is
-    cancelled."""
+    """Start the waiting work, at most `most` at once, and yield each piece with its reference when it ends.
+
+    The caller may change `waiting` between two results. Raises KeyboardInterrupt if `stopping` returns True. Work that
+    is still running when the iterator is closed or interrupted is cancelled.
+    """
     ray, running = imported(), dict[Any, Work]()
     try:
         while waiting or running:
             while waiting and len(running) < most:
                 work = waiting.popleft()
                 running[start(work)] = work
-            for ended in ray.wait(list(running), timeout=POLL)[0]:
-                yield running.pop(ended), ended
+            for reference in ray.wait(list(running), timeout=POLL)[0]:
+                yield running.pop(reference), reference
             if stopping():
                 raise KeyboardInterrupt
     finally:
-        for abandoned in running:
-            ray.cancel(abandoned, force=True)
+        for reference in running:
+            ray.cancel(reference, force=True)
 
 
-def _seen(kind: str) -> tuple[dict[str, Any], int, str]:
-    """What a worker says of itself: what it makes runs with, free bytes, where its logs are."""
+def _probe_worker(kind: str) -> tuple[dict[str, Any], int, str]:
+    """Return a worker's provenance, its free bytes and the folder of its logs. Runs in the worker."""
     context = imported().get_runtime_context()
     logs = Path(context.get_temp_dir(), context.get_session_name(), "logs")
     return provenance(torch.device(kind)), free_bytes(torch.device(kind)), str(logs)
 
 
 def last_words(logs: Path) -> str:
-    """What workers have said last on standard error, where their logs can be read from here."""
+    """Return the last lines that workers wrote to standard error, if this machine can read their logs."""
     files = sorted((file for file in logs.glob("worker-*.err") if file.stat().st_size), key=lambda f: f.stat().st_mtime)
-    said = [f"{file}:\n{file.read_text('utf-8', 'replace')[-LAST_WORDS:]}" for file in files[-SPEAKERS:]]
-    return "\n".join([f"logs of the workers: {logs}", *said, ""])
+    tails = [f"{file}:\n{file.read_text('utf-8', 'replace')[-LAST_WORDS:]}" for file in files[-SPEAKERS:]]
+    return "\n".join([f"logs of the workers: {logs}", *tails, ""])
 
 
 # ---------------------------------------------------------------- ray
@@ -239,39 +250,40 @@ def last_words(logs: Path) -> str:
 
 @dataclass(frozen=True)
 class Ray:
-    """Runs stacks on the workers that `connected` gives; where `stopping` says so it ends by KeyboardInterrupt."""
+    """The engine that runs stacks on the workers from `connected`. It raises KeyboardInterrupt if `stopping` returns
+    True."""
 
     workers: Workers
     timed: bool
     stopping: Callable[[], bool]
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
-        with closing(in_flight(waiting, self._started, self.workers.count, self.stopping)) as ended:
-            for stack, reference in ended:
+        with closing(in_flight(waiting, self._submit, self.workers.count, self.stopping)) as results:
+            for stack, reference in results:
                 yield stack, self._outcome(reference)
 
-    def _started(self, stack: Stack) -> Any:
+    def _submit(self, stack: Stack) -> Any:
         workers = self.workers
-        held = Footprint(task_of(stack.point)).bytes(len(stack.runs)) if workers.device == "cpu" else 0
-        asked = task(_attempted, workers.cpus, workers.gpus, min(held + BESIDE, workers.node_bytes))
-        return asked.remote(stack, workers.device, workers.cpus, self.timed, workers.registered)
+        size = Footprint(task_of(stack.point)).bytes(len(stack.runs)) if workers.device == "cpu" else 0
+        remote_task = task(_attempted, workers.cpus, workers.gpus, min(size + BESIDE, workers.node_bytes))
+        return remote_task.remote(stack, workers.device, workers.cpus, self.timed, workers.registered)
 
-    def _outcome(self, ended: Any) -> Outcome:
+    def _outcome(self, reference: Any) -> Outcome:
         from ray import exceptions
 
         try:
-            return imported().get(ended)
+            return imported().get(reference)
         except exceptions.OutOfMemoryError as error:  # Ray ends a worker before the system would
             return OutOfMemory(0, str(error))
-        except exceptions.RayTaskError as error:  # what `attempt` lets pass, such as a file that the node lacks
+        except exceptions.RayTaskError as error:  # `run_task` lets OSError pass, such as a file that the node lacks
             return Failed(str(error).strip().splitlines()[-1], 0, str(error))
         except exceptions.RayError as error:
-            what = str(error).strip().splitlines()[0]
-            return Lost(f"its worker is gone: {what}", f"{error}\n{last_words(self.workers.logs)}")
+            why = str(error).strip().splitlines()[0]
+            return Lost(f"its worker is gone: {why}", f"{error}\n{last_words(self.workers.logs)}")
 
 
 def _attempted(stack: Stack, kind: str, threads: int, timed: bool, registered: Sequence[Activation]) -> Outcome:
-    """In a worker, with as many threads as it has CPUs: their number has a say in the last digits."""
+    """Run a stack in a worker with as many threads as it has CPUs. The number of threads affects the last digits."""
     know(registered)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")

@@ -1,4 +1,4 @@
-"""The result of a stack as rows of the tables."""
+"""Convert the result of a stack into rows of the tables."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ T = TypeVar("T")
 def rows_of(
     stack: Stack, result: StackResult, threads: int, made_by: dict[str, Any]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
-    """A stack's result, computed with so many threads, as rows of the tables, and its kernels by run."""
+    """Return a stack's result, computed with `threads` threads, as rows of the tables, and its kernels by run."""
     ids, point = [run.run_id for run in stack.runs], stack.point
     diverged = {run.position: run for run in result.diverged}
     ended = {
@@ -50,8 +50,8 @@ def rows_of(
 
 
 def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str, Any]) -> pd.DataFrame:
-    """The rows of `runs` of a stack that failed, which is all there is of it."""
-    eta = _known(step_size, stack.point)
+    """Return the rows of `runs` for a stack that failed. It has no rows in other tables."""
+    eta = _value_or_nan(step_size, stack.point)
     ended = {
         "status": "failed",
         "reason": reason,
@@ -64,7 +64,7 @@ def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str,
 
 
 def _runs(stack: Stack, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
-    """A row a run: how it ended, and what is known of it before it starts."""
+    """Return one row per run: how it ended, and the facts that do not depend on training."""
     net = network(stack.point)
     return pd.DataFrame(
         {
@@ -76,15 +76,15 @@ def _runs(stack: Stack, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.Da
             "torch": made_by["versions"]["torch"],
             "ntkrun": ntkrun.__version__,
             "commit": made_by["commit"] or "",
-            **{f"predicted_{name}": _known(formula, net) for name, formula in PREDICTED.items()},
+            **{f"predicted_{name}": _value_or_nan(formula, net) for name, formula in PREDICTED.items()},
         }
     )
 
 
-def _known(formula: Callable[[T], float], of: T) -> float:
-    """What a formula says, nan where its conditions do not hold."""
+def _value_or_nan(formula: Callable[[T], float], argument: T) -> float:
+    """Return the value of a formula, nan where its conditions do not hold."""
     try:
-        return formula(of)
+        return formula(argument)
     except UserError:
         return math.nan
 
@@ -93,7 +93,7 @@ def _known(formula: Callable[[T], float], of: T) -> float:
 
 
 def of_runs(columns: dict[str, list[float]], ids: Sequence[str]) -> pd.DataFrame:
-    """Positions in the stack to run ids, runs one after the other, each in the order of its steps."""
+    """Return columns as a table with run ids instead of positions in the stack, sorted by run and then by step."""
     frame = pd.DataFrame(columns if columns else {"position": [], "step": []})
     frame = frame.sort_values("position", kind="stable", ignore_index=True)
     frame.insert(0, "run_id", np.array(ids, dtype=object)[frame["position"].to_numpy(dtype=int)])
@@ -101,13 +101,16 @@ def of_runs(columns: dict[str, list[float]], ids: Sequence[str]) -> pd.DataFrame
 
 
 def with_limits(outputs: pd.DataFrame, inputs: int, kept: Sequence[int], limits: dict[str, np.ndarray]) -> pd.DataFrame:
-    """The outputs table of a stack with what infinite width says, by column (T, A, O) at the `kept` steps, in their
-    order; `point` numbers training inputs, `inputs` of them, and then test inputs."""
+    """Return the outputs table of a stack with the predictions of infinite width.
+
+    `limits` holds each predicted column as (T, A, O) at the `kept` steps, in their order. The column `point` numbers
+    the `inputs` training inputs first and then the test inputs.
+    """
     if not len(outputs):
         return completed(pd.DataFrame(), "outputs")
     point, output = outputs["point"].to_numpy(dtype=int), outputs["output"].to_numpy(dtype=int)
-    at = np.searchsorted(np.array(kept), outputs["step"].to_numpy(dtype=int))
-    found = {name: values[at, point, output] for name, values in limits.items()}
+    step_index = np.searchsorted(np.array(kept), outputs["step"].to_numpy(dtype=int))
+    predictions = {name: values[step_index, point, output] for name, values in limits.items()}
     train = point < inputs
-    places = {"part": np.where(train, "train", "test"), "input": np.where(train, point, point - inputs)}
-    return completed(outputs.drop(columns=["point", "time"]).assign(**places, **found), "outputs")
+    positions = {"part": np.where(train, "train", "test"), "input": np.where(train, point, point - inputs)}
+    return completed(outputs.drop(columns=["point", "time"]).assign(**positions, **predictions), "outputs")

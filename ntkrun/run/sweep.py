@@ -1,4 +1,4 @@
-"""Run what is missing of a sweep: plan minus store, through an engine, into the store."""
+"""Run the missing runs of a sweep (those in the plan but not in the store) with an engine, and store their results."""
 
 import time
 from collections import Counter, deque
@@ -24,9 +24,11 @@ from ntkrun.store.directory import Results, Store
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How missing runs are run: on which `device`, with `memory` GiB for a stack (None: three quarters of what is
-    free), `profile` told where the time went, those that failed before again or not, to the first that fails or to the
-    end, on which `engine`."""
+    """Options of a sweep.
+
+    A stack may take `memory` GiB (None: three quarters of the free memory). `profile` collects the time of each phase.
+    `retry_failed` repeats runs that failed before, and `fail_fast` ends the sweep at the first failure.
+    """
 
     device: str = "auto"
     memory: float | None = None
@@ -47,51 +49,51 @@ def run_sweep(
     fail_fast: bool = False,
     engine: EngineSelection | None = None,
 ) -> Results:
-    """Run what is missing of a sweep into `results`/<name>, and return its tables.
+    """Run the missing runs of a sweep, write them to `results`/<name>, and return the tables.
 
-    Runs that are finished there are never run again. An interrupt keeps every finished stack. Runs are stacked within
-    `memory` GiB (None: three quarters of what is free); a stack that does not fit after all, or fails, is halved. A run
-    that fails by itself is recorded as failed and left alone from then on, unless `retry_failed`; `fail_fast` ends the
-    sweep there. `profile` is told where the time went. `engine`: on which engine. Raises UserError for a device or an
-    engine that is not there, a directory that cannot be written or is in use, data that cannot be had, and a network
-    that is known not to fit.
+    Finished runs are never run again. An interrupt keeps every finished stack. Runs are stacked within `memory` GiB
+    (None: three quarters of the free memory). A stack that does not fit after all, or fails, is halved. A run that
+    fails by itself is recorded as failed and later sweeps skip it, unless `retry_failed`; `fail_fast` ends the sweep
+    there. `profile` collects the time of each phase. `engine` selects the engine (None: this process). Raises UserError
+    for a device, an engine or data that are not available, a directory that cannot be written or is in use, and a
+    network that is known not to fit.
     """
-    how = RunOptions(device, memory, profile, retry_failed, fail_fast, engine or THIS_PROCESS)
-    run_shard(WHOLE_SWEEP, sweep, results, how, watch or ProgressListener())
+    options = RunOptions(device, memory, profile, retry_failed, fail_fast, engine or THIS_PROCESS)
+    run_shard(WHOLE_SWEEP, sweep, results, options, watch or ProgressListener())
     return Store(Path(results) / sweep.name).read()
 
 
 def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, watch: ProgressListener) -> int:
-    """The same for a shard of the sweep, while others may be at other shards. Returns how many runs of the sweep are
-    still to come; the tables are written once none is."""
+    """Run a shard of the sweep as `run_sweep` does, while other processes may run other shards. Return the number of
+    runs of the sweep that are still missing. The tables are written once none is missing."""
     store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
-    mine, kept = runs_in_shard(shard, runs), inside(store.root, "checkpoints")
+    shard_runs, checkpoints = runs_in_shard(shard, runs), inside(store.root, "checkpoints")
     check_ready(point for point, _ in sweep.points)
-    with open_engine(how.engine, how.device, kept, watch, interrupts, how.profile is not None) as on:
-        budget = bytes_for(on.memory if how.memory is None else how.memory, on.device)
+    with open_engine(how.engine, how.device, checkpoints, watch, interrupts, how.profile is not None) as opened:
+        budget = bytes_for(opened.memory if how.memory is None else how.memory, opened.device)
 
-        def stacked(finished: set[str], failed: Collection[str]) -> list[Stack]:
-            missing = list(missing_runs(mine, finished, () if how.retry_failed else failed))
-            stacks = on.checkpoints.stacked(missing, budget)
-            return split_for_workers(stacks, on.workers) if on.workers > 1 else stacks
+        def missing_stacks(finished: set[str], failed: Collection[str]) -> list[Stack]:
+            missing = list(missing_runs(shard_runs, finished, () if how.retry_failed else failed))
+            stacks = opened.checkpoints.stacked(missing, budget)
+            return split_for_workers(stacks, opened.workers) if opened.workers > 1 else stacks
 
-        stacked(store.finished(), store.failed())  # what does not fit is said before anything is written
+        missing_stacks(store.finished(), store.failed())  # raises for a network that does not fit, before any writing
         with store.writing(shard, watch.waiting_for):
             if how.retry_failed:
-                store.forget_failed({run.run_id for run in mine})
+                store.forget_failed({run.run_id for run in shard_runs})
             finished, failed = store.finished(), store.failed()
-            missing = stacked(finished, failed)
-            store.begin(_description(sweep, runs, on.made_by), [run_row(run) for run in runs])
-            over, without_end = (sum(run.run_id in ended for run in mine) for ended in (finished, failed))
-            watch.begin(missing, over, without_end, on.workers)
-            loop = Executor(store, watch, how.profile, on.made_by, budget, how.fail_fast, interrupts)
-            remaining = loop.run_and_write_tables(on.engine, missing, lambda: _write_tables(store, shard, runs))
-            on.checkpoints.remove_stale(store.finished())
+            missing = missing_stacks(finished, failed)
+            store.begin(_description(sweep, runs, opened.made_by), [run_row(run) for run in runs])
+            finished_count, failed_count = (sum(run.run_id in ids for run in shard_runs) for ids in (finished, failed))
+            watch.begin(missing, finished_count, failed_count, opened.workers)
+            executor = Executor(store, watch, how.profile, opened.made_by, budget, how.fail_fast, interrupts)
+            remaining = executor.run_and_write_tables(opened.engine, missing, lambda: _write_tables(store, shard, runs))
+            opened.checkpoints.remove_stale(store.finished())
     return remaining
 
 
 def _write_tables(store: Store, shard: Shard, runs: Sequence[Run]) -> int:
-    """The tables, but of a shard only once no run is to come; how many are."""
+    """Write the tables, in case of a shard only if no run is missing. Return the number of missing runs."""
     remaining = len(list(missing_runs(runs, store.finished(), store.failed())))
     if shard == WHOLE_SWEEP or not remaining:
         store.write_tables()
@@ -108,13 +110,16 @@ def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> 
     }
 
 
-# ---------------------------------------------------------------- loop
+# ---------------------------------------------------------------- execution
 
 
 @dataclass(frozen=True)
 class Executor:
-    """Rows are committed as stacks end; a stack that did not end is tried again in halves; a run that does not end by
-    itself has failed, and the others go on."""
+    """Runs stacks and commits their rows as they end.
+
+    A stack that fails is tried again in halves. A run that fails by itself is recorded as failed, and the others
+    continue.
+    """
 
     store: Store
     watch: ProgressListener
@@ -126,7 +131,7 @@ class Executor:
     lost: Counter[Stack] = field(default_factory=Counter)
 
     def run_and_write_tables(self, engine: Engine, missing: Sequence[Stack], write: Callable[[], int]) -> int:
-        """Run all that is missing and `write` the tables, which are written of what there is however this ends."""
+        """Run all missing stacks and `write` the tables. After an error or interrupt, the tables are written too."""
         with self.interrupts.handled():
             try:
                 self.run(engine, missing)
@@ -139,17 +144,17 @@ class Executor:
 
     def run(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
-        with closing(engine.run(waiting)) as ended:
-            for stack, outcome in ended:
+        with closing(engine.run(waiting)) as outcomes:
+            for stack, outcome in outcomes:
                 outcome = self.outcome_after_loss(stack, outcome)
                 if isinstance(outcome, Done):
                     self.commit(stack, outcome)
                 elif isinstance(outcome, Lost):
                     waiting.append(stack)
                 elif len(stack.runs) > 1 and not (isinstance(outcome, Failed) and outcome.every_run):
-                    again = self.smaller_stacks(stack, outcome, waiting)
+                    smaller = self.smaller_stacks(stack, outcome, waiting)
                     waiting.clear()
-                    waiting.extend(again)
+                    waiting.extend(smaller)
                 else:
                     self.record_failure(stack, outcome)
                     if self.fail_fast:
@@ -157,7 +162,7 @@ class Executor:
                 self.interrupts.raise_if_requested()
 
     def outcome_after_loss(self, stack: Stack, outcome: Outcome) -> Outcome:
-        """The outcome; Lost so often that the stack itself is to blame has Failed."""
+        """Return the outcome, or Failed for a stack that was Lost ATTEMPTS times: then the stack itself is to blame."""
         if not isinstance(outcome, Lost):
             return outcome
         self.lost[stack] += 1
@@ -176,8 +181,8 @@ class Executor:
         self.watch.committed(stack, outcome)
 
     def smaller_stacks(self, stack: Stack, outcome: OutOfMemory | Failed, waiting: Sequence[Stack]) -> list[Stack]:
-        """What is to be done in place of `waiting`. Memory: all of the grid point in halves. Another failure: one run's
-        bad luck must not take the others along."""
+        """Return the stacks to run in place of `waiting`. If memory ran out, all stacks of the grid point are halved.
+        For another failure only this stack is halved, so that one bad run does not fail the others."""
         if isinstance(outcome, OutOfMemory):
             self.watch.split(stack, "do not fit into memory")
             return halved(stack, waiting)

@@ -1,4 +1,4 @@
-"""One task of an engine: a stack trained and measured in the process that runs it, and its outcome."""
+"""One task of an engine: train and measure a stack in this process and return its outcome."""
 
 import traceback
 from collections import deque
@@ -22,13 +22,16 @@ from ntkrun.plan.runs import Stack
 from ntkrun.run.checkpoints import Checkpoints
 from ntkrun.run.rows import rows_of
 
-ATTEMPTS = 3  # at what is lost with its worker
+ATTEMPTS = 3  # number of times that work is tried if its worker is lost
 
 
 @dataclass(frozen=True)
 class Done:
-    """Every run ended, done or diverged. `frames` is the stack's part of each table, `kernels` maps run_id to step to
-    K, `seconds` is what training and probes took, `phases` where they went (empty unless asked for)."""
+    """Every run ended as done or diverged.
+
+    `frames` is the stack's part of each table, and `kernels` maps run_id to step to K. `seconds` is the time of
+    training and probes, and `phases` the seconds of each phase (empty unless timing is on).
+    """
 
     frames: dict[str, pd.DataFrame]
     kernels: dict[str, dict[int, np.ndarray]]
@@ -38,7 +41,7 @@ class Done:
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """Memory did not last: the step that the stack had come to, and the traceback."""
+    """Memory ran out: the last step that the stack reached, and the traceback."""
 
     last_step: int
     log: str
@@ -46,8 +49,10 @@ class OutOfMemory:
 
 @dataclass(frozen=True)
 class Failed:
-    """Something else went wrong: what, in one sentence, and as above. `every_run`: it lies in what all runs of the
-    stack share, so that smaller stacks would fail as well."""
+    """Another error: the reason in one sentence, the last step that the stack reached, and the traceback.
+
+    `every_run` is True if the error lies in what all runs of the stack share, so that smaller stacks would fail too.
+    """
 
     reason: str
     last_step: int
@@ -57,7 +62,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """Whoever ran it is gone, killed or with its machine: why, as far as is known, and what there is of a log."""
+    """The worker was killed or its machine failed: the reason as far as it is known, and the log as far as there is
+    one."""
 
     reason: str
     log: str
@@ -67,12 +73,12 @@ Outcome = Done | OutOfMemory | Failed | Lost
 
 
 class Engine(Protocol):
-    """Runs stacks, one or several at a time."""
+    """Runs stacks, one or several at once."""
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
-        """Start stacks from the left of `waiting` as there is room, and yield each with its outcome as it ends, until
-        `waiting` is empty and nothing runs. Between two outcomes `waiting` may be changed by whoever iterates: smaller
-        stacks put in, or all taken out so that nothing new starts. Closing the iterator abandons what runs."""
+        """Start stacks from the left of `waiting` as there is room, and yield each with its outcome when it ends, until
+        `waiting` is empty and nothing runs. Between two outcomes the caller may change `waiting`: it may add smaller
+        stacks, or remove all so that nothing new starts. Closing the iterator abandons the stacks that are running."""
         ...
 
 
@@ -91,8 +97,8 @@ def run_task(
     timed: bool = False,
     checkpoints: Checkpoints | None = None,
 ) -> Outcome:
-    """Train and measure a stack, from its checkpoint on where there is one. What the disk or the terminal have to say
-    (OSError) is not the stack's, and passes, as interrupts do."""
+    """Train and measure a stack, from its checkpoint if there is one, and return the outcome. An OSError of the disk or
+    the terminal is not a fault of the stack and is raised, as interrupts are."""
     last_step = 0
 
     def watch(state: State, measurement: Measurement | None) -> None:
@@ -111,24 +117,25 @@ def run_task(
         return Done(*rows, result.seconds, clock.seconds if isinstance(clock, Clock) else {})
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 - the one place: whatever goes wrong in a stack must not end the others
+    except Exception as error:  # noqa: BLE001 - no error in a stack may end the other stacks
         outcome = _outcome(error, last_step)
     if isinstance(outcome, OutOfMemory) and device.type == "cuda":
-        torch.cuda.empty_cache()  # now that the error and the tensors that it held are gone
+        torch.cuda.empty_cache()  # possible now that the error and its tensors are gone
     return outcome
 
 
 def _outcome(error: Exception, last_step: int) -> Outcome:
     log = "".join(traceback.format_exception(error))
-    if _of_memory(error):
+    if _is_out_of_memory(error):
         return OutOfMemory(last_step, log)
-    said = str(error).strip().splitlines()
-    if isinstance(error, UserError):  # of the grid point: seeds have no say in it
-        return Failed("; ".join(said), last_step, log, every_run=True)
-    return Failed(": ".join([type(error).__name__.lstrip("_"), *said[:1]]), last_step, log)
+    lines = str(error).strip().splitlines()
+    if isinstance(error, UserError):  # an error of the grid point, whatever the seed
+        return Failed("; ".join(lines), last_step, log, every_run=True)
+    return Failed(": ".join([type(error).__name__.lstrip("_"), *lines[:1]]), last_step, log)
 
 
-def _of_memory(error: Exception) -> bool:
-    """torch has a class of its own for it on a GPU, and says it in the text alone on a CPU and in its libraries."""
-    named = isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_OF_MEMORY)
-    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return True if memory ran out. On a GPU torch raises a class of its own; on a CPU and in libraries only the text
+    says so."""
+    in_text = isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_OF_MEMORY)
+    return in_text or isinstance(error, MemoryError | torch.OutOfMemoryError)

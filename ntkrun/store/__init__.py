@@ -1,1 +1,1 @@
-"""The results directory of a sweep: the only owner of its paths and files."""
+"""The results directory of a sweep: its files, and how they are read and written."""

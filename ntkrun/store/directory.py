@@ -1,19 +1,19 @@
-"""The only owner of a sweep's paths and files.
+"""The results directory of a sweep and its files:
 
-    sweep.yaml          the resolved config and what made it
-    plan.parquet        one row a planned run: its id, every config value, its seed
-    stacks/<name>/      one folder a finished stack: its part of each table; the truth that the tables are made from
-    stacks/<name>-pack/    many small ones in one folder of that kind, once there are many
-    stacks/<name>-failed/  one folder a stack that failed: its rows of `runs`, and log.txt
+    sweep.yaml          the resolved config and its provenance
+    plan.parquet        one row per planned run: its id, every config value, its seed
+    stacks/<name>/      one folder per finished stack: its part of each table; the tables are made from these
+    stacks/<name>-pack/    many small stacks in one folder of that kind, once there are many
+    stacks/<name>-failed/  one folder per stack that failed: its rows of `runs`, and log.txt
     checkpoints/        stacks in mid-run: checkpoints.py
     kernels/<id>.npz    whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O)
     <table>.parquet     runs, steps, layers, modes, outputs: the stacks of the present plan, joined with it
     figures/            PNG and SVG, with the captions
     claims.json         the verdicts on the present plan's claims
 
-Every file is written under a temporary name, flushed and renamed; a stack's folder is renamed as a whole once it is
-complete. So a kill at any moment leaves whole files, and a run is finished exactly when its stack's folder is there:
-docs/reliability.md.
+Every file is written under a temporary name, flushed and renamed. A stack's folder is renamed as a whole once it is
+complete. A kill at any moment therefore leaves only complete files, and a run is finished exactly when its stack's
+folder exists: docs/reliability.md.
 """
 
 import hashlib
@@ -75,25 +75,25 @@ from ntkrun.store.tables import TABLES, equal, in_order, plan_frame
 
 FOLDERS = ("stacks", "checkpoints", "kernels", "figures", WRITERS)
 
-LOOSE = 512  # small stacks that lie about before they are packed: each costs a reader some milliseconds
-SMALL = 2**18  # bytes on disk of a stack that is worth packing: a pack takes 128 MiB at most
+LOOSE = 512  # number of loose small stacks from which they are packed: each costs a reader some milliseconds
+SMALL = 2**18  # bytes on disk below which a stack is packed: a pack takes 128 MiB at most
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
 def read_results(path: str | Path) -> Results:
-    """The results in a directory such as results/width. Reads only; safe while a sweep is running."""
+    """Read the results in a directory such as results/width. Safe while a sweep is running; nothing is written."""
     return Store(Path(path)).read()
 
 
 class Store:
     """The results directory of one sweep."""
 
-    _lease: WriteLock  # when it is held for writing
+    _lock: WriteLock  # set while the directory is held for writing
 
     def __init__(self, root: Path):
         self.root = root
-        self._to_look_at = LOOSE  # loose stacks before their sizes are looked at
+        self._pack_threshold = LOOSE  # number of loose stacks from which their sizes are checked
 
     # ---------------------------------------------------------------- writing
 
@@ -101,26 +101,29 @@ class Store:
     def writing(
         self, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
     ) -> Iterator[None]:
-        """Hold the directory for writing, or for a shard of its sweep. Raises StoreBusy if another process does,
-        UserError if it cannot be written. `waits` is told whom of another machine it waits for, to see if it lives."""
+        """Hold the directory, or a shard of its sweep, for writing.
+
+        `waits` is called with a writer on another machine while this waits to see whether that writer is alive. Raises
+        StoreBusy if another process holds the directory, UserError if it cannot be written.
+        """
         folders = [self.root, *(inside(self.root, name) for name in FOLDERS)]
-        with ExitStack() as held:
+        with ExitStack() as contexts:
             try:
                 make_folder(self.root)
-                self._lease = held.enter_context(write_lock(self.root, shard, waits))
+                self._lock = contexts.enter_context(write_lock(self.root, shard, waits))
             except OSError as error:
                 why = f"cannot write results here ({error.strerror}); choose another --results"
                 raise UserError(f"{self.root}: {why}") from None
-            held.enter_context(errors_as_sentence(self.root))
-            remove_strays(folders, self._lease.now() - LOCK_TIMEOUT)
+            contexts.enter_context(errors_as_sentence(self.root))
+            remove_strays(folders, self._lock.now() - LOCK_TIMEOUT)
             yield
 
     def writers(self) -> list[Writer]:
-        """The processes that are writing here at this moment."""
+        """Return the processes that are writing here at this moment."""
         return writers(inside(self.root, WRITERS).parent)
 
     def begin(self, description: dict[str, Any], planned: Sequence[dict[str, Any]]) -> None:
-        """Record what is to be run: `sweep.yaml` and the plan, one row a run."""
+        """Write `sweep.yaml` and the plan, one row per run."""
         self.tidy()
         text = f"# Written by ntkrun: the config with every default, and what ran it.\n{dump(description)}"
         replace_file(self.root / "sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
@@ -130,41 +133,43 @@ class Store:
         replace_file(self.root / "plan.parquet", lambda path: write_parquet(plan_frame(planned), path))
 
     def tidy(self) -> None:
-        """Remove what a kill while packing left twice, unless a process is packing now: it does so itself."""
-        with exclusive_if_free(self.root / ".packing") as first:
-            if first:
+        """Remove stacks that a kill during packing left twice. A process that is packing now does this itself."""
+        with exclusive_if_free(self.root / ".packing") as free:
+            if free:
                 self._remove(self.packed_twice())
 
     def commit(self, frames: dict[str, pd.DataFrame], kernels: dict[str, dict[int, np.ndarray]]) -> None:
-        """Make a stack's runs finished, all at once: `frames` holds its part of each table, `kernels` maps run_id
+        """Commit a finished stack, all runs at once: `frames` holds its part of each table, `kernels` maps run_id
         to step to K. Raises StoreBusy where another process has taken over."""
-        with ExitStack() as ready:
+        with ExitStack() as contexts:
             files = {}
-            for run_id, of_run in kernels.items():
+            for run_id, kernels_of_run in kernels.items():
                 path = kernel_file(self.root, run_id)
-                files[path] = ready.enter_context(temporary_file(path, partial(write_npz, of_run)))
-            folder = ready.enter_context(temporary_folder(self.root / "stacks"))
+                files[path] = contexts.enter_context(temporary_file(path, partial(write_npz, kernels_of_run)))
+            folder = contexts.enter_context(temporary_folder(self.root / "stacks"))
             for table, frame in frames.items():
                 write_parquet(frame, folder / f"{table}.parquet")
             self._publish(files, folder, stack_name(frames["runs"]["run_id"]))
         self._pack()
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
-        """Record a stack that failed: its rows of `runs`, and what is known of why as a text file, whose path this
-        returns."""
+        """Record a stack that failed: its rows of `runs`, and a text file with the reason. Return that file's path."""
         with temporary_folder(self.root / "stacks") as folder:
             write_parquet(runs, folder / "runs.parquet")
             (folder / LOG).write_text(log, encoding="utf-8", errors="backslashreplace")
             return self._publish({}, folder, stack_name(runs["run_id"]) + FAILED) / LOG
 
     def _publish(self, files: dict[Path, Path], folder: Path, name: str) -> Path:
-        """Flush the folder of a stack; then give its kernels (`files`, by what they are to be called) and it their
-        names, its own last. Where a stack of that name is there already, it stands. Returns the stack's folder."""
+        """Flush the folder of a stack, then rename its kernels and at last the folder to their final names.
+
+        `files` maps the final path of a kernel file to its temporary path. A stack that already has this name stays as
+        it is. Return the stack's folder.
+        """
         for path in folder.iterdir():
             flush(path)
         flush(folder)
         with exclusive(self.root):
-            self._lease.check()
+            self._lock.check()
             for path, temporary in files.items():
                 temporary.replace(path)
             for parent in {path.parent for path in files}:
@@ -176,25 +181,29 @@ class Store:
         return final
 
     def forget_failed(self, run_ids: Collection[str]) -> None:
-        """Make the runs among these that failed missing again, and those that failed with them."""
+        """Remove the failed stacks that contain any of these runs, so that all runs of those stacks are missing
+        again."""
         failed = filter(is_failed, self.stack_folders())
         self._remove([folder for folder in failed if not set(run_ids).isdisjoint(run_ids_in(folder))])
 
     def _remove(self, folders: Sequence[Path]) -> None:
         with exclusive(self.root):
-            self._lease.check()
-            doomed = [folder.rename(temporary_name(folder)) for folder in folders if folder.exists()]
-        for folder in doomed:
+            self._lock.check()
+            renamed = [folder.rename(temporary_name(folder)) for folder in folders if folder.exists()]
+        for folder in renamed:
             shutil.rmtree(folder)
 
     def _pack(self) -> None:
-        """Put small stacks into one folder where there are many of them. A reader that finds both, or finds some gone
-        that it had seen, reads the same runs."""
-        if (loose := len(list(filter(_is_loose, self._names())))) < self._to_look_at:
+        """Merge small stacks into one folder if there are many of them.
+
+        A reader that sees both the pack and its stacks, or that had listed stacks which are now gone, reads the same
+        runs.
+        """
+        if (loose := len(list(filter(_is_loose, self._stack_names())))) < self._pack_threshold:
             return
-        self._to_look_at = loose + LOOSE
-        with exclusive_if_free(self.root / ".packing") as first:
-            if not first:
+        self._pack_threshold = loose + LOOSE
+        with exclusive_if_free(self.root / ".packing") as free:
+            if not free:
                 return
             self._remove(self.packed_twice())
             small = [folder for folder in self._loose() if folder_bytes(folder) < SMALL]
@@ -206,10 +215,10 @@ class Store:
                     write_parquet(frame, folder / f"{table}.parquet")
                 pack = self._publish({}, folder, stack_name(tables["runs"]["run_id"]) + PACK)
             self._remove(already_packed(small, [pack]))
-        self._to_look_at = len(self._loose()) + LOOSE
+        self._pack_threshold = len(self._loose()) + LOOSE
 
     def packed_twice(self) -> list[Path]:
-        """The small stacks that a pack holds too: whoever packed them was killed before it had removed them all."""
+        """Return the small stacks that are also in a pack because a process was killed before it had removed them."""
         packs = self._packs()
         return already_packed(self._loose(), packs) if packs else []
 
@@ -220,108 +229,113 @@ class Store:
         return [folder for folder in self.stack_folders() if _is_loose(folder.name)]
 
     def write_tables(self, anew: bool = False) -> None:
-        """Make the tables from the stacks, for people and for other tools; `anew` whatever stands there."""
-        self._lease.check()
+        """Write the tables from the stacks, for people and for other tools. Do nothing if they are current, unless
+        `anew` is True."""
+        self._lock.check()
         folders = self.stack_folders()
         made_from = self._made_from(folders)
         if not anew and self._from_tables(made_from, TABLES) is not None:
             return
         tables = self._assemble(folders, TABLES)
-        for table in reversed(TABLES):  # runs.parquet last: while a sweep's other tables are new, it vouches for none
+        for table in reversed(TABLES):  # runs.parquet last: until it is new, the tables do not count as written
             replace_file(self._table(table), partial(write_parquet, tables[table], made_from=made_from.encode()))
 
     # ---------------------------------------------------------------- reading
 
     def finished(self) -> set[str]:
-        """The ids of all runs that ended, done or diverged, of this plan or another."""
-        return self._settled(
+        """Return the ids of all runs that ended as done or diverged, in this plan or another."""
+        return self._read_consistently(
             lambda folders: {run_id for folder in folders if not is_failed(folder) for run_id in run_ids_in(folder)}
         )
 
     def failed(self) -> dict[str, Path]:
-        """The ids of all runs that failed, of this plan or another, and where it says why."""
-        return self._settled(
+        """Return the ids of all runs that failed, in this plan or another, with the log file that has the reason."""
+        return self._read_consistently(
             lambda folders: {
                 run_id: folder / LOG for folder in filter(is_failed, folders) for run_id in run_ids_in(folder)
             }
         )
 
     def plan(self) -> pd.DataFrame:
-        """One row a planned run. Raises UserError if the directory holds no sweep."""
+        """Return the plan, one row per run. Raises UserError if the directory holds no sweep."""
         path = inside(self.root, "plan.parquet")
         if not path.exists():
             raise UserError(f"{self.root}: no sweep here; name a directory such as results/width")
         return read_table(path, "plan")
 
     def description(self) -> dict[str, Any]:
-        """What sweep.yaml says: of `config`, `made_by` and more."""
+        """Return the contents of sweep.yaml: `config`, `made_by` and more."""
         return description_of(self.root)
 
     def read(self) -> Results:
-        """The tables, from their files if all are of the present plan and stacks, else from the stacks themselves."""
+        """Return the results: from the table files if all are up to date with the plan and the stacks, else from the
+        stacks."""
         made_from, tables = self._read(TABLES)
         return Results(**tables, path=self.root, made_from=made_from)
 
     def runs(self) -> pd.DataFrame:
-        """The table `runs` alone, which is there at once where there are many."""
+        """Return the table `runs` alone, which is quick even for many runs."""
         return self._read(("runs",))[1]["runs"]
 
     def _read(self, names: Sequence[str]) -> tuple[str, dict[str, pd.DataFrame]]:
-        """What these tables were made from, and they and the plan, all of one moment."""
+        """Return the fingerprint of these tables, and the tables with the plan, all from one moment."""
 
-        def tables(folders: list[Path]) -> tuple[str, dict[str, pd.DataFrame], str]:
+        def read_once(folders: list[Path]) -> tuple[str, dict[str, pd.DataFrame], str]:
             made_from = self._made_from(folders)
-            found = self._from_tables(made_from, names) or self._assemble(folders, names)
-            return made_from, found, self._made_from(folders)
+            tables = self._from_tables(made_from, names) or self._assemble(folders, names)
+            return made_from, tables, self._made_from(folders)
 
         while True:
-            made_from, found, afterwards = self._settled(tables)
-            if afterwards == made_from:  # else there is another plan by now
-                return made_from, found
+            made_from, tables, made_from_afterwards = self._read_consistently(read_once)
+            if made_from_afterwards == made_from:  # else the plan has changed meanwhile
+                return made_from, tables
 
-    def _settled(self, read: Callable[[list[Path]], Found]) -> Found:
-        """What `read` makes of the stacks' folders; once more where some went while it read (into a pack, or failed
-        ones that are to run again), or while they were listed, which is no one moment: then there is another pack."""
+    def _read_consistently(self, read: Callable[[list[Path]], T]) -> T:
+        """Return the result of `read` on the stacks' folders, retrying if the folders changed meanwhile.
+
+        Folders may disappear while `read` reads them: into a pack, or because failed runs are to run again. They may
+        also disappear while they are being listed, in which case there is a pack that was not listed.
+        """
         while True:
             folders = self.stack_folders()
             try:
-                found = read(folders)
+                result = read(folders)
                 if set(self._packs()) <= set(folders):
-                    return found
+                    return result
             except UserError:
                 if all(folder.exists() for folder in folders):
                     raise
 
     def stale(self) -> str:
-        """What is wrong with the tables on disk, "" where they are what the stacks make them."""
+        """Return what is wrong with the tables on disk, "" if they agree with the stacks."""
         folders = self.stack_folders()
-        found = self._from_tables(self._made_from(folders), TABLES)
-        if found is None:
-            return "torn, or out of date with the stacks"
-        made = self._assemble(folders, TABLES)
-        same = all(equal(found[table], made[table]) for table in TABLES)
-        return "" if same else "other numbers than the stacks hold"
+        stored = self._from_tables(self._made_from(folders), TABLES)
+        if stored is None:
+            return "damaged, or out of date with the stacks"
+        expected = self._assemble(folders, TABLES)
+        same = all(equal(stored[table], expected[table]) for table in TABLES)
+        return "" if same else "the tables hold other numbers than the stacks"
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         return kept_kernels(self.root, run_id)
 
-    # ---------------------------------------------------------------- within
+    # ---------------------------------------------------------------- internals
 
     def _table(self, name: str) -> Path:
         return inside(self.root, f"{name}.parquet")
 
     def stack_folders(self) -> list[Path]:
-        """The folders of stacks that ended."""
+        """Return the folders of stacks that ended."""
         stacks = inside(self.root, "stacks")
-        return [inside(stacks, name) for name in self._names()]
+        return [inside(stacks, name) for name in self._stack_names()]
 
-    def _names(self) -> list[str]:
-        """Their names, which are had in no time: they are looked at after each commit."""
+    def _stack_names(self) -> list[str]:
+        """Return the names of the stacks' folders. This runs after every commit, so it must be fast."""
         stacks = inside(self.root, "stacks")
         return sorted(path.name for path in stacks.iterdir() if path.name[0] != ".") if stacks.is_dir() else []
 
     def _made_from(self, folders: Sequence[Path]) -> str:
-        """What the tables depend on: the plan and which stacks there are."""
+        """Return a fingerprint of what the tables depend on: the version, the plan and the names of the stacks."""
         try:
             plan = read_bytes(inside(self.root, "plan.parquet"), LARGEST_FILE)
         except Unreadable:
@@ -331,13 +345,13 @@ class Store:
         return digest.hexdigest()
 
     def _from_tables(self, made_from: str, names: Sequence[str]) -> dict[str, pd.DataFrame] | None:
-        """What these tables' files say; None where one is of other stacks or another plan, or torn by other hands: the
-        stacks have it all."""
+        """Return these tables from their files, or None if one is damaged or belongs to other stacks or another plan.
+        The stacks hold all their data."""
         tables = {}
         try:
             for name in names:
-                tables[name], noted = read_with_metadata(self._table(name), name)
-                if noted.get(FINGERPRINT) != made_from.encode():
+                tables[name], metadata = read_with_metadata(self._table(name), name)
+                if metadata.get(FINGERPRINT) != made_from.encode():
                     return None
         except UserError:
             return None
@@ -346,9 +360,9 @@ class Store:
     def _assemble(self, folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
         plan = self.plan()
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
-        # A run that was put here twice counts once, and rather finished.
-        found = joined_tables(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
-        tables = {name: in_order(frame, order) for name, frame in found.items()}
+        # A run that is here twice counts once; a finished copy comes before a failed one.
+        joined = joined_tables(sorted(folders, key=is_failed), ("runs", *(name for name in names if name != "runs")))
+        tables = {name: in_order(frame, order) for name, frame in joined.items()}
         return tables | {"runs": plan.merge(tables["runs"], on="run_id"), "plan": plan}
 
 

@@ -1,9 +1,10 @@
-"""Who writes in a results directory: one file a writer, .writers/<token>.json, that says which process it is.
+"""The write lock of a results directory: every writer has a file .writers/<token>.json that names its process.
 
-A writer holds a lock on its file as long as it lives and touches it every BEAT seconds. On its own machine a writer is
-dead exactly when nobody holds that lock: the system drops it with the process, however that ends. Seen from another
-machine, where locks may not reach, it must also not have touched its file for LEASE seconds. Whoever is dead loses its
-file, and whoever has lost its file publishes nothing more. Writers come, go and publish within `moment`.
+A writer holds a file lock on its file as long as it lives and touches the file every HEARTBEAT seconds. On its own
+machine a writer is dead exactly when nobody holds that lock, because the system drops the lock when the process ends,
+however it ends. File locks may not reach other machines. A writer on another machine is therefore dead only if it has
+also not touched its file for LOCK_TIMEOUT seconds. The file of a dead writer is removed, and a writer whose file was
+removed publishes nothing more. Writers register and publish within `exclusive`.
 """
 
 import fcntl
@@ -27,11 +28,11 @@ from ntkrun.files.reading import Unreadable, open_plain_file
 from ntkrun.files.writing import TEMPORARY, make_folder
 from ntkrun.text import printable
 
-HEARTBEAT = 30.0  # seconds from one touch to the next
-# Seconds without a touch after which a writer on another machine counts as dead, and a temporary file as nobody's.
+HEARTBEAT = 30.0  # seconds between touches of a writer's file
+# Seconds without a touch after which a writer on another machine counts as dead and a temporary file as abandoned.
 LOCK_TIMEOUT = 600.0
-POLL = 5.0  # seconds between two looks at a writer that may be dead
-LOCK_WAIT = 60.0  # seconds to wait for those who come, go or publish, which takes moments
+POLL = 5.0  # seconds between checks of a writer that may be dead
+LOCK_WAIT = 60.0  # seconds to wait for another process to register or publish, which takes moments
 WHOLE = (1, 1)
 LARGEST_WRITER = 2**16  # bytes
 WRITERS = ".writers"
@@ -39,8 +40,10 @@ WRITERS = ".writers"
 
 @dataclass(frozen=True)
 class Writer:
-    """A process that writes: which one, where (`boot` tells two runs of a machine apart), since when, and which of how
-    many shards of the sweep it does."""
+    """A process that writes: its id, its machine, when it started, and its shard of the sweep (number, total).
+
+    `boot` tells one boot of a machine from another.
+    """
 
     pid: int
     host: str
@@ -57,27 +60,27 @@ class Writer:
         return (self.host, self.boot) == _this_machine()
 
     def is_apart_from(self, shard: tuple[int, int]) -> bool:
-        """Whether the two never do the same run: different shards of the same cut."""
+        """Return True if the two never run the same run: they are different shards of the same division."""
         return self.shard[1] == shard[1] and self.shard[0] != shard[0]
 
 
 @dataclass(frozen=True)
 class WriteLock:
-    """What a writer holds: its file."""
+    """The lock that a writer holds: its file."""
 
     root: Path
     file: Path
 
     def check(self) -> None:
-        """Raises StoreBusy where this process has been taken for dead: another may be at the same runs."""
+        """Raise StoreBusy if this process was taken for dead: another process may be working on the same runs."""
         if not self.file.exists():
             raise StoreBusy(
                 f"{self.root}: this process did not touch its lock for {LOCK_TIMEOUT / 60:.0f} minutes and was taken "
-                "for dead, so it writes nothing more; what it had committed is kept. The same command goes on"
+                "for dead, so it writes nothing more; what it had committed is kept. Run the same command to continue"
             )
 
     def now(self) -> float:
-        """The time by the clock of the file system, which may be another machine's."""
+        """Return the time by the clock of the file system, which may be another machine's clock."""
         os.utime(self.file)
         return self.file.stat().st_mtime
 
@@ -86,45 +89,51 @@ class WriteLock:
 def write_lock(
     root: Path, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
 ) -> Iterator[WriteLock]:
-    """Be a writer of this directory. Raises StoreBusy where one is there that might do the same runs; one that does the
-    same shard on another machine may have died with it, and is given time to show that it has not. `waits` is told."""
+    """Hold the write lock of this directory. Raises StoreBusy if another writer may do the same runs.
+
+    A writer of the same shard on another machine may have died with that machine. This function calls `waits` with
+    that writer and gives it time to show that it is alive.
+    """
     _wait_for_twin(root / WRITERS, shard, waits)
     with exclusive(root):
-        file, lock = _register(root / WRITERS, _this_writer(shard))
-        lease = WriteLock(root, file)
+        file, open_file = _register(root / WRITERS, _this_writer(shard))
+        lock = WriteLock(root, file)
         try:
-            _remove_dead_writers(lease, shard)
+            _remove_dead_writers(lock, shard)
         except BaseException:
-            _unregister(file, lock)
+            _unregister(file, open_file)
             raise
-    over = threading.Event()
-    beat = threading.Thread(target=_send_heartbeats, args=(file, over), daemon=True)
-    beat.start()
+    ended = threading.Event()
+    heartbeat = threading.Thread(target=_send_heartbeats, args=(file, ended), daemon=True)
+    heartbeat.start()
     try:
-        yield lease
+        yield lock
     finally:
-        over.set()
-        _unregister(file, lock)
+        ended.set()
+        _unregister(file, open_file)
 
 
 def writers(root: Path) -> list[Writer]:
-    """The living ones. Reads only."""
+    """Return the writers that are alive. Reads only."""
     return [writer for _, writer, alive in _writer_files(root / WRITERS, time.time()) if alive]
 
 
 def dead_writers(root: Path) -> list[Path]:
-    """The files of those that have died. Reads only."""
+    """Return the files of the writers that have died. Reads only."""
     return [file for file, _, alive in _writer_files(root / WRITERS, time.time()) if not alive]
 
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """One process at a time. Raises StoreBusy where another does not come to an end."""
+    """Let one process at a time into the context. Raises StoreBusy if another process stays in it for LOCK_WAIT
+    seconds."""
     lock = filelock.FileLock(root / ".lock")
     try:
         lock.acquire(timeout=LOCK_WAIT)
     except filelock.Timeout:
-        raise StoreBusy(f"{root}: another process holds {root / '.lock'} and does not let go; wait for it") from None
+        raise StoreBusy(
+            f"{root}: another process holds {root / '.lock'} and does not release it; wait until it ends"
+        ) from None
     try:
         yield
     finally:
@@ -133,7 +142,7 @@ def exclusive(root: Path) -> Iterator[None]:
 
 @contextmanager
 def exclusive_if_free(path: Path) -> Iterator[bool]:
-    """Whether nobody else is within at this moment; nobody waits."""
+    """Yield True if no other process is in the context at this moment, else False. Does not wait."""
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -147,82 +156,86 @@ def exclusive_if_free(path: Path) -> Iterator[bool]:
 
 
 def _register(folder: Path, writer: Writer) -> tuple[Path, IO[bytes]]:
-    """The writer's file and the open file that holds its lock, which it has before anybody sees it."""
+    """Write the writer's file. Return its path and the open file that holds its lock, which is locked before other
+    processes can see it."""
     make_folder(folder)
     name = uuid.uuid4().hex
     temporary = folder / f"{TEMPORARY}{name}"
     temporary.write_text(json.dumps(asdict(writer)), encoding="utf-8")
-    lock = temporary.open("rb+")
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return temporary.rename(folder / f"{name}.json"), lock
+    open_file = temporary.open("rb+")
+    fcntl.flock(open_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return temporary.rename(folder / f"{name}.json"), open_file
 
 
-def _remove_dead_writers(lease: WriteLock, shard: tuple[int, int]) -> None:
-    """Take the dead out. Raises StoreBusy where a living one is in the way."""
-    folder = lease.file.parent
-    for file, writer, alive in _writer_files(folder, lease.now()):
-        if file == lease.file:
+def _remove_dead_writers(lock: WriteLock, shard: tuple[int, int]) -> None:
+    """Remove the files of dead writers. Raises StoreBusy if a live writer may do the same runs."""
+    folder = lock.file.parent
+    for file, writer, alive in _writer_files(folder, lock.now()):
+        if file == lock.file:
             continue
         if not alive:
             file.unlink(missing_ok=True)
         elif not writer.is_apart_from(shard):
             raise StoreBusy(
-                f"{lease.root}: another ntkrun process is writing here, {writer}; wait for it or choose --results"
+                f"{lock.root}: another ntkrun process is writing here, {writer}; wait for it or choose --results"
             )
-    for stray in folder.glob(f"{TEMPORARY}*"):  # made within `moment` alone, which is ours
+    for stray in folder.glob(f"{TEMPORARY}*"):  # these are made only within `exclusive`, which this process holds
         stray.unlink(missing_ok=True)
 
 
-def _wait_for_twin(folder: Path, shard: tuple[int, int], waits: Callable[[Writer], None]) -> None:
-    """Wait while a writer of this very shard on another machine neither touches its file nor is dead by that. (A job
-    array's task that is queued again when its node has failed meets what it was there.)"""
+def _wait_for_twin(folder: Path, shard: tuple[int, int], on_wait: Callable[[Writer], None]) -> None:
+    """Wait while a writer of this very shard on another machine neither touches its file nor counts as dead.
+
+    This happens when a job array's task is queued again after its node failed: it meets its own earlier writer.
+    """
     touched: dict[Path, float] = {}
     while twin := _silent_twin(folder, shard):
-        file, writer, last = twin
+        file, writer, last_touch = twin
         if file not in touched:
-            waits(writer)
-        if touched.setdefault(file, last) != last:
-            return  # it lives, and is in the way
+            on_wait(writer)
+        if touched.setdefault(file, last_touch) != last_touch:
+            return  # the twin is alive and keeps this process out
         time.sleep(POLL)
 
 
 def _silent_twin(folder: Path, shard: tuple[int, int]) -> tuple[Path, Writer, float] | None:
-    """Such a writer that may be dead, or soon will be, and when it last touched its file."""
+    """Return the file of a writer of this shard on another machine that may be dead or soon count as dead, the writer,
+    and the time of its last touch."""
     for file, writer, _ in _writer_files(folder, time.time()):
         if shard == writer.shard != WHOLE and not writer.is_of_this_machine:
-            with suppress(FileNotFoundError):  # it has just left
-                last = file.stat().st_mtime
-                if time.time() - last < LOCK_TIMEOUT + HEARTBEAT:  # clocks of machines differ a little
-                    return file, writer, last
+            with suppress(FileNotFoundError):  # the writer has just ended
+                last_touch = file.stat().st_mtime
+                if time.time() - last_touch < LOCK_TIMEOUT + HEARTBEAT:  # clocks of machines differ a little
+                    return file, writer, last_touch
     return None
 
 
 def _writer_files(folder: Path, now: float) -> Iterator[tuple[Path, Writer, bool]]:
-    """Every writer's file, who it is, and whether it lives."""
-    for file in sorted(folder.glob("*.json")):
-        with suppress(Unreadable), open_plain_file(file, LARGEST_WRITER) as found:  # gone: it has just left
-            writer = _parse_writer(found.read(LARGEST_WRITER))
-            untouched = now - os.fstat(found.fileno()).st_mtime
-            yield file, writer, _is_locked(found) or (not writer.is_of_this_machine and untouched < LOCK_TIMEOUT)
+    """Yield the file of each writer, the writer, and whether it is alive."""
+    for path in sorted(folder.glob("*.json")):
+        with suppress(Unreadable), open_plain_file(path, LARGEST_WRITER) as file:  # unreadable: it has just ended
+            writer = _parse_writer(file.read(LARGEST_WRITER))
+            age = now - os.fstat(file.fileno()).st_mtime
+            yield path, writer, _is_locked(file) or (not writer.is_of_this_machine and age < LOCK_TIMEOUT)
 
 
-def _is_locked(open_plain_file: BinaryIO) -> bool:
+def _is_locked(file: BinaryIO) -> bool:
     try:
-        fcntl.flock(open_plain_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    fcntl.flock(open_plain_file, fcntl.LOCK_UN)
+    fcntl.flock(file, fcntl.LOCK_UN)
     return False
 
 
-def _unregister(file: Path, lock: IO[bytes]) -> None:
+def _unregister(file: Path, open_file: IO[bytes]) -> None:
     file.unlink(missing_ok=True)
-    lock.close()
+    open_file.close()
 
 
-def _send_heartbeats(file: Path, over: threading.Event) -> None:
-    while not over.wait(HEARTBEAT):
-        with suppress(OSError):  # a file system that is away for a moment; what counts is looked at on publishing
+def _send_heartbeats(file: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT):
+        with suppress(OSError):  # the file system may be unavailable for a moment; `WriteLock.check` is what counts
             os.utime(file)
 
 
@@ -231,17 +244,17 @@ def _this_writer(shard: tuple[int, int]) -> Writer:
 
 
 def _this_machine() -> tuple[str, str]:
-    """The machine's name, and which of its runs this is where the system tells."""
+    """Return the machine's name and the id of its current boot, or "" where the system has no such id."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return socket.gethostname(), boot.read_text(encoding="ascii").strip() if boot.exists() else ""
 
 
 def _parse_writer(text: bytes) -> Writer:
-    """Who a file speaks of; nobody of any machine where it was not written by us."""
+    """Return the writer that a file describes, or an unknown writer if ntkrun did not write the file."""
     try:
-        said = json.loads(text)
-        shard, of = map(int, said["shard"])
-        host, boot, since = (printable(str(said[key]))[:100] for key in ("host", "boot", "since"))
-        return Writer(int(said["pid"]), host, boot, since, (shard, of))
+        fields = json.loads(text)
+        number, total = map(int, fields["shard"])
+        host, boot, since = (printable(str(fields[key]))[:100] for key in ("host", "boot", "since"))
+        return Writer(int(fields["pid"]), host, boot, since, (number, total))
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        return Writer(0, "a machine unknown", "", "a time unknown", WHOLE)
+        return Writer(0, "an unknown machine", "", "an unknown time", WHOLE)

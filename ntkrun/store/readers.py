@@ -1,4 +1,4 @@
-"""What may stand in the tables of a results directory, which may come from anywhere: checked once, as they are read."""
+"""Read and check the files of a results directory, which may come from anywhere: each is checked once, when read."""
 
 import json
 import re
@@ -24,8 +24,8 @@ ID, WHOLE, NUMBER, FLAG, TEXT, ANY = "an id", "a whole number", "a number", "tru
 _TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), FLAG: pa.bool_(), TEXT: pa.large_string()}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # part of a file's name: no separator, no parent directory
 STATUSES = ("done", "diverged", "failed")
-MOST_LAYERS = 1000  # as sections.Depth, which imports torch
-CURE = "`ntkrun doctor --fix` puts it right, or says how"
+MOST_LAYERS = 1000  # the limit of sections.Depth, which is not imported because it imports torch
+CURE = "`ntkrun doctor --fix` repairs it, or says how"
 
 _CONFIG = {
     "seed": WHOLE,
@@ -52,8 +52,8 @@ _RUNS = {
     "seconds": NUMBER,
 }
 _STEP = {"run_id": ID, "step": WHOLE}
-# The columns that each kind of file must have, by kind; `stack` is a stack's part of the runs table. Other columns of
-# _OF_NUMBERS are numbers, so that the stacks' can be joined.
+# The columns that each kind of file must have; `stack` is a stack's part of the runs table. Any other column of the
+# kinds in _NUMERIC holds numbers, so that the tables of stacks can be joined.
 COLUMNS: dict[str, dict[str, str]] = {
     "plan": {"run_id": ID, **_CONFIG},
     "stack": {"run_id": ID, **_RUNS},
@@ -63,37 +63,41 @@ COLUMNS: dict[str, dict[str, str]] = {
     "modes": {**_STEP, "mode": WHOLE},
     "outputs": {**_STEP, "part": TEXT, "input": WHOLE, "output": WHOLE},
 }
-_LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit": TEXT}  # of stacks; some lack them
-_OF_NUMBERS = ("stack", "steps", "layers", "modes", "outputs")
+# Columns of the runs table that some stacks lack.
+_LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit": TEXT}
+_NUMERIC = ("stack", "steps", "layers", "modes", "outputs")
 
 
 class _BadTable(Exception):
-    """What is wrong with a table."""
+    """A table that is not valid, with the reason as text."""
 
 
 def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """A table of this kind (a key of COLUMNS), or some of its columns. Raises UserError for whatever else may stand
-    there."""
+    """Read a table of this kind (a key of COLUMNS), or some of its columns. Raises UserError where the file is anything
+    else."""
     return read_with_metadata(path, kind, columns)[0]
 
 
 def read_with_metadata(
     path: Path, kind: str, columns: list[str] | None = None
 ) -> tuple[pd.DataFrame, dict[bytes, bytes]]:
-    """The same, and what is noted in the file's schema."""
-    wanted = {name: COLUMNS[kind][name] for name in columns} if columns else COLUMNS[kind]
+    """Read a table as `read_table` does, with the metadata in the file's schema."""
+    required = {name: COLUMNS[kind][name] for name in columns} if columns else COLUMNS[kind]
     try:
-        table, noted = parquet.read_with_metadata(path, columns)
-        frame = _frame(table, wanted, NUMBER if kind in _OF_NUMBERS else ANY)
+        table, metadata = parquet.read_with_metadata(path, columns)
+        frame = _frame(table, required, NUMBER if kind in _NUMERIC else ANY)
         _check_values(frame, kind)
-        return frame, noted
+        return frame, metadata
     except (Unreadable, _BadTable) as error:
         raise UserError(f"{path}: cannot be read as a table ({printable(str(error))}); {CURE}") from None
 
 
 def read_stack(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, pd.DataFrame]:
-    """A finished stack's part of each of these tables (`runs` among them), of those that the version which wrote it
-    knew. Raises UserError where one is torn or missing, or a finished run has no steps."""
+    """Read a finished stack's part of each of these tables, `runs` among them.
+
+    A table that the version which wrote the stack did not know is left out. Raises UserError where a table is damaged
+    or missing, or a finished run has no steps.
+    """
     paths = {table: inside(folder, f"{table}.parquet") for table in tables}
     parts = {
         table: read_table(path, "stack" if table == "runs" else table) for table, path in paths.items() if path.exists()
@@ -111,45 +115,45 @@ def read_stack(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, pd.Dat
 
 
 def read_kernels(path: Path) -> dict[str, np.ndarray]:
-    """Whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O). Raises UserError for whatever else may stand
-    there."""
+    """Read whole kernels of a run: `steps` (K,), `ntk` (K, N, N, O, O). Raises UserError where the file is anything
+    else."""
     try:
         arrays = read_npz(read_bytes(path, LARGEST_FILE), LARGEST_FILE)
         steps, ntk = (arrays.get(name, np.empty(())) for name in ("steps", "ntk"))
-        whole = steps.dtype.kind == "i" and ntk.dtype.kind == "f" and ntk.ndim == 5 and 0 not in ntk.shape
-        if not whole or steps.shape != ntk.shape[:1] or ntk.shape[1] != ntk.shape[2] or ntk.shape[3] != ntk.shape[4]:
-            raise Unreadable("no `steps` (K,) with `ntk` (K, N, N, O, O) in it")
+        valid = steps.dtype.kind == "i" and ntk.dtype.kind == "f" and ntk.ndim == 5 and 0 not in ntk.shape
+        if not valid or steps.shape != ntk.shape[:1] or ntk.shape[1] != ntk.shape[2] or ntk.shape[3] != ntk.shape[4]:
+            raise Unreadable("it does not hold `steps` (K,) and `ntk` (K, N, N, O, O)")
     except Unreadable as error:
         raise UserError(f"{path}: cannot be read as kernels ({printable(str(error))}); {CURE}") from None
     return {"steps": steps, "ntk": ntk}
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What sweep.yaml says: `config`, `config_hash`, `made_by`. Raises UserError."""
+    """Read sweep.yaml: `config`, `config_hash`, `made_by`. Raises UserError where it cannot be read."""
     try:
         document = Document(read_text(path, LARGEST_CONFIG), path.name)
-        said = document.plain() if not document.problems else None
-        if not isinstance(said, dict) or not all(isinstance(said.get(key), dict) for key in ("config", "made_by")):
-            raise Unreadable("it holds no config, or not what made it")
+        data = document.plain() if not document.problems else None
+        if not isinstance(data, dict) or not all(isinstance(data.get(key), dict) for key in ("config", "made_by")):
+            raise Unreadable("it holds no config, or no made_by")
     except Unreadable as error:
         why = printable(str(error))
-        raise UserError(f"{path}: cannot be read ({why}); run the sweep again to write it anew") from None
-    return said
+        raise UserError(f"{path}: cannot be read ({why}); run the sweep again to rewrite it") from None
+    return data
 
 
 def check_id(run_id: str) -> str:
-    """The id, if it can be part of a file's name. Raises UserError."""
+    """Return the id. Raises UserError where it cannot be part of a file's name."""
     if not isinstance(run_id, str) or not _ID.fullmatch(run_id):
-        raise UserError(f"{printable(str(run_id))[:80]!r}: no run has this id; the tables' `run_id` has them")
+        raise UserError(f"{printable(str(run_id))[:80]!r}: no run has this id; see the column run_id of the tables")
     return run_id
 
 
-def _frame(table: pa.Table, wanted: Mapping[str, str], others: str) -> pd.DataFrame:
-    for name in wanted:
+def _frame(table: pa.Table, required: Mapping[str, str], default_kind: str) -> pd.DataFrame:
+    for name in required:
         if name not in table.column_names:
-            raise _BadTable(f"column {name} is missing, or of another kind than {wanted[name]}")
-    kinds = {**_LATER, **wanted}
-    columns = {name: _column(table[name], name, kinds.get(name, others)) for name in table.column_names}
+            raise _BadTable(f"column {name} is missing or does not hold {required[name]}")
+    kinds = {**_LATER, **required}
+    columns = {name: _column(table[name], name, kinds.get(name, default_kind)) for name in table.column_names}
     return pa.table(columns).to_pandas()
 
 
@@ -163,32 +167,33 @@ def _column(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
         raise _BadTable(f"column {name} has gaps")
     if kind == WHOLE and len(values) and pc.min(values).as_py() < 0:
         raise _BadTable(f"column {name} has negative numbers")
-    return _shown(values, name, kind) if kind in (ID, TEXT) else values
+    return _check_text(values, name, kind) if kind in (ID, TEXT) else values
 
 
 def _cast(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
-    """The column in the type of its kind; numbers that are whole stay so. Raises ArrowException where it has none."""
-    found = values.type
-    if kind == ANY or (kind == NUMBER and pa.types.is_integer(found)):
+    """Return the column in the type of its kind; integers stay integers. Raises ArrowException where it is of another
+    kind."""
+    column_type = values.type
+    if kind == ANY or (kind == NUMBER and pa.types.is_integer(column_type)):
         return values
-    whole, floating, truth = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean
-    kindred = {ID: _is_text, TEXT: _is_text, WHOLE: whole, NUMBER: floating, FLAG: truth}
+    integer, floating, boolean = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean
+    matches = {ID: _is_text, TEXT: _is_text, WHOLE: integer, NUMBER: floating, FLAG: boolean}
     if values.null_count == len(values):
-        kind = NUMBER if kind == FLAG else kind  # gaps alone are nan, as in the tables of stacks that lack a column
-    elif not kindred[kind](found):
+        kind = NUMBER if kind == FLAG else kind  # a column of gaps alone is nan, as for stacks that lack it
+    elif not matches[kind](column_type):
         raise pa.ArrowTypeError
     return values.cast(_TYPES[kind])
 
 
-def _shown(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
-    """Text without what drives a terminal, ids that are ids: of each distinct one once."""
-    packed = values.combine_chunks().dictionary_encode()
-    words = packed.dictionary.to_pylist()
+def _check_text(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:
+    """Check ids and remove terminal control characters from text. Each distinct value is processed once."""
+    encoded = values.combine_chunks().dictionary_encode()
+    words = encoded.dictionary.to_pylist()
     for word in words if kind == ID else ():
         if not _ID.fullmatch(word):
-            raise _BadTable(f"column {name} holds {word[:80]!r}, which is no id")
-    shown = pa.array([printable(word) for word in words], pa.large_string())
-    return shown.take(packed.indices)
+            raise _BadTable(f"column {name} holds {word[:80]!r}, which is not a valid id")
+    cleaned = pa.array([printable(word) for word in words], pa.large_string())
+    return cleaned.take(encoded.indices)
 
 
 def _is_text(kind: Any) -> bool:
@@ -196,11 +201,11 @@ def _is_text(kind: Any) -> bool:
 
 
 def _check_values(frame: pd.DataFrame, kind: str) -> None:
-    """What a column's type does not tell."""
+    """Check what a column's type does not guarantee. Raises _BadTable."""
     if kind in ("plan", "stack", "runs") and frame["run_id"].duplicated().any():
-        raise _BadTable("a run stands in it twice")
+        raise _BadTable("it holds a run twice")
     if "status" in frame and not frame["status"].isin(STATUSES).all():
-        raise _BadTable(f"a status that is not one of {', '.join(STATUSES)}")
+        raise _BadTable(f"status must be one of {', '.join(STATUSES)}")
     if "network.depth" in frame and not frame["network.depth"].between(1, MOST_LAYERS).all():
         raise _BadTable(f"network.depth must be 1 to {MOST_LAYERS}")
     if "layer" in frame and len(frame) and frame["layer"].max() >= MOST_LAYERS:
@@ -212,9 +217,9 @@ def _check_values(frame: pd.DataFrame, kind: str) -> None:
 
 
 def _check_scale(value: Any) -> None:
-    """α, or {"centred": α} as text."""
+    """Check that a value is α, or {"centred": α} as text. Raises _BadTable."""
     try:
-        found = json.loads(value) if isinstance(value, str) else value
-        float(found["centred"] if isinstance(found, dict) else found)
+        scale = json.loads(value) if isinstance(value, str) else value
+        float(scale["centred"] if isinstance(scale, dict) else scale)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _BadTable(f"training.output_scale {str(value)[:80]!r}") from None
+        raise _BadTable(f"training.output_scale {str(value)[:80]!r} is not valid") from None

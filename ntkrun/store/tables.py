@@ -1,4 +1,4 @@
-"""The tables of a sweep: their names, their columns, and a stack's result as rows of them."""
+"""The tables of a sweep: their names, their columns and how they are put together."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from ntkrun.columns import DESCENT, LAYER_DETAIL
 
 TABLES = ("runs", "steps", "layers", "modes", "outputs")
 
-# Columns that tables of an earlier version may lack: nan there. Of tables that may be kept empty, all of them.
+# Number columns that tables of an earlier version may lack, where they are nan. `modes` and `outputs`, which may be
+# empty, list all their number columns.
 _NUMBERS = {
     "runs": ("threads", "smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
     "steps": ("growth", *DESCENT, "linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"),
@@ -35,7 +36,7 @@ _KEYS: dict[str, dict[str, type]] = {
     "outputs": {"run_id": str, "step": int, "part": str, "input": int, "output": int},
 }
 _ORDER = {"modes": ("run_id", "step", "time", "mode", "eigenvalue", "residual")}
-# Of the other tables: what each has had from the first version on and what is asked of it, whatever is in it.
+# Columns of the other tables that every version has written; an empty table has them too.
 _ALWAYS: dict[str, dict[str, type]] = {
     "runs": {"status": str, "reason": str, "last_step": int, "step_size": float, "parameters": int, "seconds": float},
     "steps": {
@@ -47,13 +48,13 @@ _ALWAYS: dict[str, dict[str, type]] = {
 
 
 def empty(table: str) -> pd.DataFrame:
-    """The table of no runs."""
+    """Return a table without rows."""
     columns = {"run_id": str, **_ALWAYS.get(table, {})}
     return completed(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()}), table)
 
 
 def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
-    """The table with every column that it has in this version; those of `modes` and `outputs` in their order."""
+    """Return the table with all columns of this version. Those of `modes` and `outputs` are put in order."""
     keys = _KEYS.get(table, {})
     missing = {name: pd.Series(dtype=kind) for name, kind in keys.items() if name not in frame}
     missing |= {name: pd.Series(np.nan, frame.index, float) for name in _NUMBERS[table] if name not in frame}
@@ -62,8 +63,8 @@ def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
 
 
 def plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The plan as a table. A column that holds text for some runs and numbers for others becomes text: a table's column
-    has one type."""
+    """Return the plan as a table. A column that holds text for some runs and numbers for others becomes text, since a
+    column has one type."""
     frame = pd.DataFrame(planned)
     for name in frame.columns:
         kinds = {type(value) for value in frame[name].dropna()}
@@ -75,14 +76,14 @@ def plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def concatenated(parts: Sequence[pd.DataFrame | None], table: str) -> pd.DataFrame:
-    """The parts of a table as one; None of stacks whose version did not know the table."""
+    """Concatenate the parts of a table. A part is None if its stack's version did not know the table."""
     present = [part for part in parts if part is not None] or [empty(table)]
-    filled = [part for part in present if len(part)]  # empty ones have no say in a column's type
+    filled = [part for part in present if len(part)]  # empty parts must not affect a column's type
     return completed(pd.concat(filled or present, ignore_index=True), table)
 
 
 def equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two tables hold the same values, gaps at the same places among them; a file may hold them as other
+    """Return True if two tables hold the same values and gaps. The columns' types may differ, as a file may store other
     types."""
     if list(one) != list(other) or len(one) != len(other):
         return False
@@ -91,6 +92,6 @@ def equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 
 def in_order(frame: pd.DataFrame, order: dict[str, int]) -> pd.DataFrame:
-    """The rows of planned runs, in the plan's order; within a run they are in order already."""
+    """Return the rows of planned runs in the plan's order. Rows of one run keep their order."""
     rank = frame["run_id"].map(order)
     return frame[rank.notna()].iloc[np.argsort(rank[rank.notna()].to_numpy(), kind="stable")].reset_index(drop=True)

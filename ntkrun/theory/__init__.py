@@ -1,1 +1,1 @@
-"""What infinite width predicts. Pure functions: no files, no training."""
+"""Predictions of the infinite-width theory, as pure functions: no files, no training."""

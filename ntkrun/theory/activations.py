@@ -1,8 +1,8 @@
 """The nonlinearities σ that a config may name.
 
-One table: what σ is, and where it has kinks. A name may carry a parameter in brackets: `leaky_relu(0.2)`. A user's own
-is registered from Python, never named by a file. The functions act by the methods of the tensor that they are given, or
-import torch when they are called: a config is read and names are listed without it.
+One table gives σ and the location of its kinks. A name may have a parameter in brackets: `leaky_relu(0.2)`. Users
+register their own σ from Python; a file cannot define one. The functions use methods of their argument or import torch
+when called, so that configs are read and names are listed without torch.
 """
 
 import difflib
@@ -27,8 +27,8 @@ Slope: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 class Activation:
     """A nonlinearity: `function` acts elementwise on a tensor; `kinks` are the points where it is not smooth.
 
-    `derivative` gives σ'(z) from z and a = σ(z), where that is faster than autograd; without it, `slope` differentiates
-    `function`.
+    `derivative` computes σ'(z) from z and a = σ(z) where that is faster than autograd. Without it, `slope`
+    differentiates `function`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Activation:
     derivative: "Slope | None" = None
 
     def slope(self, z: "Tensor", a: "Tensor") -> "Tensor":
-        """σ'(z), elementwise, given a = σ(z); at a kink what torch takes it to be."""
+        """Return σ'(z), elementwise, given a = σ(z). The value at a kink is torch's choice."""
         if self.derivative is not None:
             return self.derivative(z, a)
         import torch
@@ -49,7 +49,7 @@ class Activation:
 
 
 def _identity(z: "Tensor") -> "Tensor":
-    # A copy, so that no caller ends up holding one tensor under two names.
+    # A copy, so that input and output never share memory.
     return z.clone()
 
 
@@ -58,13 +58,13 @@ def _relu(z: "Tensor") -> "Tensor":
 
 
 def _torch(name: str, **options: float) -> Elementwise:
-    """The function of that name in torch.nn.functional, of those for which tensors have no method."""
+    """Return the function of this name in torch.nn.functional, for functions that are not tensor methods."""
 
     def function(z: "Tensor") -> "Tensor":
         from torch.nn import functional
 
-        found: Tensor = getattr(functional, name)(z, **options)
-        return found
+        value: Tensor = getattr(functional, name)(z, **options)
+        return value
 
     return function
 
@@ -74,7 +74,7 @@ def _erf_slope(z: "Tensor") -> "Tensor":
 
 
 def _leaky_slope(z: "Tensor", a: "Tensor", s: float) -> "Tensor":
-    return z.sign().clamp_(min=0).mul_(1 - s).add_(s)  # in a sixth of the time that torch.where takes
+    return z.sign().clamp_(min=0).mul_(1 - s).add_(s)  # six times faster than torch.where
 
 
 def _silu_slope(z: "Tensor", a: "Tensor") -> "Tensor":
@@ -101,7 +101,8 @@ ACTIVATIONS = _table(
     Activation("tanh", "tanh(z)", lambda z: z.tanh(), derivative=lambda z, a: 1 - a * a),
     Activation("sigmoid", "1/(1 + exp(-z))", lambda z: z.sigmoid(), derivative=lambda z, a: a * (1 - a)),
     Activation("softplus", "log(1 + exp(z))", _torch("softplus"), derivative=lambda z, a: z.sigmoid()),
-    Activation("gelu", "z·Φ(z), Φ the normal distribution function", _torch("gelu")),  # torch's own backward is faster
+    # torch's own backward pass of gelu is faster than a formula.
+    Activation("gelu", "z·Φ(z), Φ the normal distribution function", _torch("gelu")),
     Activation("silu", "z/(1 + exp(-z))", _torch("silu"), derivative=_silu_slope),
     Activation(
         "elu",
@@ -126,13 +127,13 @@ ACTIVATIONS = _table(
     Activation("exp", "exp(z) (not Lipschitz)", lambda z: z.exp(), derivative=lambda z, a: a),
 )
 
-_REGISTERED: dict[str, Activation] = {}  # users' own
+_REGISTERED: dict[str, Activation] = {}  # activations registered by users
 
 _WITH_SLOPE = re.compile(r"leaky_relu\((.*)\)")
 
 
 def activation(name: str) -> Activation:
-    """The nonlinearity called `name`. Raises UserError, naming the known ones, if there is none."""
+    """Return the activation of this name. Raises UserError for an unknown name, with suggestions."""
     slope = leaky_slope(name)
     if slope is not None:
         function = _torch("leaky_relu", negative_slope=slope)
@@ -148,73 +149,77 @@ def activation(name: str) -> Activation:
 def register_activation(
     name: str, function: Elementwise, kinks: Sequence[float] = (), statement: str = ""
 ) -> Activation:
-    """Make a user's own σ known by name to networks, configs and limit kernels of this process.
+    """Register a user's σ under a name for the networks, configs and limit kernels of this process.
 
-    `function` acts elementwise on a tensor and is differentiable by torch; `kinks` are all points where σ is not
-    smooth: the limit kernel is integrated between them, to 1e-10 (smooth σ) or 1e-9, and refused where an unlisted kink
-    spoils that. A name stands for one function: registering the same again changes nothing. Raises UserError for a name
-    that is taken or unusable, and for a function that is not elementwise, finite and differentiable.
+    `function` acts elementwise on a tensor and is differentiable by torch. `kinks` are all points where σ is not
+    smooth. The limit kernel is integrated between them, to 1e-10 (smooth σ) or 1e-9; if an unlisted kink makes that
+    impossible, computing the kernel raises UserError. Registering the same function again under its name changes
+    nothing. Raises UserError for a name that is taken or invalid, and for a function that is not elementwise, finite
+    and differentiable.
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise UserError(f"activation {name!r}: a name is letters, digits and underscores, a letter first")
-    chosen = Activation(name, statement or "registered by the user", function, tuple(sorted(map(float, kinks))))
-    if not all(map(math.isfinite, chosen.kinks)):
+        raise UserError(f"activation {name!r}: use letters, digits and underscores, starting with a letter")
+    new = Activation(name, statement or "registered by the user", function, tuple(sorted(map(float, kinks))))
+    if not all(map(math.isfinite, new.kinks)):
         raise UserError(f"activation {name}: kinks must be finite numbers")
-    _check_elementwise(chosen)
-    taken = ACTIVATIONS.get(name) or _REGISTERED.get(name)
-    if taken is not None and (name in ACTIVATIONS or not _same(taken, chosen)):
-        raise UserError(f"activation {name!r} stands for another function already; choose another name")
-    return _REGISTERED.setdefault(name, chosen)
+    _check_elementwise(new)
+    existing = ACTIVATIONS.get(name) or _REGISTERED.get(name)
+    if existing is not None and (name in ACTIVATIONS or not _same(existing, new)):
+        raise UserError(f"activation {name!r} is another function already; choose another name")
+    return _REGISTERED.setdefault(name, new)
 
 
 def registered() -> tuple[Activation, ...]:
-    """The users' own of this process."""
+    """Return the activations that were registered in this process."""
     return tuple(_REGISTERED.values())
 
 
 def know(others: Sequence[Activation]) -> None:
-    """Those that another process of the same program has registered are known in this one as well."""
-    _REGISTERED.update({each.name: each for each in others})
+    """Register activations that another process of the same program has registered."""
+    _REGISTERED.update({other.name: other for other in others})
 
 
 def registered_values(name: str) -> list[float] | None:
-    """What identifies a registered σ: its kinks and values, to ten digits; None for one of ours, known by its name."""
+    """Return the numbers that identify a registered σ: its kinks and values, to ten digits. Return None for a built-in
+    σ, which its name identifies."""
     if name not in _REGISTERED:
         return None
-    chosen = _REGISTERED[name]
-    return [float(f"{value:.9e}") for value in (*chosen.kinks, *chosen.function(_probes()).tolist())]
+    sigma = _REGISTERED[name]
+    return [float(f"{value:.9e}") for value in (*sigma.kinks, *sigma.function(_test_points()).tolist())]
 
 
-def _probes() -> "Tensor":
-    """Where a user's σ is looked at."""
+def _test_points() -> "Tensor":
+    """Return the points at which a registered σ is evaluated."""
     import torch
 
     return torch.linspace(-4, 4, 33, dtype=torch.float64)
 
 
 def _same(first: Activation, second: Activation) -> bool:
-    return first.kinks == second.kinks and bool((first.function(_probes()) == second.function(_probes())).all())
+    if first.kinks != second.kinks:
+        return False
+    return bool((first.function(_test_points()) == second.function(_test_points())).all())
 
 
-def _check_elementwise(chosen: Activation) -> None:
+def _check_elementwise(sigma: Activation) -> None:
     import torch
 
-    where = f"activation {chosen.name}"
-    z = _probes().requires_grad_()
-    value = chosen.function(z)
+    where = f"activation {sigma.name}"
+    z = _test_points().requires_grad_()
+    value = sigma.function(z)
     if not isinstance(value, torch.Tensor) or value.shape != z.shape or value.dtype != z.dtype:
         raise UserError(f"{where}: the function must map a tensor to one of the same shape and dtype, elementwise")
-    # To rounding alone: vectorised code may round the last elements of a tensor otherwise.
-    if not torch.allclose(chosen.function(z[5:16]), value[5:16], rtol=1e-12, equal_nan=True):
-        raise UserError(f"{where}: the function must act on each element alone, whatever stands beside it")
+    # Equal up to rounding only, because vectorised code may round the last elements of a tensor differently.
+    if not torch.allclose(sigma.function(z[5:16]), value[5:16], rtol=1e-12, equal_nan=True):
+        raise UserError(f"{where}: each output element must depend only on the same input element")
     if not value.requires_grad or not torch.autograd.grad(value.sum(), z)[0].isfinite().all():
-        raise UserError(f"{where}: torch cannot differentiate the function, or not to finite numbers on [-4, 4]")
+        raise UserError(f"{where}: torch must be able to differentiate the function, with finite values on [-4, 4]")
     if not value.isfinite().all():
         raise UserError(f"{where}: the function must be finite on [-4, 4]")
 
 
 def leaky_slope(name: str) -> float | None:
-    """s of `leaky_relu(s)`; None for any other name. Raises UserError where s is no finite number."""
+    """Return s of `leaky_relu(s)`, or None for any other name. Raises UserError where s is not a finite number."""
     match = _WITH_SLOPE.fullmatch(name)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What theory needs to know of a dense network. No tensors, so that a config is checked without torch."""
+"""The properties of a dense network that the theory uses. No tensors, so that a config is checked without torch."""
 
 from typing import Literal, Protocol
 
@@ -6,7 +6,7 @@ Parametrization = Literal["ntk", "standard", "mean_field"]
 
 
 class Architecture(Protocol):
-    """What the limit depends on: everything of a network but its widths."""
+    """The properties that the infinite-width limit depends on: all of a network's except its widths."""
 
     @property
     def inputs(self) -> int: ...

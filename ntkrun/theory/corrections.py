@@ -1,4 +1,4 @@
-"""What finite width does to relu networks without biases, in closed form, at initialisation.
+"""Effects of finite width on relu networks without biases at initialisation, in closed form.
 
 A relu layer without bias is homogeneous: given its input, a unit's square has mean ½ and second moment 3/2 in units of
 the pre-activation's variance, so ‖a^(l)‖² is multiplied, layer by layer, by independent factors of relative variance
@@ -19,22 +19,22 @@ from ntkrun.theory.architecture import SizedArchitecture
 
 
 def output_kurtosis(net: SizedArchitecture) -> float:
-    """The excess kurtosis of an output F_i(x) over initialisations, E[F⁴]/E[F²]² - 3: 3(Π_l (1 + 5/n_l) - 1), exactly.
-    Raises UserError unless σ is relu and β = 0."""
+    """Return the excess kurtosis of an output F_i(x) over initialisations, E[F⁴]/E[F²]² - 3: 3(Π_l (1 + 5/n_l) - 1),
+    exactly. Raises UserError unless σ is relu and β = 0."""
     return 3 * (_fluctuation(net) - 1)
 
 
 def output_square_correlation(net: SizedArchitecture) -> float:
-    """The correlation of F_i(x)² and F_j(x)², i ≠ j, over initialisations: (r-1)/(3r-1), r = Π_l (1 + 5/n_l), exactly.
-    Outputs themselves are uncorrelated at any width. Raises UserError unless σ is relu and β = 0."""
+    """Return the correlation of F_i(x)² and F_j(x)², i ≠ j, over initialisations: (r-1)/(3r-1), r = Π_l (1 + 5/n_l),
+    exactly. Outputs themselves are uncorrelated at any width. Raises UserError unless σ is relu and β = 0."""
     r = _fluctuation(net)
     return (r - 1) / (3 * r - 1)
 
 
 def kernel_variance(net: SizedArchitecture) -> float:
-    """Var K_0(x,x)/E[K_0(x,x)]² over initialisations, to leading order in 1/n: (1/n)[5(L-1) - 4(L²-1)/(3L)], which is
-    3/n, 6.44/n, 10/n, 13.6/n at L = 2..5. Raises UserError unless σ is relu, β = 0 and the hidden widths are equal, and
-    in the standard parametrisation, whose kernel weighs the layers otherwise."""
+    """Return Var K_0(x,x)/E[K_0(x,x)]² over initialisations, to leading order in 1/n: (1/n)[5(L-1) - 4(L²-1)/(3L)],
+    which is 3/n, 6.44/n, 10/n, 13.6/n at L = 2..5. Raises UserError unless σ is relu, β = 0 and the hidden widths are
+    equal, and in the standard parametrisation, whose kernel weighs the layers differently."""
     _check(net)
     if net.parametrization == "standard":
         raise UserError("the variance of the kernel is known in the NTK parametrisation, not in the standard one")
@@ -45,7 +45,7 @@ def kernel_variance(net: SizedArchitecture) -> float:
 
 
 def _fluctuation(net: SizedArchitecture) -> float:
-    """r = E[‖a^(L-1)‖⁴]/E[‖a^(L-1)‖²]²."""
+    """Return r = E[‖a^(L-1)‖⁴]/E[‖a^(L-1)‖²]²."""
     _check(net)
     return math.prod(1 + 5 / width for width in net.widths[1:-1])
 

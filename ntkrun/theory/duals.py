@@ -1,9 +1,9 @@
 """Dual activations: E[σ(u)σ(v)] and E[σ'(u)σ'(v)] for centred Gaussians u, v of variances q1, q2 and correlation ρ, in
-closed form, and how a layer gets its own, closed or numerical.
+closed form, and the choice between the closed form and quadrature for a layer.
 
 c = ρ sqrt(q1 q2) is the covariance, s = q1 + q2, θ = arccos ρ. Sources: Cho and Saul 2009 (relu and its powers),
-Williams 1997 (erf), Tsuchida et al. 2021 (gelu); the rest by direct integration. E[σ'σ'] = ∂/∂c E[σσ] throughout, which
-the tests use.
+Williams 1997 (erf), Tsuchida et al. 2021 (gelu); the others by direct integration. The tests use the identity
+E[σ'σ'] = ∂/∂c E[σσ].
 """
 
 import math
@@ -26,33 +26,33 @@ class LayerDual(Protocol):
 
     @property
     def squares(self) -> tuple[Pair, Pair]:
-        """E[σ(u)²] and E[σ'(u)²] at each of q1, and at each of q2: what ρ = 1 gives."""
+        """E[σ(u)²] and E[σ'(u)²] for each variance of q1 and for each of q2, the dual at ρ = 1."""
 
     @property
     def error(self) -> float:
         """The measured error of a numerical dual, relative to sqrt(E[σ(u)²] E[σ(v)²]); 0 for a closed form."""
 
     def block(self, rows: slice, columns: slice, rho: Tensor) -> Pair:
-        """E[σ(u)σ(v)] and E[σ'(u)σ'(v)] for these rows of q1 and columns of q2, with their correlations ρ."""
+        """Return E[σ(u)σ(v)] and E[σ'(u)σ'(v)] for these rows of q1 and columns of q2, with correlations ρ."""
 
 
 def layer_dual(name: str, q1: Tensor, q2: Tensor) -> LayerDual:
-    """The dual of the activation called `name` on these variances: by closed form where there is one, else by
-    quadrature. Raises UserError where that cannot reach its tolerance."""
-    known = closed_form(name)
-    return numerical_dual(activation(name), q1, q2) if known is None else ClosedDual(known, q1, q2)
+    """Return the dual of an activation on these variances: its closed form if it has one, else by quadrature. Raises
+    UserError where quadrature does not reach its tolerance."""
+    closed = closed_form(name)
+    return numerical_dual(activation(name), q1, q2) if closed is None else ClosedDual(closed, q1, q2)
 
 
 def closed_form(name: str) -> Dual | None:
-    """The dual of the activation called `name` as (q1, q2, ρ), which broadcast, to (E[σσ], E[σ'σ']); None without
-    one."""
+    """Return the closed form of an activation's dual, or None if it has none. It maps (q1, q2, ρ), which broadcast, to
+    (E[σσ], E[σ'σ'])."""
     slope = leaky_slope(name)
     return DUALS.get(name) if slope is None else piecewise_linear(slope, 1.0)
 
 
 @dataclass(frozen=True)
 class ClosedDual:
-    """A closed form on the variances of a layer."""
+    """A closed form applied to the variances of a layer."""
 
     function: Dual
     q1: Tensor
@@ -69,15 +69,15 @@ class ClosedDual:
 
 
 def piecewise_linear(a: float, b: float) -> Dual:
-    """σ(z) = a·z for z < 0 and b·z for z > 0: relu is (0, 1), abs is (-1, 1)."""
+    """Return the dual of σ(z) = a·z for z < 0 and b·z for z > 0. relu is (0, 1), abs is (-1, 1)."""
 
-    def of(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    def dual(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
         size, theta = (q1 * q2).sqrt(), rho.acos()
         slopes = (a * a + b * b) / 2 - (a - b) ** 2 * theta / (2 * math.pi)
         sine = (1 - rho * rho).clamp(min=0).sqrt()
         return size * ((a - b) ** 2 * sine / (2 * math.pi) + rho * slopes), slopes
 
-    return of
+    return dual
 
 
 def _identity(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
@@ -87,7 +87,7 @@ def _identity(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
 
 def _erf(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
     c = rho * (q1 * q2).sqrt()
-    # atan2 keeps every digit where asin(2c/sqrt(product)) loses half of them, and the root is a sum of positive terms.
+    # atan2 is accurate to all digits where asin(2c/sqrt(product)) loses half of them. The root sums positive terms.
     root = (1 + 2 * (q1 + q2) + 4 * q1 * q2 * (1 - rho * rho)).sqrt()
     return (2 / math.pi) * torch.atan2(2 * c, root), (4 / math.pi) / root
 
@@ -106,13 +106,13 @@ def _cos(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
 
 
 def _odd(q1: Tensor, q2: Tensor, rho: Tensor) -> Tensor:
-    """E[sin u sin v] = exp(-s/2) sinh c, without overflow and without cancellation at small c."""
+    """Return E[sin u sin v] = exp(-s/2) sinh c, without overflow and without cancellation at small c."""
     c = rho * (q1 * q2).sqrt()
     return -(c.abs() - (q1 + q2) / 2).exp() * c.sign() * torch.expm1(-2 * c.abs()) / 2
 
 
 def _even(q1: Tensor, q2: Tensor, rho: Tensor) -> Tensor:
-    """E[cos u cos v] = exp(-s/2) cosh c."""
+    """Return E[cos u cos v] = exp(-s/2) cosh c."""
     c, half = rho * (q1 * q2).sqrt(), (q1 + q2) / 2
     return ((c - half).exp() + (-c - half).exp()) / 2
 

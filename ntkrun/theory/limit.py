@@ -1,13 +1,13 @@
-"""Infinite width: the covariance of the outputs at the start, and the Neural Tangent Kernel, which then stays what it
-is.
+"""The infinite-width limit: the covariance of the initial outputs, and the Neural Tangent Kernel, which stays constant
+during training.
 
     Σ^(1)(x,x') = σ_w² x·x'/n_0 + β²              K^(1) = Σ^(1)
     Σ^(l+1)     = σ_w² E[σ(u)σ(v)] + β²           K^(l+1) = Σ^(l+1) + K^(l) · Σ'^(l+1)
     Σ'^(l+1)    = σ_w² E[σ'(u)σ'(v)]
 
 with (u, v) centred Gaussian of covariance Σ^(l) on x, x' (Jacot, Gabriel and Hongler 2018, proposition 1 and theorem
-1). Everything in float64, in blocks of rows: temporaries take some 20 arrays of BLOCK pairs (20 MiB; on a GPU, which
-wants larger ones, 2.5 GiB) beside the result.
+1). All computations are in float64, in blocks of rows. Besides the result, temporaries take about 20 arrays of BLOCK
+pairs: 20 MiB, or 2.5 GiB on a GPU, which needs larger blocks.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,15 +22,15 @@ from ntkrun.errors import UserError
 from ntkrun.theory.architecture import Architecture, Parametrization, SizedArchitecture
 from ntkrun.theory.duals import LayerDual, layer_dual
 
-BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # pairs at a time; 1 MiB an array stays in a core's cache
-ROUNDING = 1e-15  # a correlation this close to ±1 is ±1: near there arccos would turn rounding of 1e-16 into 1e-8
+BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # pairs per block; on a CPU an array of 1 MiB fits into a core's cache
+ROUNDING = 1e-15  # a correlation this close to ±1 counts as ±1, since arccos would turn an error of 1e-16 into 1e-8
 
 Points = Tensor | np.ndarray
 Term = Callable[[int, Tensor], Tensor]
 
 
 class LimitKernels(NamedTuple):
-    """Σ^(L) (`nngp`) and K^(L) (`ntk`), float64, (N, M): of one output; different outputs are independent."""
+    """Σ^(L) (`nngp`) and K^(L) (`ntk`) of one output, float64, (N, M). Different outputs are independent."""
 
     nngp: Tensor
     ntk: Tensor
@@ -38,9 +38,9 @@ class LimitKernels(NamedTuple):
 
 @dataclass(frozen=True)
 class LimitLayers:
-    """The limits of all sub-networks at once: `nngp` Σ^(1..L) and `ntk` K^(1..L), (L, N, M); `slopes` Σ'^(2..L), (L-1,
+    """The limit kernels of all sub-networks: `nngp` Σ^(1..L) and `ntk` K^(1..L), (L, N, M); `slopes` Σ'^(2..L), (L-1,
     N, M). `error` is the largest measured error of a numerical dual in any layer, relative to sqrt(E[σ(u)²] E[σ(v)²]);
-    0 where σ has a closed form."""
+    it is 0 where σ has a closed form."""
 
     nngp: Tensor
     slopes: Tensor
@@ -51,31 +51,31 @@ class LimitLayers:
 def limit_kernels(
     net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> LimitKernels:
-    """The limit kernels of a dense network on inputs x (N, n_0) and x2 (M, n_0); None means x.
+    """Return the limit kernels of a dense network on inputs x (N, n_0) and x2 (M, n_0), by default x.
 
-    The kernel K_n of width n in each parametrisation (None: the network's own), and what has a limit:
+    The limits of the kernel K_n of width n in each parametrisation (by default the network's) are:
 
     * `ntk`: Σ^(L) and K^(L) themselves;
     * `standard` (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
       same Σ^(L); the kernel grows like n, and lim K_n/n = Σ_{l≥2} E[σσ]^(l-1) Π_{m>l} Σ'^(m) for equal hidden widths;
-    * `mean_field` (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold at
-      initialisation alone: trained with steps of order n, this kernel moves at every width, so no limit describes it.
+    * `mean_field` (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold only at
+      initialisation: trained with steps of order n, this kernel changes at every width, so no limit describes it.
 
-    In float64 wherever x lies. Equal inputs have ρ = 1 exactly in every layer: a correlation within rounding of ±1 is
-    taken for ±1. (Inputs that are nearly equal lose digits as in any code that works from covariances: at relative
-    distance d, slopes of a kinked σ are good to 1e-16/d, and to d where d is so small that the two count as equal.)
-    Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
+    Computed in float64 on the device of x. Equal inputs have ρ = 1 exactly in every layer: a correlation within
+    rounding of ±1 counts as ±1. (Nearly equal inputs lose digits, as in any computation from covariances: at relative
+    distance d, slopes of a kinked σ are accurate to 1e-16/d, or to d where d is so small that the inputs count as
+    equal.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
     tolerance, for kernels that overflow, and for a parametrisation without a limit.
     """
-    chosen = _parametrization(net, parametrization)
-    if chosen == "standard" and net.depth == 1:
+    scheme = _parametrization(net, parametrization)
+    if scheme == "standard" and net.depth == 1:
         raise UserError("a network without hidden layers has no width to grow: in the standard parametrisation its "
-                        "kernel is x·x' + 1 always; see expected_kernel")  # fmt: skip
-    return _last(_Recursion(net, x, x2), _standard_limit(net) if chosen == "standard" else _ntk_term)
+                        "kernel is always x·x' + 1; use expected_kernel")  # fmt: skip
+    return _last(_Recursion(net, x, x2), _standard_limit(net) if scheme == "standard" else _ntk_term)
 
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
-    """The limit kernels of every depth up to the network's, always in the NTK parametrisation; else as
+    """Return the limit kernels of every depth up to the network's, always in the NTK parametrisation. Otherwise as
     `limit_kernels`."""
     recursion = _Recursion(net, x, x2)
     nngp, ntk = (recursion.empty(net.depth) for _ in range(2))
@@ -90,44 +90,45 @@ def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> Limi
 
 
 def dual_error(net: Architecture, x: Points, x2: Points | None = None) -> float:
-    """`limit_layers(...).error` without the kernels themselves."""
+    """Return `limit_layers(...).error` without computing the kernels."""
     return _Recursion(net, x, x2).error
 
 
 def expected_kernel(
     net: SizedArchitecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> Tensor:
-    """The kernel to expect at initialisation at this network's own widths, (N, M): the leading order in 1/n; in its own
-    parametrisation unless another is given.
+    """Return the expected kernel at initialisation for this network's widths, (N, M), to leading order in 1/n, by
+    default in the network's parametrisation.
 
     ntk: K^(L). mean_field: K^(L)/n_{L-1}. standard: Σ_l [n_{l-1} E[σσ]^(l-1) + 1] Π_{m>l} Σ'^(m), E^(0) = x·x'/n_0.
     """
-    chosen, recursion = _parametrization(net, parametrization), _Recursion(net, x, x2)
-    if chosen == "standard":
+    scheme, recursion = _parametrization(net, parametrization), _Recursion(net, x, x2)
+    if scheme == "standard":
         return _last(recursion, _standard_term(net)).ntk
-    scale = net.widths[-2] if chosen == "mean_field" and net.depth > 1 else 1
+    scale = net.widths[-2] if scheme == "mean_field" and net.depth > 1 else 1
     return _last(recursion, _ntk_term).ntk / scale
 
 
 def relative_step_size(net: SizedArchitecture, x: Points, relative: float) -> float:
-    """η = r / λ_max(K(x, x)/N), K the kernel to expect at the start in the network's parametrisation: K_inf itself, the
-    same at every width, for ntk. Gradient descent on squared error is stable for r < 2 where the kernel stays."""
+    """Return η = r / λ_max(K(x, x)/N), K the expected kernel at initialisation in the network's parametrisation. For
+    ntk this is K_inf, the same at every width. Gradient descent on squared error is stable for r < 2 if the kernel
+    stays constant."""
     return relative_step(expected_kernel(net, x), relative)
 
 
 def relative_step(kernel: Tensor, relative: float) -> float:
-    """η = r / λ_max(K/N) of a kernel K (N, N)."""
+    """Return η = r / λ_max(K/N) for a kernel K (N, N). Raises UserError where K vanishes."""
     largest = float(torch.linalg.eigvalsh(kernel / len(kernel))[-1])
     if not largest > 0:
-        raise UserError("the expected kernel vanishes on these inputs, so no step size is relative to it")
+        raise UserError("the expected kernel vanishes on these inputs, so no step size can be relative to it")
     return relative / largest
 
 
-def _parametrization(net: Architecture, given: str | None) -> str:
-    chosen = net.parametrization if given is None else given
-    if chosen not in get_args(Parametrization):
-        raise UserError(f"parametrization {chosen!r}: choose {', '.join(get_args(Parametrization))}")
-    return chosen
+def _parametrization(net: Architecture, requested: str | None) -> str:
+    name = net.parametrization if requested is None else requested
+    if name not in get_args(Parametrization):
+        raise UserError(f"parametrization {name!r}: choose {', '.join(get_args(Parametrization))}")
+    return name
 
 
 def _ntk_term(layer: int, covariance: Tensor) -> Tensor:
@@ -135,12 +136,12 @@ def _ntk_term(layer: int, covariance: Tensor) -> Tensor:
 
 
 def _standard_limit(net: Architecture) -> Term:
-    """The summands of lim K_n/n: of the layers that hidden units feed, without their biases."""
+    """Return the layers' terms of lim K_n/n, without biases. Only layers with hidden units as inputs contribute."""
     return lambda layer, covariance: (covariance - net.beta**2) / net.weight_scale**2 * (layer > 0)
 
 
 def _standard_term(net: SizedArchitecture) -> Term:
-    """The summands at finite widths: n_l E[a a'] + 1."""
+    """Return the layers' terms at finite widths: n_l E[a a'] + 1."""
     return lambda layer, covariance: net.widths[layer] * (covariance - net.beta**2) / net.weight_scale**2 + 1
 
 
@@ -154,8 +155,8 @@ def _last(recursion: "_Recursion", term: Term) -> LimitKernels:
 
 
 class _Recursion:
-    """The recursion over layers, a block of input pairs at a time. The variances of all layers come first: they follow
-    a recursion of their own, and a numerical dual is made once for all blocks."""
+    """The recursion over layers, for one block of input pairs at a time. The variances of all layers are computed
+    first: they follow their own recursion, and a numerical dual is then built once for all blocks."""
 
     def __init__(self, net: Architecture, x: Points, x2: Points | None):
         self.net = net
@@ -168,11 +169,11 @@ class _Recursion:
         self.duals: list[LayerDual] = []
         for layer in range(2, net.depth + 1):
             self.duals.append(layer_dual(net.activation, q1, q2))
-            q1, q2 = (self._affine(of_sigma) for of_sigma, _ in self.duals[-1].squares)
+            q1, q2 = (self._affine(square) for square, _ in self.duals[-1].squares)
             if not (q1.isfinite().all() and q2.isfinite().all()):
                 raise UserError(
-                    f"the limit kernel of {net.activation} is beyond float64 at layer {layer}: its variance grows too "
-                    "fast; take fewer layers, smaller inputs or a smaller weight_scale"
+                    f"the limit kernel of {net.activation} overflows float64 at layer {layer}: its variance grows too "
+                    "fast; use fewer layers, smaller inputs or a smaller weight_scale"
                 )
             self.sizes.append((q1, q2))
         self.error = max((dual.error for dual in self.duals), default=0.0)
@@ -181,11 +182,12 @@ class _Recursion:
         return self.weight * expectation + self.bias
 
     def layers(self, rows: slice, columns: slice, term: Term) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Σ^(l), K^(l) and Σ'^(l) (None at l = 1) for l = 1..L. `term` gives a layer's own summand of K from Σ^(l)."""
+        """Yield Σ^(l), K^(l) and Σ'^(l) (None at l = 1) for l = 1..L. `term` computes a layer's term of K from
+        Σ^(l)."""
         covariance = self._affine(self.first[rows] @ self.second[columns].T / self.net.inputs)
         kernel = term(0, covariance)
         yield covariance, kernel, None
-        tolerance = 2e-16 * (4 + self.net.inputs**0.5)  # of x·x' by another order of summation than x·x
+        tolerance = 2e-16 * (4 + self.net.inputs**0.5)  # x·x' and x·x are summed in different orders
         for layer, (dual, (q1, q2)) in enumerate(zip(self.duals, self.sizes, strict=False), start=1):
             rho = _correlation(covariance, q1[rows], q2[columns], max(ROUNDING, tolerance if layer == 1 else 0.0))
             values, slopes = dual.block(rows, columns, rho)
@@ -194,7 +196,7 @@ class _Recursion:
             yield covariance, kernel, slopes
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of each block; of a symmetric kernel only up to the diagonal."""
+        """Yield the rows and columns of each block. For a symmetric kernel, blocks end at the diagonal."""
         count = max(1, BLOCK[self.first.device.type] // len(self.second))
         for start in range(0, len(self.first), count):
             stop = min(start + count, len(self.first))
@@ -204,8 +206,8 @@ class _Recursion:
         return self.first.new_empty(count, len(self.first), len(self.second))
 
     def write(self, whole: Tensor, rows: slice, columns: slice, block: Tensor) -> None:
-        """Put a block in its place, and of a symmetric kernel its mirror image too: x xᵀ need not be symmetric to the
-        last digit."""
+        """Write a block into the whole kernel. For a symmetric kernel, write its mirror image too, because the computed
+        x xᵀ need not be symmetric to the last digit."""
         whole[rows, columns] = block
         if self.symmetric:
             whole[: rows.start, rows] = block[:, : rows.start].T
@@ -215,7 +217,7 @@ class _Recursion:
 
 def _correlation(covariance: Tensor, q1: Tensor, q2: Tensor, tolerance: float) -> Tensor:
     size = (q1[:, None] * q2).sqrt()
-    # A zero input has no direction, and adds nothing.
+    # A zero input has no direction and contributes nothing.
     rho = torch.where(size > 0, covariance / size, 0.0).clamp_(-1, 1)
     return torch.where(1 - rho.abs() < tolerance, rho.sign(), rho)
 
@@ -224,7 +226,7 @@ def _inputs(net: Architecture, x: Points) -> Tensor:
     points = torch.as_tensor(np.array(x)) if isinstance(x, np.ndarray) else torch.as_tensor(x)
     if points.ndim != 2 or points.shape[1] != net.inputs or len(points) == 0:
         raise UserError(
-            f"inputs of shape {tuple(points.shape)} given to a network that takes (N, {net.inputs}), N at least 1"
+            f"inputs of shape {tuple(points.shape)} for a network that takes (N, {net.inputs}), N at least 1"
         )
     points = points.double()
     if not points.isfinite().all():

@@ -1,4 +1,4 @@
-"""The losses that a config may name: value, derivative and curvature in the network's outputs.
+"""The losses that a config may name: value, gradient and curvature with respect to the network's outputs.
 
 The loss of a network is the mean over its N inputs of ℓ(F(x_i), y_i), summed over outputs:
 
@@ -8,10 +8,10 @@ The loss of a network is the mean over its N inputs of ℓ(F(x_i), y_i), summed 
     cross_entropy   -Σ_o y_o log softmax(F)_o                     targets a distribution over two outputs or more
 
 (torch's MSELoss has no ½ and also averages over outputs.) The training direction of Jacot, Gabriel and Hongler 2018 is
--∂ℓ_i/∂F(x_i); the 1/N of the mean stands with the kernel, dF(x)/dt = -(1/N) Σ_i K(x, x_i) ∂ℓ_i/∂F.
+-∂ℓ_i/∂F(x_i); the 1/N of the mean goes with the kernel, dF(x)/dt = -(1/N) Σ_i K(x, x_i) ∂ℓ_i/∂F.
 
 Outputs are (..., N, O) with any leading axes, targets y (N, O) or of the outputs' shape. torch is imported when a
-function is called: a config is read and losses are listed without it.
+function is called, so that configs are read and losses are listed without it.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ Elementwise: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by `name`: `each` gives ℓ of every input (..., N), `gradient` ∂ℓ/∂F (..., N, O), `curvature` ∂²ℓ/∂F² (...,
-    N, O, O); `objection` says in a sentence why targets y (N, O) cannot be used with it, "" if they can."""
+    """A loss. `each` returns ℓ for every input (..., N), `gradient` ∂ℓ/∂F (..., N, O), `curvature` ∂²ℓ/∂F² (..., N, O,
+    O). `objection` returns a sentence that explains why targets y (N, O) do not suit the loss, or "" if they do."""
 
     name: str
     statement: str
@@ -40,7 +40,7 @@ class Loss:
     objection: Callable[[np.ndarray], str]
 
     def __call__(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
-        """(1/N) Σ_i ℓ(F(x_i), y_i): (...)."""
+        """Return (1/N) Σ_i ℓ(F(x_i), y_i), shape (...)."""
         return self.each(outputs, y).mean(dim=-1)
 
 
@@ -49,15 +49,15 @@ def _any_target(y: np.ndarray) -> str:
 
 
 def _signs(y: np.ndarray) -> str:
-    return "" if (np.abs(y) == 1).all() else "the logistic loss takes targets of +1 and -1 alone"
+    return "" if (np.abs(y) == 1).all() else "the logistic loss needs targets of +1 and -1, as from `targets: signed`"
 
 
 def _distribution(y: np.ndarray) -> str:
     if y.shape[-1] < 2:
-        return "cross_entropy takes two outputs or more, as from `targets: one_hot`; with one output use logistic"
-    # 1e-9: weights like 1/3 need not sum to 1 exactly
-    good = (y >= 0).all() and (np.abs(y.sum(axis=-1) - 1) < 1e-9).all()
-    return "" if good else "cross_entropy takes targets that are distributions, as from `targets: one_hot`"
+        return "cross_entropy needs two or more outputs, as from `targets: one_hot`; with one output use logistic"
+    # 1e-9, because probabilities like 1/3 need not sum to exactly 1
+    valid = (y >= 0).all() and (np.abs(y.sum(axis=-1) - 1) < 1e-9).all()
+    return "" if valid else "cross_entropy needs targets that are distributions, as from `targets: one_hot`"
 
 
 def _squared(outputs: "Tensor", y: "Tensor") -> "Tensor":

@@ -1,7 +1,7 @@
-"""How the modes of a frozen kernel move: gradient flow, gradient descent, heavy-ball momentum.
+"""The dynamics of the modes of a frozen kernel under gradient flow, gradient descent and heavy-ball momentum.
 
-Of a mode with eigenvalue λ of K̂ = K(X,X)/N two functions of time are wanted: p_t(λ), what is left of its residual, and
-s_t(λ) = (1 - p_t(λ))/λ, what has driven the outputs of other inputs:
+A mode with eigenvalue λ of K̂ = K(X,X)/N is described by two functions of time: p_t(λ), the remaining fraction of its
+residual, and s_t(λ) = (1 - p_t(λ))/λ, the accumulated drive of the outputs on other inputs:
 
     gradient flow       p = e^{-λt},          s = (1 - e^{-λt})/λ -> t          as λ -> 0
     descent, k = t/η    p = (1 - ηλ)^k,       s = (1 - (1-ηλ)^k)/λ -> ηk        as λ -> 0
@@ -19,13 +19,14 @@ from ntkrun.errors import UserError
 
 
 class Rule(Protocol):
-    """How the weights follow the gradient: what is left of a mode, and what has driven other inputs."""
+    """A rule by which the weights follow the gradient, described by its effect on the modes of a frozen kernel."""
 
     def factors(self, eigenvalues: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """p_t(λ) and s_t(λ) for eigenvalues (..., P) at times (T,): (..., T, P) each. At t = inf, s = 0 where λ = 0."""
+        """Return p_t(λ) and s_t(λ) for eigenvalues (..., P) at times (T,), each (..., T, P). At t = inf, s = 0 where
+        λ = 0."""
 
     def slopes(self, eigenvalues: Tensor) -> Tensor:
-        """d log|p_t(λ)|/dt for late t, (..., P): negative where the mode decays."""
+        """Return d log|p_t(λ)|/dt for late t, (..., P). It is negative where the mode decays."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class Descent:
             )
 
     def factors(self, eigenvalues: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        left, driven = zip(*(self._at(eigenvalues, self.steps(float(t))) for t in times), strict=True)
-        return torch.stack(left, dim=-2), torch.stack(driven, dim=-2)
+        remaining, driven = zip(*(self._at(eigenvalues, self.steps(float(t))) for t in times), strict=True)
+        return torch.stack(remaining, dim=-2), torch.stack(driven, dim=-2)
 
     def steps(self, time: float) -> float:
-        """The number of steps to a time; inf stays inf. Raises UserError for a time between two steps."""
+        """Return the number of steps until a time; inf stays inf. Raises UserError for a time between two steps."""
         count = time / self.step_size
         if math.isinf(count):
             return count
@@ -68,7 +69,7 @@ class Descent:
         return round(count)
 
     def slopes(self, eigenvalues: Tensor) -> Tensor:
-        """log of the larger root of r² - (1+μ-ηλ)r + μ in modulus, over η: log|1-ηλ|/η without momentum."""
+        """Return the log of the larger root of r² - (1+μ-ηλ)r + μ in modulus, over η: log|1-ηλ|/η without momentum."""
         half = (1 + self.momentum - self.step_size * eigenvalues) / 2
         inside = half * half - self.momentum
         larger = torch.where(inside > 0, half.abs() + inside.clamp(min=0).sqrt(), math.sqrt(self.momentum))
@@ -84,25 +85,29 @@ class Descent:
         if self.momentum:
             return self._heavy_ball(lam, int(steps))
         move = self.step_size * lam
-        left = (1 - move) ** steps
-        # For small moves 1 - (1-ηλ)^k would cancel.
-        gone = torch.where(move < 0.5, -torch.expm1(steps * torch.log1p(-move.clamp(max=0.5))), 1 - left)
-        return left, _integral(gone, lam, self.step_size * steps)
+        remaining = (1 - move) ** steps
+        # For a small ηλ, 1 - (1-ηλ)^k would lose digits by cancellation.
+        decayed = torch.where(move < 0.5, -torch.expm1(steps * torch.log1p(-move.clamp(max=0.5))), 1 - remaining)
+        return remaining, _integral(decayed, lam, self.step_size * steps)
 
     def _heavy_ball(self, lam: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """By powers of the recursion's matrix: (e, λv) for what is left e, and (s, v, 1) for what has driven others."""
+        """Return p and s by powers of the recursion's matrix, acting on (e, λv), e the residual, and on (s, v, 1)."""
         move, mu, one, zero = self.step_size * lam, self.momentum, torch.ones_like(lam), torch.zeros_like(lam)
-        left = _matrix([[1 - move, -mu * one], [move, mu * one]])
+        residual = _matrix([[1 - move, -mu * one], [move, mu * one]])
         driven = _matrix(
             [[1 - move, mu * one, self.step_size * one], [-move, mu * one, self.step_size * one], [zero, zero, one]]
         )
-        return (torch.linalg.matrix_power(left, steps)[..., 0, 0], torch.linalg.matrix_power(driven, steps)[..., 0, 2])
+        return (
+            torch.linalg.matrix_power(residual, steps)[..., 0, 0],
+            torch.linalg.matrix_power(driven, steps)[..., 0, 2],
+        )
 
 
-def _integral(gone: Tensor, lam: Tensor, time: Tensor | float) -> Tensor:
-    """(1-p)/λ; where λ = 0 its limit, the time, but 0 at infinite time: a kernel vanishes on its null modes."""
+def _integral(decayed: Tensor, lam: Tensor, time: Tensor | float) -> Tensor:
+    """Return s = (1-p)/λ from `decayed` = 1-p. Where λ = 0, return its limit, the time, but 0 at infinite time, because
+    a kernel vanishes on its null modes."""
     time = torch.as_tensor(time, dtype=lam.dtype, device=lam.device)
-    return torch.where(lam == 0, torch.where(time.isinf(), 0.0, time), gone / torch.where(lam == 0, 1.0, lam))
+    return torch.where(lam == 0, torch.where(time.isinf(), 0.0, time), decayed / torch.where(lam == 0, 1.0, lam))
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:

@@ -187,7 +187,7 @@ def test_status_is_a_table(swept: Swept) -> None:
 
 def test_validate(here: Path) -> None:
     done = _ntkrun("validate", "tiny.yaml", cwd=here)
-    assert (done.returncode, done.stdout) == (0, "tiny.yaml: fine; 4 runs at 2 grid points\n")
+    assert (done.returncode, done.stdout) == (0, "tiny.yaml: valid; 4 runs at 2 grid points\n")
     (here / "bad.yaml").write_text(CONFIG.replace("depth", "detph").replace("steps: 5", "steps: -5"))
     done = _ntkrun("validate", "bad.yaml", "sweep.seeds=0", cwd=here)
     assert (done.returncode, done.stdout) == (2, "")

@@ -20,7 +20,7 @@ def test_check_writes_a_baseline_and_judges_by_it(here: Path) -> None:
     check = ("check", "results/tiny", "--baseline", "baseline/tiny.json")
     none = _ntkrun(*check, cwd=here)
     assert (none.returncode, none.stdout) == (2, "")
-    assert "`--update` writes a baseline" in none.stderr
+    assert "`--update` writes one" in none.stderr
 
     assert _ntkrun(*check, "--update", cwd=here).stdout == "baseline/tiny.json: 4 runs\n  new\n"
     assert _ntkrun(*check, "--update", cwd=here).stdout.endswith("nothing changed\n")
@@ -47,7 +47,9 @@ def test_check_writes_a_baseline_and_judges_by_it(here: Path) -> None:
     assert other.returncode == 0
     wrong = _ntkrun(*check, cwd=here)
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    expected = "baseline/tiny.json: a baseline of another config: network.beta (0.2 here, 0.1 in the baseline)\n"
+    expected = (
+        "baseline/tiny.json: this baseline belongs to another config: network.beta (0.2 here, 0.1 in the baseline)\n"
+    )
     assert wrong.stderr == expected
 
 
@@ -61,7 +63,7 @@ def test_check_pairs_seeds_under_another_name_and_is_inconclusive_with_one(here:
         )
         done = _ntkrun("check", "results/x", "--baseline", "b.json", cwd=here)
         assert done.returncode == code, done.stdout
-    assert "width 32: 1 done here, 2 in the baseline; two seeds on each side are the least" in done.stdout
+    assert "width 32: 1 done here, 2 in the baseline; each side needs at least two seeds" in done.stdout
     file = here / "tiny.yaml"
     refused = _ntkrun("check", "results/tiny", "--baseline", "tiny.yaml", "--update", cwd=here)
     assert refused.returncode == 2
@@ -70,7 +72,7 @@ def test_check_pairs_seeds_under_another_name_and_is_inconclusive_with_one(here:
 
 def test_reproduce_says_what_is_wrong_and_what_lies_ahead(here: Path) -> None:
     for arguments, words in (
-        (("jacot-9",), "jacot-9: no such experiment; there are jacot-2"),
+        (("jacot-9",), "jacot-9: no such experiment; choose from jacot-2"),
         (("--preset", "huge"), "--preset huge: choose smoke, laptop, paper"),
     ):
         failed = _ntkrun("reproduce", *arguments, cwd=here)

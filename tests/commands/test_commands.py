@@ -39,7 +39,7 @@ def test_new_writes_a_config_once(tmp_path: Path) -> None:
     file.write_text("mine")
     again = ntkrun_command("new", "mine", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr == "mine.yaml: is there already; choose another name\n"
+    assert again.stderr == "mine.yaml: already exists; choose another name\n"
     assert file.read_text() == "mine"
 
 
@@ -67,7 +67,7 @@ def test_a_new_config_keeps_its_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "", "a b", "-x", "ü", "x" * 101, "a\nb"])
 def test_what_is_no_name_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match="no name of a sweep"):
+    with pytest.raises(UserError, match="not a valid name"):
         commented(name)
 
 
@@ -102,10 +102,10 @@ def test_csv_holds_every_table(results: Results, tmp_path: Path) -> None:
 def test_an_export_is_whole_or_not_at_all(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
     export(results, "csv", tmp_path / "there")  # an empty folder may be filled
-    with pytest.raises(UserError, match="there: is there already"):
+    with pytest.raises(UserError, match="there: exists already"):
         export(results, "csv", tmp_path / "there")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file: is there already"):
+    with pytest.raises(UserError, match="file: exists already"):
         export(results, "csv", tmp_path / "file")
     with pytest.raises(UserError, match="cannot be written"):
         export(results, "csv", tmp_path / "file" / "within")

@@ -82,7 +82,7 @@ def test_the_limits_are_on_all_blocks_together() -> None:
     half, many = "{seeds: 500000}", f"{{grid: {{data.seed: {list(range(4000))}}}, seeds: 1}}"
     assert len(parse_config(_blocks(half, half)).points[0][1]) == 500_000
     assert _problems(_blocks(half, half, "{seeds: 1}", "{seeds: 1}")) == [
-        "f.yaml:5: sweep.2: 3 grid points and 1000001 runs up to here; at most 10000 points and 1000000 runs"
+        "f.yaml:5: sweep.2: 3 grid points and 1000001 runs so far; at most 10000 points and 1000000 runs"
     ]
     zipped = "{zip: {training.steps: [1, 2], training.momentum: [0.0, 0.5]}, seeds: 500001}"
     assert "sweep: 2 grid points and 1000002 runs" in _problems(GOOD.replace("{seeds: 2}", zipped))[0]
@@ -138,10 +138,10 @@ def test_order_of_keys_is_nothing() -> None:
         ("training.step_size={relativ: 1}", "training.step_size.relativ: unknown key; did you mean 'relative'?"),
         ("sweep.grd={}", "sweep.grd: unknown key; did you mean 'grid'?"),
         ("claims=[frozen-kernl]", "claims.0: unknown claim 'frozen-kernl'; did you mean 'frozen-kernel'?"),
-        ("claims=[xyz]", "claims.0: unknown claim 'xyz'; `ntkrun list claims` names them"),
+        ("claims=[xyz]", "claims.0: unknown claim 'xyz'; `ntkrun list claims` lists the known ones"),
         ("claims=[3]", "claims.0: must be text, not 3"),
-        ("claims=[frozen-kernel, frozen-kernel]", "claims: frozen-kernel stands twice; one entry a claim"),
-        ("claims=[{name: lazy-weights, exponent: [0, 1]}]", "lazy-weights has no such margin; it has first, hidden"),
+        ("claims=[frozen-kernel, frozen-kernel]", "claims: frozen-kernel is listed twice; list each claim once"),
+        ("claims=[{name: lazy-weights, exponent: [0, 1]}]", "lazy-weights has no such margin; its margins are first"),
         ("claims=[{name: frozen-kernel, exponent: [1, 0]}]", "exponent: must be two numbers, the smaller first"),
         ("claims=[{name: frozen-kernel, exponent: [a, 0]}]", "exponent: must be two numbers, the smaller first"),
         ("claims=[{name: frozen-kernel, exponent: [true, 2]}]", "exponent: must be two numbers, the smaller first"),
@@ -149,7 +149,7 @@ def test_order_of_keys_is_nothing() -> None:
         ("claims=[{expect: refuted}]", "claims.0.name: missing"),
         ("expect=divergd", "expect: 'divergd' is not one of diverged; did you mean 'diverged'?"),
         ("network.width=0", "network.width: must be at least 1, not 0"),
-        ("network.width=[4]", "network.width: 1 widths for the 2 hidden layers that depth 3 has"),
+        ("network.width=[4]", "network.width: 1 widths for 2 hidden layers (depth 3); give one per layer"),
         ("network.width=[4, 0]", "network.width.1: must be at least 1, not 0"),
         ("network.width=many", "network.width: must be a whole number, not 'many'"),
         ("network.width=8.5", "network.width: must be a whole number, not 8.5"),
@@ -168,7 +168,7 @@ def test_order_of_keys_is_nothing() -> None:
         ("data={}", "data: needs `name`, as in `name: digits`"),
         ("data=", "data: must be a mapping, not nothing"),
         ("data.samples=0", "data.samples: must be at least 1, not 0"),
-        ("data.targets={component: 9}", "data.targets: there is no component 9 of 6 training inputs"),
+        ("data.targets={component: 9}", "data.targets: there is no component 9 for 6 training inputs"),
         ("data.targets={component: 0}", "data.targets.component: must be at least 1, not 0"),
         ("data.targets={component: 1, size: 0}", "data.targets.size: must be greater than 0, not 0"),
         ("data={name: digits, targets: parity}", "data.targets: 'parity' is not one of signed, one_hot"),
@@ -177,10 +177,10 @@ def test_order_of_keys_is_nothing() -> None:
         ("data.between=[1, 1]", "data.between: give two different training inputs"),
         ("data.between=3", "data.between: must be a list, not 3"),
         ("data.conflicts=4", "data.conflicts: 4 of 6 training inputs; at most half of them, 3"),
-        ("data={name: circle, targets: {component: 1}, conflicts: 2}", "data.conflicts: they negate targets of a rule"),
-        ("data={name: digits, targets: one_hot, conflicts: 2}", "data.conflicts: they are of opposite signs; use"),
+        ("data={name: circle, targets: {component: 1}, conflicts: 2}", "data.conflicts: they need `targets: random"),
+        ("data={name: digits, targets: one_hot, conflicts: 2}", "data.conflicts: they need targets of ±1; use"),
         ("data.target_scale=0", "data.target_scale: must be greater than 0, not 0"),
-        ("data={name: digits, samples: 5000}", "data.samples: 5000 + 64 test samples asked for, but digits has 1797"),
+        ("data={name: digits, samples: 5000}", "data.samples: 5000 training and 64 test samples requested, but digits"),
         ("data={name: digits, classes: [3, 12]}", "data.classes: there is no class 12"),
         ("data={name: file, path: none.csv, inputs: [x], targets: [y]}", "data.path: none.csv cannot be read"),
         ("training.steps=-1", "training.steps: must be at least 0, not -1"),
@@ -191,8 +191,8 @@ def test_order_of_keys_is_nothing() -> None:
         ("training.dtype=float16", "training.dtype: 'float16' is not one of float32, float64; did you mean"),
         ("training.loss=hinge", "training.loss: unknown loss 'hinge'; known: squared, cross_entropy, logistic, huber"),
         ("training.loss=hubber", "training.loss: unknown loss 'hubber'; did you mean 'huber'?"),
-        ("training.loss=cross_entropy", "training.loss: cross_entropy takes two outputs or more"),
-        ("training.batch=7", "training.batch: 7 inputs a step, but data.samples is 6"),
+        ("training.loss=cross_entropy", "training.loss: cross_entropy needs two or more outputs"),
+        ("training.batch=7", "training.batch: 7 inputs per step, but data.samples is 6"),
         ("training.batch=0", "training.batch: must be at least 1, not 0"),
         ("training.batch=half", "training.batch: 'half' is not one of full"),
         ("training.batch=2.5", "training.batch: must be a whole number, not 2.5"),
@@ -206,8 +206,8 @@ def test_order_of_keys_is_nothing() -> None:
         ("probes.every=0", "probes.every: must be at least 1, not 0"),
         ("probes.every={log_spaced: 60}", "probes.every.log_spaced: 60 probes do not fit into 4 steps"),
         ("probes.kernels=[frist]", "probes.kernels.0: 'frist' is not one of first, last; did you mean 'first'?"),
-        ("probes.kernels=[9]", "probes.kernels.0: step 9 lies beyond the last one, 4"),
-        ("probes.outputs=[9]", "probes.outputs.0: step 9 lies beyond the last one, 4"),
+        ("probes.kernels=[9]", "probes.kernels.0: step 9 is after the last step, 4"),
+        ("probes.outputs=[9]", "probes.outputs.0: step 9 is after the last step, 4"),
         ("probes.outputs=[lats]", "probes.outputs.0: 'lats' is not one of first, last; did you mean 'last'?"),
         ("probes.detail=0", "probes.detail: must be at least 1, not 0"),
         ("probes.detail=never", "probes.detail: 'never' is not one of none"),
@@ -221,21 +221,21 @@ def test_order_of_keys_is_nothing() -> None:
         ("sweep.grid={network.widht: [8]}", "sweep.grid.network.widht: unknown key; did you mean 'width'?"),
         ("sweep.grid={widht: [8]}", "sweep.grid.widht: unknown key"),
         ("sweep.grid={name: [a, b]}", "sweep.grid.name: unknown key"),
-        ("sweep.grid={seed: [1]}", "sweep.grid.seed: seeds are no axis; give them as sweep.seeds"),
+        ("sweep.grid={seed: [1]}", "sweep.grid.seed: seeds cannot be swept as an axis; give them as sweep.seeds"),
         ("sweep.grid={network.width: [8, 0]}", "network.width: must be at least 1, not 0"),
-        ("sweep.grid={data.samples: [6], data: [{name: circle}]}", "data.samples is swept as well, and lies inside it"),
-        ("sweep.grid={network.depth.x: [3]}", "network.depth.x: 3 stands here, which has no key 'x'"),
+        ("sweep.grid={data.samples: [6], data: [{name: circle}]}", "data.samples, which is inside it, is swept too"),
+        ("sweep.grid={network.depth.x: [3]}", "network.depth.x: the value here is 3, which has no key 'x'"),
         (
             "sweep={grid: {network.width: [8]}, zip: {network.width: [8]}}",
-            "stands in grid already; a key is swept once",
+            "this key is in grid too; sweep each key once",
         ),
         ("sweep.zip={network.width: [8], network.depth: [2, 3]}", "sweep.zip: lists of different lengths"),
-        ("name=../up", "name: '../up' must be letters, digits"),
+        ("name=../up", "name: '../up' must be at most 100 letters, digits"),
         ("name=3", "name: must be text, not 3"),
         ("width", "width: not an override; write KEY=VALUE"),
         ("=3", "=3: not an override; write KEY=VALUE"),
         ("network.width=[1", "network.width: not YAML"),
-        ("network.depth.x=3", "network.depth.x: 3 stands here, which has no key 'x'"),
+        ("network.depth.x=3", "network.depth.x: the value here is 3, which has no key 'x'"),
         ("sweep.0.seeds=3", "sweep.0: unknown key"),
     ],
 )
@@ -262,8 +262,8 @@ def test_a_wrong_key_of_an_override_is_placed_on_the_command_line(override: str)
 def test_targets_that_do_not_suit_the_loss_point_at_it() -> None:
     text = "name: x\ndata: {name: circle, targets: product}\ntraining:\n  batch: 100\n  loss: logistic\n"
     assert _problems(text) == [
-        "f.yaml:4: training.batch: 100 inputs a step, but data.samples is 64; at most that many, or `full`",
-        "f.yaml:5: training.loss: the logistic loss takes targets of +1 and -1 alone",
+        "f.yaml:4: training.batch: 100 inputs per step, but data.samples is 64; use at most that many, or `full`",
+        "f.yaml:5: training.loss: the logistic loss needs targets of +1 and -1, as from `targets: signed`",
     ]
     one_hot = "name: x\ndata: {name: digits, targets: one_hot}\ntraining: {loss: cross_entropy, batch: 64}\n"
     ((point, _),) = parse_config(one_hot).points

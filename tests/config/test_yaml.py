@@ -53,12 +53,12 @@ def test_places() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key; it stands on line 1 already"),
-        ("a:\n\tb: 1\n", 2, "a tab; YAML is indented with spaces"),
+        ("a: 1\nb: 2\na: 3\n", 3, "duplicate key; it is already on line 1"),
+        ("a:\n\tb: 1\n", 2, "a tab; indent with spaces"),
         ("a: [1,\n", 2, "not YAML"),
         ("a: 1\n---\nb: 2\n", 2, "another document"),
         ("a: *nowhere\n", 1, "undefined alias"),
-        ("a: &s [1, *s]\n", 1, "inside its own anchor"),
+        ("a: &s [1, *s]\n", 1, "a value that contains it"),
         ("a: !!python/object/apply:os.system [ls]\n", 1, "is not supported"),
         ("a: !!python/name:os.system x\n", 1, "is not supported"),
         ("? [1, 2]\n: 3\n", 1, "a key must be text"),

@@ -93,7 +93,7 @@ def test_files_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "complex.npz", a=np.ones(3) * 1j, b=np.ones(3), y=np.ones(3))
     assert "complex numbers" in problem(**_file(tmp_path / "complex.npz")).what
     np.savez(tmp_path / "uneven.npz", a=np.ones(3), b=np.ones(3), y=np.ones(2), other=np.ones((7, 2)))
-    assert "2 rows of targets for 3 of inputs" in problem(**_file(tmp_path / "uneven.npz")).what
+    assert "2 rows of targets for 3 rows of inputs" in problem(**_file(tmp_path / "uneven.npz")).what
     np.savez(tmp_path / "ragged.npz", a=np.ones(3), b=np.ones(4), y=np.ones(3))
     assert "different numbers of rows" in problem(**_file(tmp_path / "ragged.npz")).what
     with (tmp_path / "bare.npz").open("wb") as file:
@@ -143,13 +143,13 @@ def test_idx_files_say_what_is_wrong_with_them(tmp_path: Path) -> None:
     keys = _mnist(tmp_path, packed=False)
     images, whole = tmp_path / "images", (tmp_path / "images").read_bytes()
     images.write_bytes(whole[:-5])
-    assert "is torn: its header promises" in problem(**keys).what
+    assert "is damaged: it has" in problem(**keys).what
     images.write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1))
-    assert "is torn" in problem(**keys).what  # an allocation of that size would end the process
+    assert "is damaged" in problem(**keys).what  # an allocation of that size would end the process
     images.write_bytes(b"GIF89a")
     assert "is not an idx file" in problem(**keys).what
     images.write_bytes(gzip.compress(whole)[:-20])
-    assert "torn gzip file" in problem(**keys).what
+    assert "damaged gzip file" in problem(**keys).what
     images.write_bytes(_idx(np.zeros((29, 4, 3), np.uint8)))
     assert "but there are 30 labels" in problem(**keys).what
     images.write_bytes(b"")
@@ -166,7 +166,7 @@ def test_openml_offline_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", unreachable)
     chosen = data_set(name="openml", dataset="offline-test")
     assert chosen.problems() == []  # a check fetches nothing
-    with pytest.raises(FieldError, match="is not in the cache and cannot be fetched") as caught:
+    with pytest.raises(FieldError, match="is not in the cache and cannot be downloaded") as caught:
         chosen.load()
     assert caught.value.field == "dataset"
 
@@ -191,4 +191,4 @@ def test_repeated_inputs_are_reported(tmp_path: Path) -> None:
     frame.loc[2, "y"] = 1.0
     frame.to_csv(tmp_path / "e.csv", index=False)
     assert len(load(**_file(tmp_path / "e.csv", samples=4, test_samples=0)).notes) == 1
-    assert "test inputs are training inputs" in load(name="circle", samples=8, test_samples=4).notes[0]
+    assert "test inputs are also training inputs" in load(name="circle", samples=8, test_samples=4).notes[0]

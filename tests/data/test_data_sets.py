@@ -67,7 +67,8 @@ def test_the_seed_chooses_and_more_samples_keep_the_earlier() -> None:
 
 def test_digits_say_what_cannot_be() -> None:
     error = problem(name="digits", samples=64, test_samples=2000)
-    assert (error.field, error.what) == ("test_samples", "64 + 2000 test samples asked for, but digits has 1797")
+    message = "64 training and 2000 test samples requested, but digits has 1797"
+    assert (error.field, error.what) == ("test_samples", message)
     assert problem(name="digits", samples=5000).field == "samples"
     assert "no class 12" in problem(name="digits", classes=(3, 12)).what
     assert "twice" in problem(name="digits", classes=(3, 3)).what

@@ -161,7 +161,7 @@ def test_what_only_the_user_can_mend_stays_and_says_how(store: Store) -> None:
     before = _bytes(store.root)
     (left,) = repair(store.root, examine(store.root))
     assert left.line().startswith("sweep.yaml: cannot be read")
-    assert left.line().endswith("run the sweep again to write it anew")
+    assert left.line().endswith("run the sweep again to rewrite it")
     assert _bytes(store.root) == before
 
 
@@ -191,7 +191,7 @@ def test_a_plan_that_is_torn_or_gone_is_made_again_from_sweep_yaml(
     if stack_too:
         _cut(Store(root).stack_folders()[0] / "steps.parquet")
     found = next(finding for finding in examine(root) if finding.where == "plan.parquet" and finding.wrong)
-    assert found.line().endswith("; --fix makes it anew from sweep.yaml")
+    assert found.line().endswith("; --fix recreates it from sweep.yaml")
     assert _mended(root) == []
     after = read_results(root)
     pd.testing.assert_frame_equal(after.plan, before.plan)
@@ -208,7 +208,7 @@ def test_a_plan_that_sweep_yaml_does_not_tell_stays_and_the_line_says_what_to_do
     _cut(Store(root).stack_folders()[0] / "steps.parquet")
     left = _mended(root)
     assert [finding.where for finding in left] == ["plan.parquet"]
-    assert left[0].line().endswith("run the sweep again to write it anew")
+    assert left[0].line().endswith("run the sweep again to rewrite it")
 
 
 def test_a_sweep_that_was_stopped_before_its_first_stack_ended_is_fine(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_file_system_of_several_machines_is_noted(kind: str) -> None:
     facts = {"threads": 1, "usable_cores": 1, "blas": [], "file_system": {"type": kind, "free": 2**40}}
     (found,) = (finding.line() for finding in odd(facts) if finding.where == "results")
     assert f"network file system ({kind})" in found
-    assert "by --shard" in found
+    assert "use --shard" in found
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "fuseblk", None])

@@ -147,7 +147,7 @@ def test_an_update_says_what_changed(file: Path) -> None:
     )
     assert changes(before, after) == [
         "config: network.depth (3 here, 2 in the baseline)",
-        "runs: 0 new, 1 gone",
-        "loss: moved by up to 10 %",
+        "runs: 0 added, 1 removed",
+        "loss: changed by up to 10 %",
         "commit: abc before, d now",
     ]

@@ -116,7 +116,7 @@ def test_a_straddling_interval_says_how_many_seeds_would_settle_it(value: float,
     ("name", "laws", "changes", "cure"),
     [
         ("global-minimum", BY_WIDTH, {"last_loss": 1e-3, "plateau": True}, "more seeds cannot change"),
-        ("stability-edge", EDGE, {"edge": 1.9}, "step sizes in between would tell"),
+        ("stability-edge", EDGE, {"edge": 1.9}, "run step sizes in between"),
     ],
 )
 def test_what_more_seeds_would_not_narrow_says_so(name: str, laws: Laws, changes: dict[str, object], cure: str) -> None:
@@ -146,7 +146,8 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
     found = _judge("exponential-convergence", BY_WIDTH.but(mode_excess=7.0))
     assert found.verdict == "inconclusive"
     assert found.deciding.why == (
-        "[1.31, 1.31] lies outside [0.8, 1.2], but moves with the width and may reach it: wider networks would tell"
+        "[1.31, 1.31] lies outside the expected [0.8, 1.2], but changes with the width and may still reach it; "
+        "use wider networks"
     )
     assert _judge("exponential-convergence", BY_WIDTH.but(mode_speed=1.4, mode_excess=7.0)).verdict == "refuted"
 
@@ -158,13 +159,17 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
         ("frozen-kernel", BY_WIDTH.but(diverged=2), "of 24 planned runs 2 diverged"),
         ("frozen-kernel", BY_WIDTH.but(seeds=2), "fewer than 3 seeds"),
         ("frozen-kernel", BY_WIDTH.but(values=(64, 128)), "at least three values of the axis"),
-        ("frozen-kernel", BY_WIDTH.but(values=(8, 16, 32)), "0 usable values"),
+        (
+            "frozen-kernel",
+            BY_WIDTH.but(values=(8, 16, 32)),
+            "a slope needs two usable values of at least 48 on the axis; available: 0",
+        ),
         ("frozen-kernel", BY_WIDTH.but(step_size=2.5), "beyond the edge of stability"),
         ("frozen-kernel", BY_WIDTH.but(config={"training.steps": 0}), "nothing was trained"),
         ("global-minimum", BY_WIDTH.but(last_loss=0.01), "still falling"),
-        ("global-minimum", BY_WIDTH.but(seeds=2), "2 finished runs; it takes at least 3"),
+        ("global-minimum", BY_WIDTH.but(seeds=2), "2 finished runs; at least 3 are needed"),
         ("stability-edge", EDGE.but(config={"probes.every": 50}), "every 50 steps, which may miss a rise"),
-        ("stability-edge", EDGE.but(seeds=2), "2 seeds; it takes at least 3"),
+        ("stability-edge", EDGE.but(seeds=2), "2 seeds; at least 3 are needed"),
         ("training-direction", BY_WIDTH, "this claim is about others"),
         ("exponential-convergence", BY_WIDTH.but(config={"training.momentum": 0.5}), "momentum is not 0"),
         ("exponential-convergence", BY_WIDTH.but(plateau=True), "zero to rounding in float64"),

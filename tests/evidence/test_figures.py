@@ -75,7 +75,7 @@ def test_workers_save_the_same_bytes_in_the_same_order() -> None:
 
 
 def test_what_a_worker_took_with_it_is_saved_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ntkrun.evidence.figures.saving._as_worker", partial(os._exit, 1))
+    monkeypatch.setattr("ntkrun.evidence.figures.saving._prepare_worker", partial(os._exit, 1))
     figure = _drawn(tables({64: 2, 128: 2}))["loss"]
     assert list(all_saved([figure] * (ALONE + 2), ("svg",))) == [saved(figure, ("svg",))] * (ALONE + 2)
 

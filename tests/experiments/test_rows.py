@@ -56,7 +56,7 @@ def test_catapult_tells_the_eigenvalue_after_training_and_the_largest_loss() -> 
     ]
     found = Found({"controls/large-step": results(runs, steps)})
     rows = _rows(catapult.EXPERIMENT, found)
-    after, highest = rows["ηλ_max(K̂) after training, r = 3.00"], rows["largest loss over the first, r = 3.00"]
+    after, highest = rows["ηλ_max(K̂) after training, r = 3.00"], rows["largest loss / initial loss, r = 3.00"]
     assert (after.ours, highest.ours) == pytest.approx((1.7, 7.0))
     assert after.note == highest.note == "1 of 3 diverged"
 
@@ -96,8 +96,8 @@ def test_lee_2_compares_mean_and_deviation_with_the_limits() -> None:
     tables = results([{"run_id": str(k), "seed": k} for k in range(4)], outputs=outputs)
     rows = _rows(lee_2.EXPERIMENT, Found({"lee-2": tables}))
     for step, off in ((0, -5 / 24), (8, 1 / 4 - 5 / 24)):
-        deviation = rows[f"standard deviation over networks, over the limit's, step {step}"]
-        mean = rows[f"mean over networks off the limit's, squared, over the limit's variance, step {step}"]
+        deviation = rows[f"standard deviation over networks / that of the limit, step {step}"]
+        mean = rows[f"squared bias of the mean over networks / variance of the limit, step {step}"]
         assert (deviation.ours, mean.ours) == pytest.approx(((10 / 3) ** 0.5 / 2, off))
         assert (deviation.theory, mean.theory) == (1.0, 0.0)
         for row in (deviation, mean):
@@ -130,8 +130,8 @@ def test_lee_3_follows_the_gap_to_the_linearised_network_against_the_width() -> 
     for where in ("training", "test"):
         assert rows[f"slope of the largest RMSE to the linearised network, {where} inputs"].ours == pytest.approx(-0.75)
     assert rows["largest RMSE to the linearised network, width 64"].ours == pytest.approx(10 * 64**-0.75)
-    assert rows["test loss over the linearised network's, width 64"].ours == pytest.approx(1.5)
-    assert rows["‖W_t−W_0‖ over the linearised network's, width 64"].ours == pytest.approx(0.8)
+    assert rows["test loss: network / linearised network, width 64"].ours == pytest.approx(1.5)
+    assert rows["‖W_t−W_0‖: network / linearised network, width 64"].ours == pytest.approx(0.8)
 
 
 def test_generalisation_takes_ratios_of_test_losses_at_the_end() -> None:

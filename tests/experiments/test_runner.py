@@ -184,9 +184,9 @@ def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
     left = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
     assert left.code() == 3
     (line,) = left.lost
-    assert line.startswith("lazy-regime: inconclusive now, but supported in the results of this preset")
+    assert line.startswith("lazy-regime: inconclusive now, but supported in the committed results of this preset")
     assert recorded.lost("laptop", [("lazy-regime", "refuted")], committed) == []  # of another preset nothing is known
-    with pytest.raises(SystemExit, match=r"no results of jacot-2, .*; let `make reproduce` run to its end first"):
+    with pytest.raises(SystemExit, match=r"no results of jacot-2, .*; let `make reproduce` finish first"):
         recorded.main(tmp_path / "r")  # a part of a run replaces no whole one
     assert recorded.lost("smoke", [("lazy-regime", "refuted")], tmp_path / "no-checkout") == []
 
@@ -233,7 +233,7 @@ def test_what_lies_ahead_is_told_before_it_starts(tmp_path: Path, configs: Path)
     assert first.startswith("  tiny: about 1 min, at most ")
     assert last.startswith("in all: about 1 min")
     runner.reproduce([_experiment()], "smoke", tmp_path, "cpu")
-    assert runner.lines(runner.ahead([_experiment()], "smoke", tmp_path, "cpu"))[0] == "  tiny: is done"
+    assert runner.lines(runner.ahead([_experiment()], "smoke", tmp_path, "cpu"))[0] == "  tiny: done"
 
 
 def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(
@@ -247,9 +247,9 @@ def test_data_that_are_not_at_hand_stop_a_run_before_it_starts(
     away = _experiment(sweeps=(Planned("tiny", smoke=(missing,)), Planned("tiny", smoke=("name=two",))))
     expected = runner.ahead([away], "smoke", tmp_path, "cpu")
     first, second, last = runner.lines(expected)
-    assert first.startswith("  tiny: cannot be told; data.dataset: no-such")
+    assert first.startswith("  tiny: no estimate; data.dataset: no-such")
     assert second.startswith("  two: about 1 min")
-    assert last.endswith("without those that cannot be told")
+    assert last.endswith("without the sweeps that have no estimate")
     with pytest.raises(UserError, match="no-such"):
         runner.check(expected)
     runner.check(expected[1:])

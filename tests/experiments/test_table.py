@@ -92,7 +92,7 @@ def test_every_claim_has_an_experiment() -> None:
 def test_experiments_are_chosen_by_name_each_once() -> None:
     assert [each.name for each in chosen(["lee-1", "jacot-1", "lee-1"])] == ["lee-1", "jacot-1"]
     assert chosen([]) == list(EXPERIMENTS.values())
-    with pytest.raises(UserError, match="jacot-9: no such experiment; there are jacot-2, jacot-3"):
+    with pytest.raises(UserError, match="jacot-9: no such experiment; choose from jacot-2, jacot-3"):
         chosen(["jacot-9"])
 
 

@@ -38,9 +38,12 @@ def _points(*overrides: str) -> list[Point]:
     [
         (
             ("network.activation=exp", "network.weight_scale=100"),
-            "training.step_size: the limit kernel of exp is beyond float64 at layer 2",
+            "training.step_size: the limit kernel of exp overflows float64 at layer 2",
         ),
-        (("data={name: circle, targets: {component: 2}}",), "data.targets: components 1 and 2 of the kernel have one"),
+        (
+            ("data={name: circle, targets: {component: 2}}",),
+            "data.targets: components 1 and 2 of the kernel have the same",
+        ),
     ],
 )
 def test_what_only_a_kernel_can_tell_is_said_before_anything_is_written(

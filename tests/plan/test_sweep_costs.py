@@ -72,10 +72,10 @@ def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     progress = terminal.TerminalProgress(Console(), CPU)
     narrow, wide = _stacks()
     progress.begin([narrow, wide], 0, 0)
-    assert said == ["14 runs to do, 0 of 14 done already, about 80 s left"]
+    assert said == ["14 runs to do, 0 of 14 already done, about 80 s left"]
     now[0] = 10.0  # a quarter of the estimate: 40 s are left at a pace of (10 + 20)/(40 + 20)
     ended = pd.DataFrame({"status": ["done"] * 7, "reason": ""})
     progress.committed(narrow, Done({"runs": ended, "steps": pd.DataFrame()}, {}, 10.0, {}))
     assert said[-1].endswith("7/14 runs, 20 s left")
     progress.split(wide, "do not fit into memory")
-    assert said[-1] == "width 64: 7 runs at once do not fit into memory; going on with 4"
+    assert said[-1] == "width 64: 7 runs at once do not fit into memory; continuing with 4"

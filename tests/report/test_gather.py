@@ -90,14 +90,14 @@ def test_what_moved_since_a_baseline(results: Path, tmp_path: Path) -> None:
     assert page.change.sweep == "tiny"
     html, summary, told = (gather.page_text(page, ending) for ending in (".html", ".md", ".json"))
     assert 'id="against-the-baseline"' in html
-    assert "## Against the baseline: tiny" in summary
+    assert "## Comparison with the baseline: tiny" in summary
     assert "fine: none of" in summary
     assert json.loads(told)["change"]["verdict"] == "fine"
     known = json.loads(baseline.read_text())
     known["config"]["network"]["beta"] = 0.7
     known["config_hash"] = "0" * len(known["config_hash"])
     baseline.write_text(json.dumps(known))
-    with pytest.raises(UserError, match=r"a baseline of another config: network\.beta"):
+    with pytest.raises(UserError, match=r"this baseline belongs to another config: network\.beta"):
         gather.gather_page([results / "tiny"], baseline)
 
 
@@ -156,7 +156,7 @@ def _link_out(path: Path) -> None:
         ),
         (lambda root: _pipe(root / "tiny" / "figures" / "loss.svg"), r"loss\.svg: cannot be read \(not a plain file\)"),
         (lambda root: _link_out(root / "tiny" / "figures" / "loss.svg"), r"loss\.svg: a link out of"),
-        (lambda root: (root / "tiny" / "plan.parquet").unlink(), "tiny: neither a sweep nor experiments here"),
+        (lambda root: (root / "tiny" / "plan.parquet").unlink(), "tiny: holds neither a sweep nor experiments"),
     ],
 )
 def test_a_damaged_or_unfinished_sweep_is_a_sentence(results: Path, spoil: object, words: str) -> None:
@@ -192,7 +192,7 @@ def test_the_command_writes_a_page_or_prints_a_summary(results: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{results / 'tiny' / 'report.html'}\n"), done.stderr
     printed = ntkrun_command("report", ".", "--json", "--out", "r.md", cwd=results)
     assert [section["name"] for section in json.loads(printed.stdout)["sections"]] == ["lazy"]
-    assert (results / "r.md").read_text().startswith("# What came out")
+    assert (results / "r.md").read_text().startswith("# Results")
     none = ntkrun_command("report", "nowhere", cwd=results)
     assert (none.returncode, none.stdout) == (2, "")
-    assert none.stderr.startswith("nowhere: neither a sweep nor experiments here")
+    assert none.stderr.startswith("nowhere: holds neither a sweep nor experiments")

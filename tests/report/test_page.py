@@ -67,7 +67,7 @@ def test_the_page_has_verdict_numbers_picture_and_how_it_was_made() -> None:
 
 @pytest.mark.parametrize(
     ("diverged", "count", "said"),
-    [(3, "1 as they should be", "3 diverged (as expected)"), (0, "1 otherwise than expected", "none diverged")],
+    [(3, "1 as expected where", "3 diverged (as expected)"), (0, "1 not as expected", "none diverged")],
 )
 def test_a_sweep_that_has_to_diverge_is_counted(diverged: int, count: str, said: str) -> None:
     swept = section().sweeps[0].swept.model_dump() | {"diverged": diverged}
@@ -76,7 +76,7 @@ def test_a_sweep_that_has_to_diverge_is_counted(diverged: int, count: str, said:
     for text in (html(shown), markdown(shown)):
         assert count in text
     assert said in html(shown)
-    assert ("What turned out otherwise" in html(shown)) == (diverged == 0)
+    assert ("Unexpected results" in html(shown)) == (diverged == 0)
 
 
 def test_every_anchor_leads_somewhere_and_no_two_names_are_alike() -> None:
@@ -198,7 +198,7 @@ def test_numbers_that_are_none_are_shown_as_none() -> None:
 
 def test_columns_without_numbers_are_left_out() -> None:
     (table,) = section().tables
-    assert table.head == ("what", "paper", "ours", "95 %")
+    assert table.head == ("quantity", "paper", "ours", "95 % interval")
     assert section(rows=[]).tables == []
 
 

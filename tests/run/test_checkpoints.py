@@ -115,7 +115,7 @@ def test_a_stopped_sweep_goes_on_in_mid_run_and_has_the_same_tables(tmp_path: Pa
     path = _stopped(tmp_path)
     found, watching = _resumed(tmp_path)
     assert watching.passed == [(8, step) for step in range(17, 31)]
-    assert watching.notes == ["goes on from step 17 of 30"]
+    assert watching.notes == ["continues from step 17 of 30"]
     _assert_equal(found, whole)
     assert list(path.parent.iterdir()) == []
 

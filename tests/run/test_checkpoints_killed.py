@@ -73,7 +73,7 @@ def test_kills_at_random_moments_change_no_number(tmp_path: Path) -> None:
     last = _start(config, broken)
     said.append(last.communicate()[0])
     assert last.returncode == 0
-    steps = [int(step) for text in said for step in re.findall(r"goes on from step (\d+)", text)]
+    steps = [int(step) for text in said for step in re.findall(r"continues from step (\d+)", text)]
     assert len(steps) == KILLS  # each was killed in mid-run and went on from there
     assert steps == sorted(steps)
     assert 0 < steps[0] < steps[-1] < 2000

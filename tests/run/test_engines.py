@@ -91,7 +91,7 @@ def test_a_dry_run_shares_the_time_out_and_says_what_it_assumes() -> None:
     assert [each.stacks for each in three.estimates] >= [each.stacks for each in alone.estimates]
     *_, last, note = plan_lines(three)
     assert "in all with 3 workers" in last
-    assert note == "note: 3 workers at once are taken to be as fast, each, as one alone"
+    assert note == "note: each of 3 workers is assumed to be as fast as one worker alone"
     assert three.as_json()["workers"] == 3
     assert three.as_json()["seconds"] == three.seconds
     assert "worker" not in "".join(plan_lines(alone))
@@ -100,14 +100,14 @@ def test_a_dry_run_shares_the_time_out_and_says_what_it_assumes() -> None:
 @pytest.mark.usefixtures("ray")
 def test_a_dry_run_does_not_ask_a_cluster_and_says_so() -> None:
     (note,) = _ahead(EngineSelection("ray", None, "auto")).notes
-    assert note.startswith("the cluster at auto is not asked")
-    assert note.endswith("for one; --jobs says how many")
+    assert note.startswith("the cluster at auto is not contacted")
+    assert note.endswith("and one worker is assumed; set their number with --jobs")
     assert _ahead(EngineSelection("ray", 4, "auto")).workers == 4
 
 
 @pytest.mark.usefixtures("ray")
 def test_a_dry_run_refuses_a_device_that_the_engine_would() -> None:
-    for device, what in (("cuda:1", "Ray shares the GPUs out"), ("tpu", "choose auto, cpu or cuda")):
+    for device, what in (("cuda:1", "Ray assigns the GPUs"), ("tpu", "choose auto, cpu or cuda")):
         with pytest.raises(UserError, match=what):
             expected_engine(EngineSelection("ray"), device)
 
@@ -124,7 +124,7 @@ def test_memory_is_shared_out_among_the_workers_of_a_place() -> None:
 
 @pytest.mark.usefixtures("ray")
 def test_an_address_of_no_cluster_is_a_sentence() -> None:
-    for address, what in (("ray://head:10001", "give auto or HOST:PORT"), ("127.0.0.1:1", "nobody answers there")):
+    for address, what in (("ray://head:10001", "give auto or HOST:PORT"), ("127.0.0.1:1", "no cluster answers there")):
         with pytest.raises(UserError, match=f"--ray-address {address}: {what}"), connected(address, None, "cpu"):
             pass
 

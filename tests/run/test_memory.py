@@ -40,7 +40,7 @@ def _sweep(*overrides: str) -> Sweep:
         (
             empirical_arrays,
             r"data\.samples: the kernels of 2 networks on 1000000 inputs take 1\.12e\+04 GiB and .* GiB are free; take "
-            "fewer, or fewer sweep.seeds, or --engine ray, which puts them together on disk$",
+            "fewer, or fewer sweep.seeds, or --engine ray, which assembles them on disk$",
         ),
     ],
     ids=["limit", "empirical"],

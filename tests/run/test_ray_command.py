@@ -111,7 +111,7 @@ def test_a_kernel_that_is_stopped_leaves_nothing(
     running.send_signal(stop)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; k.npz is not written"
+    assert said.splitlines()[-1] == "interrupted; k.npz was not written"
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["rays.yaml"]
     deadline = time.monotonic() + 20  # ended, and taken note of by their parents

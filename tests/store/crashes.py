@@ -186,7 +186,7 @@ def kills(count: int, root: Path) -> dict[str, Any]:
         if not ended:
             child.process.kill()
         said = child.said()
-        seen["stacks that went on in mid-run"] += sum("goes on from step" in str(each) for each in said)
+        seen["stacks that went on in mid-run"] += sum("continues from step" in str(each) for each in said)
         assert not any("unusable" in str(each) for each in said), said
         runs, twice = done(check, here, ended)
         assert before <= set(runs), "a finished run was lost"

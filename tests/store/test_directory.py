@@ -189,7 +189,7 @@ def test_a_torn_stack_is_named(tmp_path: Path) -> None:
     filled(tmp_path, ["a"], ["a"])
     (torn,) = (tmp_path / "stacks").glob("*/runs.parquet")
     torn.write_bytes(b"PAR1 torn")
-    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* puts it right, or says how"):
+    with pytest.raises(UserError, match=r"runs\.parquet: cannot be read as a table .* repairs it, or says how"):
         Store(tmp_path).finished()
 
 

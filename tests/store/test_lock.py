@@ -149,7 +149,7 @@ def test_a_file_of_nobody_is_in_the_way_of_nobody_for_long(tmp_path: Path) -> No
     for name, text in (("a", ""), ("b", "[1]"), ("c", '{"pid": 1, "host": "x"}')):
         file = tmp_path / ".writers" / f"{name}.json"
         file.write_text(text)
-        with pytest.raises(StoreBusy, match="a machine unknown"), write_lock(tmp_path):
+        with pytest.raises(StoreBusy, match="an unknown machine"), write_lock(tmp_path):
             pass
         _aged(file)
     with write_lock(tmp_path):

@@ -37,7 +37,7 @@ def test_what_is_no_function_is_a_sentence() -> None:
     circulant = torch.eye(4, dtype=torch.float64) + 0.3  # one large eigenvalue, three equal ones
     assert component(circulant, 1).tolist() == pytest.approx([1.0] * 4)
     for number in (2, 3, 4):
-        with pytest.raises(UserError, match="have one eigenvalue"):
+        with pytest.raises(UserError, match="have the same eigenvalue"):
             component(circulant, number)
     flat = torch.ones(4, 4, dtype=torch.float64) + torch.diag(torch.tensor([1e-3, 0, 0, 0], dtype=torch.float64))
     with pytest.raises(UserError, match="component 3 of the kernel has the eigenvalue 0"):

@@ -192,7 +192,7 @@ def test_bad_input_is_a_sentence() -> None:
         limit_kernels(_net(), np.ones((3, 4)))
     with pytest.raises(UserError, match="finite"):
         limit_kernels(_net(), np.array([[1.0, math.nan, 0.0]]))
-    with pytest.raises(UserError, match="beyond float64 at layer"):
+    with pytest.raises(UserError, match="overflows float64 at layer"):
         limit_kernels(_net("exp", depth=6), 3 * np.ones((2, 3)))
     with pytest.raises(UserError, match="vanishes"):
         relative_step_size(_net(beta=0.0), np.zeros((2, 3)), 1.0)
@@ -200,7 +200,7 @@ def test_bad_input_is_a_sentence() -> None:
         _net("leaky_relu(x)")
     with pytest.raises(UserError, match="choose ntk, standard, mean_field"):
         limit_kernels(_net(), np.ones((2, 3)), parametrization="mup")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"x·x' \+ 1 always"):
+    with pytest.raises(UserError, match=r"always x·x' \+ 1"):
         limit_kernels(_net(depth=1), np.ones((2, 3)), parametrization="standard")
 
 
@@ -224,7 +224,7 @@ def test_registering_is_checked() -> None:
         ("mine_test", torch.cosh, "another function"),
         ("relu", torch.cosh, "another function"),
         ("a b", torch.cosh, "letters"),
-        ("norm_test", lambda z: z / z.norm(), "each element alone"),
+        ("norm_test", lambda z: z / z.norm(), "only on the same input element"),
         ("sum_test", lambda z: z.sum(), "same shape"),
         ("log_test", torch.log, "finite"),
         ("sign_test", lambda z: z.detach().sign(), "differentiate"),

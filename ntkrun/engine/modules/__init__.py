@@ -1,11 +1,11 @@
-"""The empirical kernel of any torch module. `ntk.py` is the door; the rest is what it is made of:
+"""The empirical kernel of any torch module. `ntk.py` has the public function; the other files are its parts:
 
-checks.py     what is refused, in one sentence each
-record.py     which functions used which parameter, on what: seen as the module runs
-layers.py     those functions' gradients, from what went in and the gradient of what came out
-state.py      the gradients of some inputs by the best route that is exact, each checked against autograd
-jacobian.py   the route for everything else
-parts.py      gradients as rows or as factors, and their inner products
+checks.py     errors for modules that have no kernel
+layers.py     gradients of known functions in their parameters, from their inputs and the gradients of their outputs
+state.py      recorded uses of parameters, and gradients by the fastest exact method, checked against autograd
+jacobian.py   gradients of all other parameters
+gradients.py  gradients as rows or as factors, and their inner products
+tiling.py     groups of parameters and tiles of inputs within the memory limit
 """
 
 from ntkrun.engine.modules.ntk import module_ntk as module_ntk

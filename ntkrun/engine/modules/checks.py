@@ -1,4 +1,4 @@
-"""What `module_ntk` refuses, each in one sentence: modules without a kernel of two inputs, or that change when run."""
+"""Errors of `module_ntk`: modules without a kernel of two inputs, or modules that change when they run."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from torch.nn.parameter import is_lazy
 from ntkrun.engine.modules.jacobian import run
 from ntkrun.errors import UserError
 
-LOOKED_AT = 8  # inputs: enough to see whether they are mixed
+LOOKED_AT = 8  # inputs used for the checks: enough to detect mixing of inputs
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are counted, by name, each once: those with requires_grad."""
+    """Return the parameters with requires_grad by name, each once. Raises UserError where they have no kernel."""
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not parameters:
         raise UserError("the module has no parameter with requires_grad=True, so its kernel is empty")
@@ -25,7 +25,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def inspect(module: nn.Module, x: Tensor) -> int:
-    """Looks at the module on a few inputs; returns its number of outputs O. Raises UserError: see the sentences."""
+    """Check the module on a few inputs and return its number of outputs O. Raises UserError where it has no kernel."""
     _check_normalisation(module)
     few = x[:LOOKED_AT]
     output = _run_on_copies(module, few)
@@ -45,17 +45,18 @@ def _check_normalisation(module: nn.Module) -> None:
 
 
 def _run_on_copies(module: nn.Module, x: Tensor) -> Tensor:
-    """The output, having seen on copies that running the module changes no parameter and draws no random numbers."""
+    """Run the module on copies and return its output. Raises UserError if it changes a parameter or draws random
+    numbers."""
     copies = {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in module.named_parameters()}
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     versions = {name: copy._version for name, copy in copies.items()}
     before = _random_states(x)
     output = functional_call(module, {**buffers, **copies}, (x,))
     if any(not torch.equal(a, b) for a, b in zip(before, _random_states(x), strict=True)):
-        raise UserError("the module draws random numbers (dropout?), so it has no one kernel: call eval() on it")
+        raise UserError("the module draws random numbers (dropout?), so its kernel is not unique: call eval() on it")
     changed = [name for name, copy in copies.items() if copy._version != versions[name]]
     if changed:
-        raise UserError(f"the module changes its parameter {changed[0]!r} as it runs (max_norm?): this has no kernel")
+        raise UserError(f"the module changes its parameter {changed[0]!r} as it runs (max_norm?), so it has no kernel")
     return output
 
 
@@ -79,7 +80,7 @@ def _check_output(output: object, count: int) -> None:
 
 
 def _check_inputs_apart(module: nn.Module, x: Tensor, output: Tensor) -> None:
-    """Other company must not change an output, beyond how a product of another shape rounds."""
+    """Check that an output does not depend on the other inputs of its batch, up to the rounding of other shapes."""
     with torch.no_grad():
         apart = torch.cat([run(module, x[:1]), run(module, x[1:])])
     rounding = torch.finfo(output.dtype).eps ** 0.5

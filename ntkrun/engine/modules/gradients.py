@@ -1,7 +1,7 @@
-"""The gradients of some inputs in one parameter, and their inner products with those of others.
+"""Gradients of some inputs in one parameter, and their inner products with those of other inputs.
 
 Rows      the gradients themselves, (N, O, P)
-Factors   Σ_t u_t v_tᵀ, never multiplied out: one factor is what went in, the other the gradient of what came out
+Factors   Σ_t u_t v_tᵀ, not multiplied out: one factor is a function's input, the other the gradient of its output
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from ntkrun.engine.tiles import Outputs, pieces
 
 @dataclass(frozen=True)
 class Rows:
+    """The gradients in a parameter of P entries, multiplied out."""
+
     gradients: Tensor  # (N, O, P)
 
     @property
@@ -24,18 +26,21 @@ class Rows:
 
 @dataclass(frozen=True)
 class Factor:
-    """One use of a matrix or a table: given a (N, T, q) or k (N, T), and δ (N, O, T, p)."""
+    """One use of a matrix or a table: its input `given`, a (N, T, q) or k (N, T), and δ (N, O, T, p)."""
 
     use: Use
     given: Tensor
     delta: Tensor
 
     def part(self, piece: slice) -> "Factor":
+        """Return the factor of these inputs only."""
         return Factor(self.use, self.given[piece], self.delta[piece])
 
 
 @dataclass(frozen=True)
 class Factors:
+    """The gradients in a parameter as factors, one for each of its uses."""
+
     uses: list[Factor]
     shape: torch.Size  # of the parameter
 
@@ -44,6 +49,7 @@ class Factors:
         return sum(t.numel() * t.element_size() for f in self.uses for t in (f.given, f.delta))
 
     def rows(self) -> Rows:
+        """Return the same gradients, multiplied out."""
         return Rows(sum_of([rows(f.use, f.given, f.delta, self.shape) for f in self.uses]))
 
 
@@ -58,17 +64,17 @@ def sum_of(tensors: list[Tensor]) -> Tensor:
 
 
 def factors_pay(entries: int, positions: int, given: int, channels: int, outputs: int) -> bool:
-    """Whether products over pairs of positions, T² (q + O² (p + 1)), are fewer than over the gradients, O² P.
+    """Return True if products over pairs of positions, T² (q + O² (p + 1)), cost less than over gradients, O² P.
 
-    P = `entries` of the parameter, q = `given` (0 for a table, whose rows are compared), p = `channels`.
+    P = `entries` of the parameter, q = `given` (0 for a table, where indices are compared), p = `channels`.
     """
     return positions**2 * (given + outputs**2 * (channels + 1)) < outputs**2 * entries
 
 
 def add(tile: Tensor, outputs: Outputs, first: Part, second: Part, pairs: int) -> None:
-    """Adds the kernel of one parameter to a tile: (N, O, M, O), diagonal (N, M, O), trace (N, M).
+    """Add the kernel of one parameter to a tile: (N, O, M, O), diagonal (N, M, O), trace (N, M).
 
-    Products over pairs of positions have at most `pairs` entries at a time, or those of one pair of inputs.
+    Products over pairs of positions are computed for at most `pairs` entries at a time, or for one pair of inputs.
     """
     if isinstance(first, Factors) and isinstance(second, Factors):
         for f in first.uses:
@@ -88,9 +94,9 @@ _ROWS = {
 
 
 def _add_factors(tile: Tensor, outputs: Outputs, f: Factor, g: Factor, pairs: int) -> None:
-    each = f.delta.shape[1:3].numel() * g.delta.shape[1:3].numel()  # of one pair of inputs: outputs times positions
-    columns = min(len(g.delta), max(1, pairs // each))
-    rows = max(1, pairs // (each * columns))
+    per_pair = f.delta.shape[1:3].numel() * g.delta.shape[1:3].numel()  # per pair of inputs: outputs times positions
+    columns = min(len(g.delta), max(1, pairs // per_pair))
+    rows = max(1, pairs // (per_pair * columns))
     product = _PRODUCTS[f.use.kind, g.use.kind]
     for i in pieces(len(f.delta), rows):
         for j in pieces(len(g.delta), columns):
@@ -98,8 +104,8 @@ def _add_factors(tile: Tensor, outputs: Outputs, f: Factor, g: Factor, pairs: in
             part += product(outputs, f.part(i), g.part(j))
 
 
-def _alike(outputs: Outputs, f: Factor, g: Factor) -> Tensor:
-    """Σ_ts (given_t·given'_s) (δ_t·δ'_s)."""
+def _same_kind(outputs: Outputs, f: Factor, g: Factor) -> Tensor:
+    """Return Σ_ts (given_t·given'_s) (δ_t·δ'_s), for two uses of the same kind."""
     if f.use.kind == "table":
         forward = (f.given[:, :, None, None] == g.given).to(f.delta.dtype)
     else:
@@ -114,7 +120,7 @@ def _alike(outputs: Outputs, f: Factor, g: Factor) -> Tensor:
 
 
 def _matrix_table(outputs: Outputs, f: Factor, g: Factor) -> Tensor:
-    """A tied weight, w a_t + b in one place and w[k'_s] in the other: Σ_ts δ_t[k'_s] (a_t·δ'_s)."""
+    """Return Σ_ts δ_t[k'_s] (a_t·δ'_s), for a tied weight used as w a_t + b in one place and as w[k'_s] in another."""
     picked = f.delta[..., g.given]  # (N, O, T, M, S)
     crossed = torch.einsum("ntq,misq->ntmis", f.given, g.delta)
     sums = {"full": "notms,ntmis->nomi", "diagonal": "notms,ntmos->nmo", "trace": "notms,ntmos->nm"}
@@ -122,13 +128,13 @@ def _matrix_table(outputs: Outputs, f: Factor, g: Factor) -> Tensor:
 
 
 def _table_matrix(outputs: Outputs, f: Factor, g: Factor) -> Tensor:
-    turned = _matrix_table(outputs, g, f)
-    return turned.permute(2, 3, 0, 1) if outputs == "full" else turned.transpose(0, 1)
+    swapped = _matrix_table(outputs, g, f)
+    return swapped.permute(2, 3, 0, 1) if outputs == "full" else swapped.transpose(0, 1)
 
 
 _PRODUCTS = {
-    ("matrix", "matrix"): _alike,
-    ("table", "table"): _alike,
+    ("matrix", "matrix"): _same_kind,
+    ("table", "table"): _same_kind,
     ("matrix", "table"): _matrix_table,
     ("table", "matrix"): _table_matrix,
 }

@@ -1,12 +1,12 @@
-"""Functions whose gradients in their parameters follow from what went in and the gradient δ of what came out.
+"""Functions whose gradients in their parameters follow from their input and the gradient δ of their output.
 
     linear        z_t = w a_t + b              ∂w = Σ_t δ_t a_tᵀ       ∂b = Σ_t δ_t
-    convolution   the same, a_t the patch at position t, group by group
-    embedding     z_t = w[k_t]                 ∂w = Σ_t e(k_t) δ_tᵀ    nothing from the padding index
+    convolution   as linear, with a_t the patch at position t, group by group
+    embedding     z_t = w[k_t]                 ∂w = Σ_t e(k_t) δ_tᵀ    without the padding index
     normalisation z_t = w ∘ x̂_t + b            ∂w = Σ_t δ_t ∘ x̂_t      ∂b = Σ_t δ_t
 
-Normalisation: layer, RMS, group, and batch with running statistics. Sums over the positions t of an input: the tokens
-or pixels that a function is applied to side by side.
+Normalisation: layer, RMS, group, and batch with running statistics. Sums are over the positions t of an input: the
+tokens or pixels to which a function is applied in parallel.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Kind = Literal["matrix", "table", "scale", "shift"]
-Used = list[tuple[Tensor | None, "Use"]]  # a parameter, and how it was used
+Used = list[tuple[Tensor | None, "Use"]]  # a parameter and its use
 
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a parameter. `lead` below are the axes of positions, in the order in which the function has them.
+    """One use of a parameter. `lead` below are the axes of positions, in the function's own order.
 
-    `given`: matrix a (*lead, groups·q), table k (*lead,), scale x̂ (*lead, n), shift nothing. `output` is z, on the
-    graph; z has its channels on axis 1 if `channels_first`, else on its last `trailing` axes.
+    `given` is the input: a (*lead, groups·q) for a matrix, k (*lead,) for a table, x̂ (*lead, n) for a scale, None for a
+    shift. `output` is z, on the graph. Its channels are on axis 1 if `channels_first`, else on `trailing` last axes.
     """
 
     kind: Kind
@@ -38,10 +38,11 @@ class Use:
     output: Tensor | None = None
 
     def at(self, output: Tensor) -> "Use":
+        """Return the use with its output z."""
         return replace(self, output=output)
 
     def arranged(self, delta: Tensor) -> Tensor:
-        """δ like z, as (*lead, n); zero where the table's padding index stood."""
+        """Return δ, shaped like z, as (*lead, n), with zeros at the table's padding index."""
         if self.channels_first:
             return delta.movedim(1, -1)
         delta = delta.flatten(delta.ndim - self.trailing)
@@ -84,21 +85,21 @@ def _patches(
     padding: int | str | Sequence[int],
     dilation: int | Sequence[int],
 ) -> Tensor:
-    """The patch that each output of a convolution sees: (B, C, *S) as (B, *S', C·k)."""
+    """Return the input patch of each output of a convolution: (B, C, *S) as (B, *S', C·k)."""
     axes = len(kernel)
-    steps, holes = _each(stride, axes), _each(dilation, axes)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, holes, strict=True)]
-    if padding == "same":  # torch pads the extra one behind
+    strides, dilations = _per_axis(stride, axes), _per_axis(dilation, axes)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    if padding == "same":  # torch puts the odd element at the end
         pads = [((span - 1) // 2, (span - 1) - (span - 1) // 2) for span in spans]
     else:
-        pads = [(p, p) for p in _each(0 if isinstance(padding, str) else padding, axes)]
+        pads = [(p, p) for p in _per_axis(0 if isinstance(padding, str) else padding, axes)]
     x = F.pad(x, [p for pair in reversed(pads) for p in pair])
     for axis in range(axes):
-        x = x.unfold(2 + axis, spans[axis], steps[axis])[..., :: holes[axis]]
+        x = x.unfold(2 + axis, spans[axis], strides[axis])[..., :: dilations[axis]]
     return x.movedim(1, 1 + axes).flatten(1 + axes)
 
 
-def _each(value: int | Sequence[int], axes: int) -> list[int]:
+def _per_axis(value: int | Sequence[int], axes: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * axes if len(values) == 1 else values
 
@@ -154,7 +155,7 @@ def _affine_channels(normal: Tensor, weight: Tensor | None, bias: Tensor | None)
     ]
 
 
-# Every function whose parameters are known, and how: the one table.
+# All known functions and the uses of their parameters.
 LAYERS: dict[Any, Callable[..., Used]] = {
     F.linear: _linear,
     F.embedding: _embedding,
@@ -169,8 +170,8 @@ LAYERS: dict[Any, Callable[..., Used]] = {
 
 
 def total(use: Use, delta: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """The gradient of this use in its parameter, summed over all positions, from δ (*lead, n); and a bound on what its
-    rounding scales with, Σ_t ‖δ_t‖ ‖given_t‖."""
+    """Return the gradient of this use in its parameter, summed over all positions, from δ (*lead, n), and the size
+    Σ_t ‖δ_t‖ ‖given_t‖, to which its rounding error is proportional."""
     d = delta.flatten(0, -2)
     size = torch.linalg.vector_norm(d, dim=1)
     if use.kind == "shift":
@@ -193,7 +194,7 @@ def _grouped(use: Use, given: Tensor) -> Tensor:
 
 
 def rows(use: Use, given: Tensor | None, delta: Tensor, shape: torch.Size) -> Tensor:
-    """The gradients of this use of each input and output, (N, O, P), from δ (N, O, T, n) and given (N, T, ...)."""
+    """Return the gradients of this use, (N, O, P), per input and output, from δ (N, O, T, n) and given (N, T, ...)."""
     n, o = delta.shape[:2]
     if use.kind == "shift":
         return delta.sum(dim=2)

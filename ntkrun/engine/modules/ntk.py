@@ -27,17 +27,19 @@ def module_ntk(
     *,
     memory: float | None = None,
 ) -> Tensor:
-    """The empirical NTK of any module on inputs x (N, ...) and x2 (M, ...); `x2 = None` means x, exactly symmetric.
+    """Return the empirical NTK of any module on inputs x (N, ...) and x2 (M, ...). `x2 = None` means x; that kernel is
+    exactly symmetric.
 
         K_ij(x, x') = Σ_p ∂_p F_i(x) ∂_p F_j(x')       over the parameters with requires_grad=True, each once
 
     `outputs`: "full" K_ij, (N, M, O, O); "diagonal" K_ii, (N, M, O); "trace" Σ_i K_ii, (N, M), in the parameters' own
-    dtype. F(x) = module(x) must be (N, O) or (N,), each output of its own input. Parameters are taken at face value:
-    for the kernel of theory.md, whose weights are N(0, 1) with a scale before them, the scale has to be in the module.
+    dtype. F(x) = module(x) must be (N, O) or (N,), and each output may depend only on its own input. Parameters are
+    used as they are: for the kernel of theory.md, whose weights are N(0, 1) with a scale before them, the module must
+    contain the scale.
 
-    Gradients go layer by layer where that is exact, and by Jacobian blocks for the rest: state.py says how that is
-    found out on the inputs at hand. Temporaries are planned to stay within `memory` GiB (None: half of what is free).
-    The module is left as it was: mode, parameters, gradients, buffers, hooks, and the state of torch's random numbers.
+    Gradients are computed layer by layer where that is exact, and by Jacobian blocks for the rest: state.py decides
+    this by checks on these inputs. Temporaries are planned to stay within `memory` GiB (None: half of the free memory).
+    The module is not changed: mode, parameters, gradients, buffers, hooks. Neither is torch's random state.
 
     Raises UserError for modules that have no such kernel (checks.py), and where one pair of inputs does not fit.
     """
@@ -47,7 +49,7 @@ def module_ntk(
         x, x2 = _plain(x), None if x2 is None else _plain(x2)
         o = inspect(module, x)
         if x2 is not None and inspect(module, x2) != o:
-            raise UserError("the module has other numbers of outputs for x and x2")
+            raise UserError("the module has different numbers of outputs for x and x2")
         n, m = len(x), len(x if x2 is None else x2)
         like = next(iter(parameters.values()))
         shape = {"full": (n, o, m, o), "diagonal": (n, m, o), "trace": (n, m)}[outputs]
@@ -69,9 +71,9 @@ def _fill(
     result: Tensor,
     outputs: Outputs,
 ) -> None:
-    """Adds the kernel of one group of parameters: all of it, or its tiles from the diagonal up where x2 is x."""
+    """Add the kernel of one group of parameters: all tiles, or those on and above the diagonal if x2 is None."""
 
-    def of(inputs: Tensor, piece: slice) -> State:
+    def gradients_of(inputs: Tensor, piece: slice) -> State:
         return state(module, parameters, group.names, inputs[piece])
 
     def visit(i: slice, j: slice, row: State, column: State) -> None:
@@ -82,13 +84,13 @@ def _fill(
     rows = pieces(len(x), group.inputs)
     columns = None if x2 is None else pieces(len(x2), group.inputs)
     second = x if x2 is None else x2
-    each_pair(rows, columns, group.kept, lambda i: of(x, i), lambda j: of(second, j), visit)
+    each_pair(rows, columns, group.kept, lambda i: gradients_of(x, i), lambda j: gradients_of(second, j), visit)
 
 
 def _mirror(result: Tensor, outputs: Outputs, x2: Tensor | None) -> None:
     if x2 is not None:
         return
-    rows = pieces(len(result), 512)  # any size: large enough for few calls
+    rows = pieces(len(result), 512)  # any size works; this one needs few calls
     if outputs == "full":
         n, o = result.shape[:2]
         mirror(result.view(n * o, n * o), scaled(rows, o))
@@ -97,9 +99,9 @@ def _mirror(result: Tensor, outputs: Outputs, x2: Tensor | None) -> None:
 
 
 def _plain(x: Tensor) -> Tensor:
-    """Off any graph; a copy if it was made in inference mode, where autograd may not keep it."""
+    """Return x detached from any graph; copied if it is an inference tensor, which autograd cannot store."""
     if not isinstance(x, Tensor) or x.ndim == 0 or len(x) == 0:
-        raise UserError("the kernel of no inputs: give a tensor of at least one, inputs on its first axis")
+        raise UserError("the kernel needs a tensor of at least one input, with the inputs on its first axis")
     x = x.detach()
     return x.clone() if x.is_inference() else x
 
@@ -113,7 +115,7 @@ def _common(dtypes: list[torch.dtype]) -> torch.dtype:
 
 @contextmanager
 def _undisturbed(module: nn.Module) -> Iterator[None]:
-    """Gradients on, whatever the caller's mode, and torch's random numbers as they were."""
+    """Enable gradients in any mode of the caller, and restore torch's random state afterwards."""
     devices = {p.device.index for p in module.parameters() if p.is_cuda}
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=sorted(devices)):
         yield

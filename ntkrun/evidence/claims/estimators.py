@@ -1,4 +1,4 @@
-"""What a claim is made of: parts, each of which turns a case into estimates and says what is expected of them."""
+"""The parts of claims. Each part computes estimates for a case and has a margin that they are expected to lie in."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,12 +22,15 @@ from ntkrun.evidence.estimates.intervals import (
     monotonicity,
 )
 
-Measure = Callable[[float], Estimate]  # an estimate with an interval of this confidence
+Measure = Callable[[float], Estimate]  # returns an estimate with an interval of the given confidence
 
 
 class Part(Protocol):
-    """A part of a claim. `key` names its margin in a config; `measures` are the estimates it makes of a case (one a
-    layer, say), each under its label; the margin that it will be held to may bear on whether it can be judged yet."""
+    """A part of a claim.
+
+    `key` names its margin in a config. `measures` returns (label, measure) pairs for a case: one, or one for each
+    layer, for example. It receives the margin that applies, since whether a part can be judged yet may depend on it.
+    """
 
     @property
     def key(self) -> str: ...
@@ -37,10 +40,10 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Slope:
-    """The exponent along the axis of a number that each run gives: a column of per_run, or one a layer.
+    """The exponent along the axis of a number that each run gives: a column of per_run, or one column per layer.
 
-    `kinked` is the margin for σ with kinks, whose gates flip, where it differs. `layers`: "", or which of a column's
-    layers: first, hidden, last, inner (all but the last).
+    `kinked` is the margin for σ with kinks, whose gates flip, if it differs. `layers` is "" or selects the layers of a
+    column: first, hidden, last or inner (all but the last).
     """
 
     key: str
@@ -48,7 +51,7 @@ class Slope:
     smooth: Interval
     kinked: Interval | None = None
     layers: str = ""
-    needs: str = "it is not in the tables"
+    needs: str = "the tables do not contain it"
 
     def margin(self, case: Case) -> Interval:
         return self.margin_for(is_smooth(case.runs))
@@ -65,28 +68,29 @@ class Slope:
             if column not in table or table[column].isna().all():
                 return Estimate(trouble=f"{column} was not measured: {self.needs}")
             pairs = table["seed"] if case.axis.paired else None
-            found = fit_exponent(table[AT], table[column], case.smallest, confidence, pairs, case.axis.towards)
-            estimate = of_exponent(found, case.axis.further)
+            exponent = fit_exponent(table[AT], table[column], case.smallest, confidence, pairs, case.axis.towards)
+            estimate = of_exponent(exponent, case.axis.further)
             if not estimate.curved:
                 return estimate
             tau, p = monotonicity(table[AT], table[column])
-            chance = "" if case.axis.paired else f" (p = {p:.1g})"  # runs of one seed are not independent
-            return replace(estimate, remark=f"Kendall's τ with the {case.axis.name} is {tau:.2f}{chance}")
+            p_text = "" if case.axis.paired else f" (p = {p:.1g})"  # p assumes independence, which paired runs lack
+            return replace(estimate, remark=f"Kendall's τ with the {case.axis.name} is {tau:.2f}{p_text}")
 
         return measure
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """The exponent along the axis of a statistic that all seeds give together, such as a variance: its logarithm with
-    jackknife replicates. `sample` is the table that the statistic is made of, indexed by seed."""
+    """The exponent along the axis of a statistic that all seeds give together, such as a variance. It is fitted to
+    jackknife replicates of the logarithm. `sample` returns the table that the statistic is computed from, indexed by
+    seed."""
 
     key: str
     expected: Interval
     sample: Callable[[Case, float], pd.DataFrame]
     statistic: Callable[[pd.DataFrame], float]
     needs: str
-    remark: Callable[[Case, float], str] = lambda case, at: ""  # on the seeds at the largest value
+    remark: Callable[[Case, float], str] = lambda case, at: ""  # about the seeds at the largest value of the axis
 
     def margin(self, case: Case) -> Interval:
         return self.expected
@@ -102,27 +106,31 @@ class Pooled:
                 return Estimate(trouble=f"not measured: {self.needs}")
             if at >= case.smallest:
                 logs[at], seeds[at] = jackknife_logs(sample, self.statistic), int(sample.index.nunique())
-        unseen = [f"{at:g}" for at, found in logs.items() if not len(found)]
-        if unseen:
+        unresolved = [f"{at:g}" for at, replicates in logs.items() if not len(replicates)]
+        if unresolved:
             return Estimate(
-                trouble=f"not told from zero at {', '.join(unseen)}: needs more seeds, or narrower networks"
+                trouble=f"{self.key} cannot be distinguished from zero at {case.axis.name} {', '.join(unresolved)}; "
+                "run more seeds, or narrower networks"
             )
-        found = of_exponent(fit_power_law(logs, confidence=confidence), case.axis.further)
-        # The replicates are blocks of seeds.
-        return replace(found, seeds=min(seeds.values(), default=0), remark=self.remark(case, case.widest))
+        estimate = of_exponent(fit_power_law(logs, confidence=confidence), case.axis.further)
+        # Replicates are blocks of seeds, so the seeds are counted separately.
+        return replace(estimate, seeds=min(seeds.values(), default=0), remark=self.remark(case, case.widest))
 
 
 @dataclass(frozen=True)
 class Height:
-    """The mean over seeds, at the largest value of the axis, of a number that each run gives. `drifts`: at finite
-    width it is off by more than its noise, so that one still on its way to the margin is not held against it."""
+    """The mean over seeds, at the largest value of the axis, of a number that each run gives.
+
+    `drifts` is True if the number is off by more than its noise at finite width. A value outside the margin is then not
+    refuted while it may still reach the margin in wider networks.
+    """
 
     key: str
     expected: Interval
     values: Callable[[Case, float, str], Sequence[float] | pd.Series]
     layers: str = ""
     column: str = ""
-    needs: str = "it is not in the tables"
+    needs: str = "the tables do not contain it"
     drifts: bool = False
 
     def margin(self, case: Case) -> Interval:
@@ -140,8 +148,8 @@ class Height:
             estimate = of_level(level(values, confidence), widest)
             if not (self.drifts and narrower and case.axis.name == "width"):
                 return estimate
-            before = narrower[-1], self._values(case, narrower[-1], column)
-            return replace(estimate, limit=at_infinity(before, (widest, values), confidence))
+            second_widest = narrower[-1], self._values(case, narrower[-1], column)
+            return replace(estimate, limit=at_infinity(second_widest, (widest, values), confidence))
 
         return measure
 
@@ -152,7 +160,8 @@ class Height:
 
 @dataclass(frozen=True)
 class Extremes:
-    """A number that each run gives, from its smallest to its largest over all runs: what holds of every seed."""
+    """The range, from the smallest to the largest over all runs, of a number that each run gives. Used for claims about
+    every seed."""
 
     key: str
     column: str
@@ -168,7 +177,7 @@ class Extremes:
         table = case.statistics[case.statistics[AT] >= case.smallest]
         values = table[self.column].dropna() if self.column in table else pd.Series(dtype=float)
         if values.empty:
-            return Estimate(trouble=f"no finished run of at least {case.smallest:g} has {self.column}")
+            return Estimate(trouble=f"no finished run at {case.axis.name} {case.smallest:g} or more has {self.column}")
         seeds = int(table.groupby(AT).size().min())
         return Estimate(
             float(values.median()),
@@ -177,18 +186,18 @@ class Extremes:
             seeds,
             trouble=few_runs(seeds),
             kind=ALL_RUNS,
-            cure="some runs lie within and some do not, which more seeds cannot change: more steps may",
+            cure="some runs lie inside and some outside, which more seeds cannot change; train for more steps",
         )
 
 
 def column_of(case: Case, at: float, column: str) -> pd.Series:
-    """`Height.values` of a column of per_run."""
+    """Return the values of a column of per_run, as `Height.values` needs them."""
     table = case.at(at)
     return table[column] if column in table else pd.Series(dtype=float)
 
 
 def is_smooth(runs: pd.DataFrame) -> bool:
-    """Whether σ has a derivative everywhere; the runs table says so."""
+    """Return True if σ has a derivative everywhere, according to the runs table, or if the table is empty."""
     return bool(runs["smooth"].iloc[0]) if len(runs) else True
 
 
@@ -202,13 +211,13 @@ class _Layered(Protocol):
 
 
 def columns(part: _Layered, depth: int) -> list[tuple[str, str]]:
-    """(label, column of per_run) of what a part looks at: one, or one a layer."""
+    """Return the (label, column of per_run) pairs that a part uses: one, or one for each layer."""
     if not part.layers:
         return [(part.key, part.column)]
     last = depth - 1
-    which = {"first": [0], "hidden": range(1, last), "last": [last], "inner": range(last)}[part.layers]
-    many = len(which) > 1
-    return [(f"{part.key} {layer}" if many else part.key, f"{part.column}.{layer}") for layer in which]
+    layers = {"first": [0], "hidden": range(1, last), "last": [last], "inner": range(last)}[part.layers]
+    several = len(layers) > 1
+    return [(f"{part.key} {layer}" if several else part.key, f"{part.column}.{layer}") for layer in layers]
 
 
 def _range(values: pd.Series) -> Interval:
@@ -223,8 +232,11 @@ OPEN = math.inf
 
 @dataclass(frozen=True)
 class Edge:
-    """ηλ_max(K̂_t) beyond which the loss rises: between the largest of runs whose loss never rose, over their whole
-    training, and the smallest at which one first did. Where the two overlap, the interval is the overlap."""
+    """The value of ηλ_max(K̂_t) beyond which the loss rises.
+
+    It lies between the largest value in runs whose loss never rose, over their whole training, and the smallest value
+    at which a run's loss first rose. If the two overlap, the interval is the overlap.
+    """
 
     key: str
     expected: Interval
@@ -237,17 +249,18 @@ class Edge:
 
 
 def edge(trained: pd.DataFrame) -> Estimate:
-    """The edge from per_run of all runs that were trained, diverged ones too."""
+    """Estimate the edge from per_run of all trained runs, diverged runs included."""
     if trained["step_size"].nunique() < 3:
-        return Estimate(trouble="fewer than 3 step sizes were tried: sweep training.step_size")
+        return Estimate(trouble="fewer than 3 step sizes were run; sweep training.step_size over at least 3")
     edges = trained["step_size"] * trained["sharpness"]
     rose = trained["rises"].astype(bool) | (trained["status"] == "diverged")
-    calm, restless = edges[~rose].dropna(), edges[rose].dropna()
-    if calm.empty or restless.empty:
-        what = "the loss rises in no run" if restless.empty else "the loss rises in every run"
-        side = "larger" if restless.empty else "smaller"
-        return Estimate(trouble=f"{what} (ηλ_max from {edges.min():.3g} to {edges.max():.3g}): try {side} step sizes")
-    low, high = sorted((float(calm.max()), float(restless.min())))
+    stable, unstable = edges[~rose].dropna(), edges[rose].dropna()
+    if stable.empty or unstable.empty:
+        outcome = "the loss rises in no run" if unstable.empty else "the loss rises in every run"
+        size = "larger" if unstable.empty else "smaller"
+        span_text = f"ηλ_max from {edges.min():.3g} to {edges.max():.3g}"
+        return Estimate(trouble=f"{outcome} ({span_text}); try {size} step sizes")
+    low, high = sorted((float(stable.max()), float(unstable.min())))
     span = (float(edges.min()), float(edges.max()))
     seeds = int(trained["seed"].nunique())
     return Estimate(
@@ -255,32 +268,32 @@ def edge(trained: pd.DataFrame) -> Estimate:
         (low, high),
         span,
         seeds,
-        trouble=f"{seeds} seeds; it takes at least 3" if seeds < 3 else "",
-        remark=_fates(trained, rose),
+        trouble=f"{seeds} seeds; at least 3 are needed" if seeds < 3 else "",
+        remark=_after_rises(trained, rose),
         kind=BRACKET,
-        cure="step sizes in between would tell",
+        cure="run step sizes in between",
     )
 
 
-def _fates(trained: pd.DataFrame, rose: pd.Series) -> str:
-    """What became of the runs whose loss rose: some come back to a small loss, with a flatter kernel (a catapult)."""
+def _after_rises(trained: pd.DataFrame, rose: pd.Series) -> str:
+    """Describe how the runs whose loss rose ended. Some return to a small loss, with a flatter kernel (a catapult)."""
     diverged = int((trained["status"] == "diverged").sum())
-    back = trained[rose & (trained["status"] == "done") & (trained["loss_ratio"] < 1)]
-    ends = (back["step_size"] * back["lambda_max_end"]).max()
-    catapults = f"{len(back)} of the runs whose loss rose ended below its start"
-    return f"{catapults}{f', with ηλ_max at most {ends:.2f}' if len(back) else ''}; {diverged} diverged"
+    recovered = trained[rose & (trained["status"] == "done") & (trained["loss_ratio"] < 1)]
+    largest = (recovered["step_size"] * recovered["lambda_max_end"]).max()
+    catapults = f"of the runs whose loss rose, {len(recovered)} ended with a loss below their first"
+    return f"{catapults}{f' and with ηλ_max at most {largest:.2f}' if len(recovered) else ''}; {diverged} diverged"
 
 
 # ---------------------------------------------------------------- vanishing
 
 
-STILL_FALLING = 0.99  # of the loss at half the steps: what has fallen no further has come to rest
+STILL_FALLING = 0.99  # a run is still falling if its last loss is below this times the loss at half the steps
 
 
 @dataclass(frozen=True)
 class Vanishes:
-    """The loss at the last step over that at the first, from the smallest to the largest of all runs. A run whose loss
-    is above the margin and still falls says nothing yet."""
+    """The last loss over the first, from the smallest to the largest of all runs. While a run's loss is above the
+    margin and still falls, the claim cannot be judged."""
 
     key: str
     expected: Interval
@@ -293,21 +306,22 @@ class Vanishes:
 
     def _measure(self, case: Case, margin: Interval) -> Estimate:
         ((_, extremes),) = Extremes(self.key, "loss_ratio", self.expected).measures(case, margin)
-        found = extremes(CONFIDENCE)
-        if found.trouble:
-            return found
+        estimate = extremes(CONFIDENCE)
+        if estimate.trouble:
+            return estimate
         table = case.statistics[case.statistics[AT] >= case.smallest]
         above = table[table["loss_ratio"] > margin[1]]
         falling = above[above["late_ratio"] < STILL_FALLING]
         if falling.empty:
-            return replace(found, remark=_smallest_eigenvalue(case))
+            return replace(estimate, remark=_smallest_eigenvalue(case))
         slowest = falling["late_ratio"].max()
-        what = f"{len(falling)} of {len(table)} runs are above {margin[1]:g} and still falling (by a factor"
-        return replace(found, trouble=f"{what} {slowest:.3g} in the last half of the steps): more steps")
+        count = f"{len(falling)} of {len(table)} runs are above {margin[1]:g} and still falling"
+        factor = f"the slowest by a factor of {slowest:.3g} in the second half of the steps"
+        return replace(estimate, trouble=f"{count} ({factor}); train for more steps")
 
 
 def _smallest_eigenvalue(case: Case) -> str:
-    """λ_min of K̂_0 in words."""
+    """Describe λ_min of K̂_0."""
     table = case.statistics
     share = (table["lambda_min_0"] / table["lambda_max_0"]).median()
     dtype = str(case.first["training.dtype"])

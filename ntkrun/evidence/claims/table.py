@@ -1,8 +1,8 @@
-"""The claims of the theory, one declaration each: adding one means one entry in CLAIMS and its test.
+"""The claims of the theory, one declaration each. Adding a claim takes one entry in `_TABLE` and a test.
 
 [J] Jacot, Gabriel and Hongler 2018; [L] Lee et al. 2019; [HY] Huang and Yau 2019; [DG] Dyer and Gur-Ari 2019;
-[C] Chizat et al. 2019; [Lw] Lewkowycz et al. 2020; [Y] Yaida 2020. The numbers expected at finite width:
-docs/claims.md.
+[C] Chizat et al. 2019; [Lw] Lewkowycz et al. 2020; [Y] Yaida 2020. docs/claims.md explains the numbers expected at
+finite width.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ GENTLY = (*TRAINED, only_if.stable)
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed, in words; where it is from; its parts, each with its margin; and what must hold before it can be
-    judged."""
+    """A claim: its statement in words, its source, its parts with their margins, and the conditions that must hold
+    before it can be judged."""
 
     name: str
     statement: str
@@ -49,31 +49,31 @@ class Claim:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The names of its margins, which a config may set."""
+        """The names of the claim's margins, which a config may set."""
         return tuple(dict.fromkeys(part.key for part in self.parts))
 
     def margins(self, case: Case, thresholds: Mapping[str, Interval]) -> dict[str, Interval]:
-        """The margin of each part for this case: the config's, else the claim's own."""
+        """Return the margin of each part for this case: the config's if it sets one, otherwise the claim's own."""
         return {part.key: thresholds.get(part.key, part.margin(case)) for part in self.parts}
 
 
 def hash_of(margins: Mapping[str, Interval]) -> str:
-    """12 hexadecimal digits of the margins that a claim was judged by."""
+    """Return 12 hexadecimal digits of a hash of the margins that a claim was judged by."""
     text = json.dumps({key: [repr(edge) for edge in margin] for key, margin in margins.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-# How wide the margins are: an exponent is a number of the limit n -> inf, and at widths up to some thousands the next
-# order still shows. ±0.2 of -1 and ±0.1 of -1/2 leave room for that and exclude each other.
+# Widths of the margins: exponents hold in the limit n -> inf, and at widths up to a few thousand the next order still
+# shows. ±0.2 around -1 and ±0.15 around -1/2 leave room for that and do not overlap.
 LIKE_1_OVER_N = (-1.2, -0.8)
 LIKE_1_OVER_ROOT_N = (-0.65, -0.35)
-AT_LEAST_ROOT_N = (-1.2, -0.35)  # where n^(-1/2) is a bound that holds with room
-GATES = (-1.1, -0.5)  # relu's flipped gates: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
-FLIPS = (0.4, 1.3)  # gates that flip within a step add at random: √η; all other terms η
+AT_LEAST_ROOT_N = (-1.2, -0.35)  # n^(-1/2) is an upper bound, and the true decay may be faster
+GATES = (-1.1, -0.5)  # flipped gates of relu: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
+FLIPS = (0.4, 1.3)  # gates that flip within a step add up at random, like √η; all other terms are like η
 NOT_GROWING = (-0.35, 0.1)
 NO_ENSEMBLE = "there is no limit ensemble, or no test inputs"
-FOLLOWED = "no mode starts large enough and falls e-fold: squared loss, more steps"
-TWO_OUTPUTS = "it takes two outputs or more"
+FOLLOWED = "no mode starts large enough and falls by a factor of e; use the squared loss and more steps"
+TWO_OUTPUTS = "it needs at least two outputs"
 
 _LAZY = (
     Slope("first", "weight_drift", LIKE_1_OVER_ROOT_N, layers="first"),
@@ -84,8 +84,8 @@ _LAZY = (
 _TABLE = (
     Claim(
         "kernel-gradient-descent",
-        "One step of gradient descent changes the network function by -(η/N) Σ_i K_t(x, x_i) ∂ℓ/∂F(x_i), up to O(η) of "
-        "itself, at any width, on training and test inputs.",
+        "One step of gradient descent changes the network function by -(η/N) Σ_i K_t(x, x_i) ∂ℓ/∂F(x_i), up to a "
+        "relative error of O(η), at any width, on training and test inputs.",
         "[J] section 3.1",
         (
             Slope("train", "descent_residual_0", (0.9, 1.1), FLIPS),
@@ -96,8 +96,8 @@ _TABLE = (
     ),
     Claim(
         "gaussian-output",
-        "At the start the outputs are Gaussian over initialisations, with the covariance Σ^(L), as the width grows: "
-        "their excess kurtosis falls like 1/n and their covariance is off by O(L/n).",
+        "As the width grows, the outputs of untrained networks become Gaussian over initialisations, with covariance "
+        "Σ^(L): their excess kurtosis falls like 1/n, and their covariance differs from Σ^(L) by O(L/n).",
         "[J] proposition 1; [Y]",
         (
             Pooled(
@@ -105,27 +105,30 @@ _TABLE = (
                 LIKE_1_OVER_N,
                 ensembles.conditional_variances,
                 ensembles.excess_kurtosis,
-                "probes.outputs lacks `first`",
+                "probes.outputs does not contain `first`",
                 ensembles.normality,
             ),
             Height(
-                "covariance", (-5.0, 5.0), ensembles.covariance_bias, needs="there is no limit kernel, or no `first`"
+                "covariance",
+                (-5.0, 5.0),
+                ensembles.covariance_bias,
+                needs="there is no limit kernel, or probes.outputs does not contain `first`",
             ),
         ),
         (only_if.complete,),
     ),
     Claim(
         "independent-outputs",
-        "At the start the outputs of one network become independent of each other as the width grows: the correlation "
-        "of their squares falls like 1/n.",
+        "As the width grows, the outputs of an untrained network become independent of each other: the correlation of "
+        "their squares falls like 1/n.",
         "[J] proposition 1",
         (Pooled("correlation", (-1.3, -0.7), ensembles.squares, ensembles.square_correlation, TWO_OUTPUTS),),
         (only_if.complete,),
     ),
     Claim(
         "deterministic-kernel",
-        "The kernel at the start becomes deterministic as the width grows: one network's is off by O(1/√n), its "
-        "variance falls like 1/n.",
+        "As the width grows, the initial kernel becomes deterministic: that of a single network differs from its limit "
+        "by O(1/√n), and its variance falls like 1/n.",
         "[J] theorem 1",
         (
             Slope("distance", "distance_to_limit_0", LIKE_1_OVER_ROOT_N, needs="there is no limit kernel"),
@@ -134,31 +137,31 @@ _TABLE = (
                 (-1.3, -0.7),
                 ensembles.conditional_variances,
                 ensembles.kernel_variance,
-                "probes.outputs lacks `first`",
+                "probes.outputs does not contain `first`",
             ),
         ),
         (only_if.complete,),
     ),
     Claim(
         "diagonal-kernel",
-        "At the start the kernel between two different outputs vanishes like 1/√n.",
+        "The initial kernel between two different outputs vanishes like 1/√n.",
         "[J] theorem 1",
         (Slope("exponent", "off_diagonal_0", LIKE_1_OVER_ROOT_N, needs=TWO_OUTPUTS),),
         (only_if.complete,),
     ),
     Claim(
         "frozen-kernel",
-        "The kernel stands still during training as the width grows: sup_t ‖K_t - K_0‖/‖K_0‖ falls like 1/n for smooth "
-        "σ, and between n^(-1/2) and 1/n for σ with kinks.",
+        "The wider the network, the less its kernel changes during training: sup_t ‖K_t - K_0‖/‖K_0‖ falls like 1/n "
+        "for smooth σ, and at a rate between n^(-1/2) and 1/n for σ with kinks.",
         "[J] theorem 2; [HY]; [DG]; [L] figure 1",
         (Slope("exponent", "kernel_drift", LIKE_1_OVER_N, GATES),),
         GENTLY,
     ),
     Claim(
         "lazy-weights",
-        "Each weight matrix moves ever less, relative to its start, as the width grows: sup_t ‖Δw‖/‖w_0‖ falls like "
-        "n^(-1/2) in the first and last layer and like 1/n in hidden ones, that of all together in between; the "
-        "operator norms of Δw/√m fall like n^(-1/2).",
+        "The wider the network, the less each weight matrix moves relative to its start: sup_t ‖Δw‖/‖w_0‖ falls like "
+        "n^(-1/2) in the first and last layer, like 1/n in hidden layers, and at a rate in between for all weights "
+        "together. The operator norms of Δw/√m fall like n^(-1/2).",
         "[J] theorem 2; [L] figure 1",
         (
             *_LAZY,
@@ -171,16 +174,16 @@ _TABLE = (
     ),
     Claim(
         "frozen-activations",
-        "The activations of every hidden layer stand still as the width grows: sup_t ‖a_t - a_0‖/√n falls like "
-        "n^(-1/2).",
+        "The wider the network, the less its activations change during training: sup_t ‖a_t - a_0‖/√n falls like "
+        "n^(-1/2) in every hidden layer.",
         "[J] theorem 2",
         (Slope("exponent", "activation_drift", LIKE_1_OVER_ROOT_N, layers="inner"),),
         GENTLY,
     ),
     Claim(
         "bounded-initialisation",
-        "At the start ‖w‖_op/√max(n_l, n_{l+1}) and ‖a‖/√n do not grow with the width; for square weight matrices the "
-        "first tends to 2.",
+        "At initialisation ‖w‖_op/√max(n_l, n_{l+1}) and ‖a‖/√n do not grow with the width. For square weight matrices "
+        "the first of them tends to 2.",
         "[J] theorem 2, proof",
         (
             Slope("weights_first", "weight_operator_0", NOT_GROWING, layers="first"),
@@ -193,31 +196,31 @@ _TABLE = (
     ),
     Claim(
         "bounded-backpropagation",
-        "At the start the norms of the output gradients ∂F_i/∂z^(l) do not grow with the width.",
+        "At initialisation the norms of the output gradients ∂F_i/∂z^(l) do not grow with the width.",
         "[J] theorem 2, proof",
         (Slope("exponent", "backprop_norm_0", (-0.1, 0.1), layers="inner"),),
         (only_if.complete,),
     ),
     Claim(
         "subnetwork-kernels",
-        "The kernels of the sub-networks that end in a hidden layer stand still as well: their drift falls like "
-        "n^(-1/2) at least.",
+        "The kernels of the sub-networks that end in a hidden layer also change less in wider networks: their drift "
+        "falls like n^(-1/2) or faster.",
         "[J] theorem 2, proof by induction over layers",
         (Slope("exponent", "subnetwork_kernel_drift", AT_LEAST_ROOT_N, layers="hidden"),),
         GENTLY,
     ),
     Claim(
         "growth-bound",
-        "A(t), the sum of the operator norms of the weights over √m and the norms of hidden activations over √n, moves "
-        "by O(1/√n) at most in a fixed time.",
+        "A(t), the sum of the operator norms of the weights over √m and the norms of the hidden activations over √n, "
+        "changes by at most O(1/√n) in a fixed time.",
         "[J] theorem 2, proof (polynomial Grönwall inequality)",
         (Slope("exponent", "growth", AT_LEAST_ROOT_N),),
         GENTLY,
     ),
     Claim(
         "linear-dynamics",
-        "The network follows its linearisation ever more closely as the width grows: sup_t ‖F_t - F_t^lin‖ falls like "
-        "1/n for smooth σ, and between n^(-1/2) and 1/n for σ with kinks, on training and test inputs.",
+        "The wider the network, the more closely it follows its linearisation: on training and test inputs, "
+        "sup_t ‖F_t - F_t^lin‖ falls like 1/n for smooth σ, and at a rate between n^(-1/2) and 1/n for σ with kinks.",
         "[L] theorem 2.1",
         (
             Slope("train", "linear_gap", LIKE_1_OVER_N, GATES),
@@ -227,7 +230,7 @@ _TABLE = (
     ),
     Claim(
         "exponential-convergence",
-        "Under squared error the residual along each eigenvector of K̂_0 falls by the factor |1 - ηλ_i| a step, and "
+        "Under squared error the residual along each eigenvector of K̂_0 shrinks by the factor |1 - ηλ_i| per step, and "
         "‖ε_k‖ stays below max_i |1 - ηλ_i|^k ‖ε_0‖.",
         "[J] section 5; [L] equation 8",
         (
@@ -240,16 +243,16 @@ _TABLE = (
     ),
     Claim(
         "global-minimum",
-        "Training reaches the global minimum: the loss of every seed falls below a thousandth of its start. (It takes "
-        "λ_min(K) > 0.)",
+        "Training reaches the global minimum: for every seed the loss falls below a thousandth of its initial value. "
+        "(This requires λ_min(K) > 0.)",
         "[J] section 5",
         (Vanishes("ratio", (0.0, 1e-3)),),
         TRAINED,
     ),
     Claim(
         "limit-ensemble",
-        "The networks trained from many initialisations are, on test inputs, the Gaussian process that infinite width "
-        "predicts: its mean and its covariance at the time of the last step.",
+        "On test inputs, networks trained from many initialisations follow the Gaussian process that infinite width "
+        "predicts: they have its mean and its covariance at the time of the last step.",
         "[L] equations 13 to 16; [J] figure 2",
         (
             Height("mean", (0.85, 1.15), ensembles.learned_part, needs=f"{NO_ENSEMBLE}, or its mean is 0"),
@@ -261,15 +264,15 @@ _TABLE = (
     ),
     Claim(
         "training-direction",
-        "The kernel and the weights are as lazy under any training direction that stays bounded, cross-entropy's, the "
-        "logistic loss's or Huber's, as under the squared error's.",
+        "The kernel and the weights are as lazy under any training direction that stays bounded (that of the "
+        "cross-entropy, the logistic loss or the Huber loss) as under that of the squared error.",
         "[J] theorem 2",
         (Slope("kernel", "kernel_drift", LIKE_1_OVER_N, GATES), *_LAZY),
         (*TRAINED, only_if.another_loss),
     ),
     Claim(
         "stochastic-gradient",
-        "Gradient descent on batches follows the gradient flow: at a fixed time the two part by O(√η).",
+        "Gradient descent on batches follows the gradient flow: at a fixed time the two differ by O(√η).",
         "theory of stochastic approximation; docs/theory.md",
         (Slope("exponent", "flow_gap", (0.35, 0.65)),),
         (*TRAINED, only_if.squared, only_if.on_batches, only_if.equal_times),
@@ -277,7 +280,7 @@ _TABLE = (
     ),
     Claim(
         "stability-edge",
-        "Training is stable while ηλ_max(K̂_t) < 2: the loss first rises beyond.",
+        "Training is stable while ηλ_max(K̂_t) < 2: the loss first rises when this value is exceeded.",
         "[Lw]",
         (Edge("edge", (1.9, 2.1)),),
         (only_if.trained, only_if.no_momentum, only_if.full_batch, only_if.every_step),
@@ -285,8 +288,8 @@ _TABLE = (
     ),
     Claim(
         "lazy-by-scale",
-        "At a fixed width the kernel stands still as the output scale α grows: training α(F - F_0) on loss/α² moves it "
-        "by O(1/α).",
+        "At a fixed width, the larger the output scale α, the less the kernel changes: training α(F - F_0) on loss/α² "
+        "changes it by O(1/α).",
         "[C] theorem 2.2",
         (Slope("exponent", "kernel_drift", (-1.15, -0.8)),),
         GENTLY,
@@ -294,8 +297,8 @@ _TABLE = (
     ),
     Claim(
         "lazy-regime",
-        "These very networks are in the lazy regime: over the whole training the kernel moves by less than a tenth of "
-        "itself, at the largest width.",
+        "The networks of this sweep are in the lazy regime: at the largest width, the kernel changes by less than 10 % "
+        "over the whole training.",
         "[C]",
         (Height("kernel_drift", (0.0, 0.1), column_of, column="kernel_drift"),),
         TRAINED,
@@ -306,8 +309,8 @@ CLAIMS = {claim.name: claim for claim in _TABLE}
 
 
 def expected_exponent(column: str, runs: pd.DataFrame) -> Interval | None:
-    """What the claims about the width expect of the exponent of a column of per_run, for networks as those of `runs`;
-    None if none speaks of it."""
+    """Return the exponent that the claims about the width expect of a column of per_run, for networks like those of
+    `runs`; None if no claim is about the column."""
     depth = int(runs["network.depth"].iloc[0])
     for claim in _TABLE:
         for part in claim.parts if claim.axis is AXES["width"] else ():

@@ -1,1 +1,1 @@
-"""From tables to numbers with intervals."""
+"""Estimates with intervals, computed from the tables of a sweep."""

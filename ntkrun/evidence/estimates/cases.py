@@ -1,4 +1,4 @@
-"""A sweep's runs cut into cases: those that differ along one axis and in seed alone."""
+"""Splits a sweep's runs into cases: runs that differ only in the seed and in the value along one axis."""
 
 import json
 import re
@@ -13,20 +13,23 @@ import pandas as pd
 from ntkrun.evidence.estimates.intervals import WIDTH, WIDTHS_PER_LAYER
 from ntkrun.evidence.estimates.per_run import Tables, done, per_run
 
-AT = "at"  # the column of a case's tables that holds the value on the axis
+AT = "at"  # column of a case's tables that holds the value on the axis
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Something that a sweep varies and claims are made about. `values` reads it from runs; `keys` are the config keys
-    that may vary along it (at fixed time, twice the step size takes half the steps). `paired`: runs of one seed start
-    from the same network at every value; networks of different widths are independent."""
+    """A quantity that a sweep varies and that claims are about.
+
+    `values` returns its value for each run. `keys` are the config keys that may vary along it: at fixed time, twice the
+    step size takes half the steps. `paired` is True if runs of one seed start from the same network at every value;
+    networks of different widths are independent.
+    """
 
     name: str
     keys: tuple[str, ...]
     values: Callable[[pd.DataFrame], pd.Series]
-    further: str  # along it lies the limit that claims speak of
-    towards: str = "large"
+    further: str  # what brings a sweep closer to the limit that the claims are about
+    towards: str = "large"  # the end of the axis where that limit lies: "large" or "small"
     paired: bool = False
 
 
@@ -39,50 +42,55 @@ def _output_scales(runs: pd.DataFrame) -> pd.Series:
 
 
 def _scale(value: Any) -> float:
-    """1.0, "1.0" or '{"centred": 1.0}': tables hold mappings as text."""
-    found = json.loads(value) if isinstance(value, str) else value
-    return float(found["centred"] if isinstance(found, dict) else found)
+    """Return the number in an output scale: 1.0, "1.0" or '{"centred": 1.0}' (tables store mappings as text)."""
+    scale = json.loads(value) if isinstance(value, str) else value
+    return float(scale["centred"] if isinstance(scale, dict) else scale)
 
 
 SCALE = "training.output_scale"
 STEP_KEYS = ("training.step_size", "training.steps", "probes.every", "probes.detail")
 AXES = {
     "width": Axis("width", (WIDTH,), _widths, "wider networks"),
-    "step size": Axis("step size", STEP_KEYS, lambda runs: runs["step_size"], "smaller steps", "small", paired=True),
-    "output scale": Axis("output scale", (SCALE,), _output_scales, "larger scales", paired=True),
+    "step size": Axis(
+        "step size", STEP_KEYS, lambda runs: runs["step_size"], "smaller step sizes", "small", paired=True
+    ),
+    "output scale": Axis("output scale", (SCALE,), _output_scales, "larger output scales", paired=True),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """Runs that differ along the axis and in seed alone. `settings` are the values of what else the sweep varies;
-    `plan` and `runs` the planned and the trained ones, with their value on the axis as `at`."""
+    """Runs that differ only in the seed and in their value along the axis.
+
+    `settings` are the values of everything else that the sweep varies. `plan` holds the planned runs and `runs` those
+    that have ended, each with its value on the axis in the column `at`.
+    """
 
     axis: Axis
     settings: dict[str, Any]
     plan: pd.DataFrame
     runs: pd.DataFrame
-    trained: pd.DataFrame  # per_run of them
+    trained: pd.DataFrame  # per_run of the runs
     tables: Tables
 
     @cached_property
     def statistics(self) -> pd.DataFrame:
-        """per_run of the runs that reached their last step."""
+        """The rows of `trained` whose run reached its last step."""
         return done(self.trained)
 
     @cached_property
     def outputs(self) -> pd.DataFrame:
-        """The outputs table of the case's finished runs, with `at` and `seed`."""
-        return self._of(self.tables.outputs)
+        """The outputs table of the case's finished runs, with the columns `at` and `seed`."""
+        return self._of_finished_runs(self.tables.outputs)
 
     @cached_property
     def modes(self) -> pd.DataFrame:
-        """The modes table of the case's finished runs, with `at` and `seed`."""
-        return self._of(self.tables.modes)
+        """The modes table of the case's finished runs, with the columns `at` and `seed`."""
+        return self._of_finished_runs(self.tables.modes)
 
     @property
     def first(self) -> pd.Series:
-        """A planned run, for what all of them have in common."""
+        """The first planned run, which has the settings that all runs of the case share."""
         return self.plan.iloc[0]
 
     @property
@@ -91,23 +99,23 @@ class Case:
 
     @property
     def smallest(self) -> float:
-        """The smallest value of the axis that a power law may be fitted from."""
+        """The smallest value of the axis that enters the fit of a power law."""
         return WIDTHS_PER_LAYER * self.depth if self.axis.name == "width" else 0.0
 
     @property
     def widest(self) -> float:
-        """The largest value of the axis that a finished run has; nan if none has."""
+        """The largest value of the axis among finished runs; nan if no run is finished."""
         return float(self.statistics[AT].max()) if len(self.statistics) else float("nan")
 
     def at(self, value: float) -> pd.DataFrame:
         return self.statistics[self.statistics[AT] == value]
 
-    def _of(self, table: pd.DataFrame) -> pd.DataFrame:
+    def _of_finished_runs(self, table: pd.DataFrame) -> pd.DataFrame:
         return table.merge(self.statistics[["run_id", "seed", AT]], on="run_id")
 
 
 def cases(tables: Tables, axis: Axis) -> Iterator[Case]:
-    """The cases of a sweep along an axis, in the order of its plan."""
+    """Yield the cases of a sweep along an axis, in the order of its plan."""
     plan = tables.plan.assign(**{AT: axis.values(tables.plan.merge(_step_sizes(tables), on="run_id", how="left"))})
     trained = per_run(tables.runs, tables.steps, tables.layers).merge(plan[["run_id", AT]], on="run_id")
     runs = tables.runs.merge(plan[["run_id", AT]], on="run_id")
@@ -117,7 +125,8 @@ def cases(tables: Tables, axis: Axis) -> Iterator[Case]:
 
 
 def split(plan: pd.DataFrame, without: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The plan by the config values that it varies, but for those of the keys `without`, with these values."""
+    """Yield the parts of the plan with equal config values, each with its values. The keys `without`, and keys that do
+    not vary, are ignored."""
     varied = [name for name in plan.columns if "." in name and name not in without and _varies(plan[name])]
     if not varied:
         yield {}, plan
@@ -127,16 +136,16 @@ def split(plan: pd.DataFrame, without: tuple[str, ...]) -> Iterator[tuple[dict[s
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """'activation relu, depth 4', or '' when nothing varies."""
+    """Return the settings as text, such as 'activation relu, depth 4', or '' if nothing varies."""
     return ", ".join(
         f"{key.split('.', 1)[-1].replace('_', ' ')} {value_text(value)}" for key, value in settings.items()
     )
 
 
 def value_text(value: Any) -> str:
-    """A value of a config in words: '0.1 (centred)' of '{"centred": 0.1}', 'mean field' of 'mean_field'."""
-    found = re.fullmatch(r'\{"(\w+)": ([^{}]*)\}', str(value))
-    return f"{found.group(2)} ({found.group(1)})" if found else str(value).replace("_", " ")
+    """Return a config value as text: '0.1 (centred)' for '{"centred": 0.1}', 'mean field' for 'mean_field'."""
+    mapping = re.fullmatch(r'\{"(\w+)": ([^{}]*)\}', str(value))
+    return f"{mapping.group(2)} ({mapping.group(1)})" if mapping else str(value).replace("_", " ")
 
 
 def _varies(column: pd.Series) -> bool:
@@ -144,7 +153,7 @@ def _varies(column: pd.Series) -> bool:
 
 
 def _step_sizes(tables: Tables) -> pd.DataFrame:
-    """η is known of runs that were trained."""
+    """Return the step size η of each run in the runs table; runs that have not ended have none yet."""
     return tables.runs[["run_id", "step_size"]]
 
 

@@ -1,7 +1,7 @@
-"""Statistics of what networks of one kind compute over their initialisations: from the outputs table, seeds pooled.
+"""Statistics of network outputs over initialisations, from the outputs table with seeds pooled.
 
-The last layer's weights are Gaussian, so given the hidden layers F_i(x) is Gaussian with a variance v(x) that is known
-exactly. Averages over it have less noise than those of F itself, by the whole scatter of the last layer.
+The last layer's weights are Gaussian. Given the hidden layers, F_i(x) is therefore Gaussian with a variance v(x) that
+is known exactly. Averages over v have less noise than averages over F, because the scatter of the last layer drops out.
 """
 
 import numpy as np
@@ -15,32 +15,37 @@ TRAIN = "train"
 
 
 def at_start(case: Case, at: float) -> pd.DataFrame:
-    """The outputs at step 0 of the runs at one value of the axis, indexed by seed."""
+    """Return the outputs at step 0 of the runs at one value of the axis, indexed by seed."""
     table = case.outputs
     return table[(table[AT] == at) & (table["step"] == 0)].set_index("seed")
 
 
 def conditional_variances(case: Case, at: float) -> pd.DataFrame:
-    """v(x) and K_ii(x, x) of each run and input at step 0, of one output (v is the same for all), indexed by seed."""
+    """Return v(x) and K_ii(x, x) of each run and input at step 0, indexed by seed. Only output 0 is used, since v is
+    the same for all outputs."""
     table = at_start(case, at)
     return table[table["output"] == 0][["part", "input", "variance", "kernel", "limit_kernel"]]
 
 
 def excess_kurtosis(sample: pd.DataFrame) -> float:
-    """3 Var(v)/E[v]², the mean over inputs: the excess kurtosis of F_i(x) over initialisations, since F_i(x) =
-    √v(x)·N(0, 1). (theory.md, finite width; the sample kurtosis of F itself is biased low.)"""
+    """Return the excess kurtosis of F_i(x) over initialisations, 3 Var(v)/E[v]², averaged over inputs.
+
+    The formula follows from F_i(x) = √v(x)·N(0, 1) (theory.md, finite width). The sample kurtosis of F itself is biased
+    low.
+    """
     v = sample.groupby(["part", "input"])["variance"].agg(["mean", "var"])
     return float((3 * v["var"] / v["mean"] ** 2).mean())
 
 
 def kernel_variance(sample: pd.DataFrame) -> float:
-    """Var K_0(x, x)/K_inf(x, x)², the mean over inputs."""
+    """Return Var K_0(x, x)/K_inf(x, x)², averaged over inputs."""
     k = sample.groupby(["part", "input"]).agg(var=("kernel", "var"), limit=("limit_kernel", "first"))
     return float((k["var"] / k["limit"] ** 2).mean())
 
 
 def squares(case: Case, at: float) -> pd.DataFrame:
-    """F_i(x)² at step 0 by output, a column each, indexed by seed, with the input; empty with one output."""
+    """Return F_i(x)² at step 0 with one column per output and the columns part and input, indexed by seed. Empty if
+    there is only one output."""
     table = at_start(case, at)
     if table["output"].nunique() < 2:
         return pd.DataFrame()
@@ -49,24 +54,27 @@ def squares(case: Case, at: float) -> pd.DataFrame:
 
 
 def square_correlation(sample: pd.DataFrame) -> float:
-    """corr(F_i(x)², F_j(x)²), i ≠ j, the mean over pairs of outputs and inputs: 0 were the outputs independent.
+    """Return corr(F_i(x)², F_j(x)²), i ≠ j, averaged over pairs of outputs and over inputs. It is 0 if the outputs are
+    independent.
 
-    With the mean and the variance of F_i² pooled over the outputs, which are exchangeable."""
-    found = []
+    The mean and the variance of F_i² are pooled over the outputs, which are exchangeable.
+    """
+    correlations = []
     for _, part in sample.groupby(["part", "input"]):
         values = part.drop(columns=["part", "input"]).to_numpy()
         centred = values - values.mean()
-        total, own = np.square(centred.sum(axis=1)).sum(), np.square(centred).sum()
-        found.append((total - own) / ((values.shape[1] - 1) * own))
-    return float(np.mean(found))
+        total, diagonal = np.square(centred.sum(axis=1)).sum(), np.square(centred).sum()
+        correlations.append((total - diagonal) / ((values.shape[1] - 1) * diagonal))
+    return float(np.mean(correlations))
 
 
 def covariance_bias(case: Case, at: float, column: str = "") -> pd.Series:
-    """Of each run, n/L times the relative error of the covariances that its hidden layers give its outputs: Σ_x (C - Σ)
-    Σ / Σ_x Σ² over the entries (x, x) and (x, x_0), x_0 the first input of x's part, C the conditional covariance and Σ
-    that of infinite width.
+    """Return, for each run, n/L times the relative error of the output covariance given its hidden layers,
+    Σ_x (C - Σ) Σ / Σ_x Σ².
 
-    Its mean over seeds is n/L times the bias of the covariance, a number of order 1 where the bias is of order L/n.
+    The sums run over the entries (x, x) and (x, x_0), where x_0 is the first input of x's part. C is the conditional
+    covariance and Σ the covariance at infinite width. The mean over seeds is n/L times the bias of the covariance, a
+    number of order 1 if the bias is of order L/n.
     """
     table = at_start(case, at)
     table = table[table["output"] == 0]
@@ -78,21 +86,26 @@ def covariance_bias(case: Case, at: float, column: str = "") -> pd.Series:
 
 
 def normality(case: Case, at: float) -> str:
-    """In words, the smallest p value over inputs and outputs, adjusted by Holm, of D'Agostino and Pearson's test that
-    F_i(x) at step 0 is Gaussian over seeds: few seeds cannot tell, and enough of them tell any finite width."""
-    from scipy import stats  # dear to import, and asked of the sweep at initialisation alone
+    """Return the result of D'Agostino and Pearson's test that F_i(x) at step 0 is Gaussian over seeds, as text.
+
+    It is the smallest p value over inputs and outputs, adjusted by Holm's procedure, or "" with fewer than 20 seeds.
+    Few seeds detect no deviation, and enough seeds detect the deviation of any finite width.
+    """
+    from scipy import stats  # slow to import, and needed only for sweeps at initialisation
 
     table = at_start(case, at)
     if table.index.nunique() < 20:
         return ""
     tests = [stats.normaltest(part["value"]).pvalue for _, part in table.groupby(["part", "input", "output"])]
-    return f"test of normality at {at:g}: smallest of {len(tests)} adjusted p values {holm(tests).min():.2g}"
+    return f"normality test at {at:g}: the smallest of {len(tests)} adjusted p values is {holm(tests).min():.2g}"
 
 
 def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
-    """Of each run, how much of the mean that infinite width predicts of F_t(x) on test inputs at the end its own
-    function has: Σ_x F(x) m(x) / Σ_x m(x)², 1 in the mean where the ensemble's mean is m; nan where m is 0 beside the
-    spread s."""
+    """Return, for each run, how much of the predicted mean m its function contains: Σ_x F(x) m(x) / Σ_x m(x)².
+
+    m is the mean of F_t(x) that infinite width predicts on test inputs after the last step. The average over runs is 1
+    if the ensemble's mean is m. nan where m is negligible compared with the spread s.
+    """
     table = _at_end(case, at)
     mean, variance = table["limit_mean"], table["limit_variance"]
     table = table.assign(dot=table["value"] * mean, size=mean**2, spread=variance)
@@ -101,77 +114,88 @@ def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
 
 
 def bias(case: Case, at: float, column: str = "") -> pd.Series:
-    """`mean_bias` on test inputs at the end."""
+    """Return `mean_bias` on test inputs after the last step."""
     return mean_bias(_at_end(case, at))
 
 
 def mean_bias(outputs: pd.DataFrame) -> pd.Series:
-    """The bias of the ensemble, of any shape, from the rows of one step and part of an outputs table with the seed:
-    Σ_x (E F(x) - m(x))² / Σ_x s²(x), 0 where the mean is m. Of each run its jackknife pseudo-value, so that their mean
-    is the estimate without the scatter's own share, d_i·(mean of the other d_j) with d = F - m, and their t interval
-    covers it."""
+    """Return, for each run, the jackknife pseudo-value of the ensemble's bias, Σ_x (E F(x) - m(x))² / Σ_x s²(x).
+
+    `outputs` holds the rows of one step and one part of an outputs table, with the seed. The bias is 0 if the
+    ensemble's mean is m, and it detects a deviation of any shape. Its estimate averages d_i·(mean of the other d_j)
+    with d = F - m, so that scatter alone adds nothing. The pseudo-values have this estimate as their mean, and their t
+    interval covers the bias.
+    """
     table = outputs.assign(off=outputs["value"] - outputs["limit_mean"])
     off = table.pivot(index="seed", columns=["input", "output"], values="off")
     size = table.groupby(["input", "output"])["limit_variance"].first().sum() or np.nan  # unknown
-    others = (off.sum() - off) / max(len(off) - 1, 1)
-    with_others = (off * others).sum(axis=1, min_count=1) / size
-    return 2 * with_others - with_others.mean()
+    mean_of_others = (off.sum() - off) / max(len(off) - 1, 1)
+    products = (off * mean_of_others).sum(axis=1, min_count=1) / size
+    return 2 * products - products.mean()
 
 
 def covariance(case: Case, at: float, column: str = "") -> pd.Series:
-    """Of each run, Σ_x d(x) d(x_0) C(x, x_0) / Σ_x C(x, x_0)² over the test inputs x but the first, x_0, at the end:
-    d = F - m, with m and C the mean and the covariance that infinite width predicts. 1 in the mean where both are
-    right, 0 were the values at different inputs independent."""
+    """Return, for each run, Σ_x d(x) d(x_0) C(x, x_0) / Σ_x C(x, x_0)² after the last step.
+
+    The sums run over all test inputs x except the first, x_0. d = F - m, and m and C are the mean and the covariance
+    that infinite width predicts. The average over runs is 1 if both are right, and 0 if values at different inputs are
+    independent.
+    """
     table = _at_end(case, at)
     table = table.assign(off=table["value"] - table["limit_mean"])
     first = table[table["input"] == 0][["seed", "output", "off"]].rename(columns={"off": "off_first"})
     table = table[table["input"] != 0].merge(first, on=["seed", "output"])
     limit = table["limit_covariance"]
-    sums = pd.DataFrame({"seen": table["off"] * table["off_first"] * limit, "size": limit**2, "seed": table["seed"]})
+    sums = pd.DataFrame({"dot": table["off"] * table["off_first"] * limit, "size": limit**2, "seed": table["seed"]})
     by_run = sums.groupby("seed").sum(min_count=1)
-    return (by_run["seen"] / by_run["size"]).where(by_run["size"] > 0)
+    return (by_run["dot"] / by_run["size"]).where(by_run["size"] > 0)
 
 
 def spread(case: Case, at: float, column: str = "") -> pd.Series:
-    """Of each run, the mean over test inputs of (F_t(x) - m(x))²/s²(x) at the end, m and s² the mean and variance that
-    infinite width predicts: 1 in the mean where both are right."""
+    """Return, for each run, the mean over test inputs of (F_t(x) - m(x))²/s²(x) after the last step.
+
+    m and s² are the mean and the variance that infinite width predicts. The average over runs is 1 if both are right.
+    """
     table = _at_end(case, at)
     deviation = (table["value"] - table["limit_mean"]) ** 2 / table["limit_variance"]
     return deviation.groupby(table["seed"]).mean()
 
 
 def _at_end(case: Case, at: float) -> pd.DataFrame:
-    """The outputs on test inputs after the last step."""
+    """Return the outputs on test inputs after the last step."""
     table = case.outputs
     table = table[(table[AT] == at) & (table["part"] != TRAIN) & (table["step"] > 0)]
     return table[table["step"] == table["step"].max()]
 
 
 def inside(outputs: pd.DataFrame, deviations: float) -> pd.Series:
-    """Of each run, the share of the rows of an outputs table whose value is within so many of the standard deviations
-    that infinite width predicts from the mean that it predicts."""
+    """Return, for each run, the share of rows of an outputs table whose value is within `deviations` standard
+    deviations of the mean. Infinite width predicts both the mean and the standard deviation."""
     off = (outputs["value"] - outputs["limit_mean"]).abs() / np.sqrt(outputs["limit_variance"])
     return (off <= deviations).groupby(outputs["run_id"]).mean()
 
 
 def along_limit(outputs: pd.DataFrame) -> pd.DataFrame:
-    """The function of each run and step of an outputs table, on training inputs, split along what infinite width learns
-    by the last step, g = limit_mean/‖limit_mean‖ (norms ‖f‖² = (1/N) Σ_i f(x_i)²): columns `along` (1/N) Σ_i f g,
-    `orthogonal` ‖f - along·g‖, and `limit`, (1/N) Σ_i limit_mean·g. One output; nan where no limit mean is known."""
+    """Split the function of each run and step, on training inputs, along what infinite width learns by the last step.
+
+    The direction is g = limit_mean/‖limit_mean‖ at the last step, with norms ‖f‖² = (1/N) Σ_i f(x_i)². The columns are
+    `along`, (1/N) Σ_i f g; `orthogonal`, ‖f - along·g‖; and `limit`, (1/N) Σ_i limit_mean·g. There must be one output.
+    nan where no limit mean is known.
+    """
     table = outputs[outputs["part"] == TRAIN]
     last = last_steps(table)[["run_id", "input", "limit_mean"]].rename(columns={"limit_mean": "g"})
     last["g"] = last["g"] / np.sqrt((last["g"] ** 2).groupby(last["run_id"]).transform("mean"))
     table = table.merge(last, on=["run_id", "input"])
     table = table.assign(along=table["value"] * table["g"], limit=table["limit_mean"] * table["g"])
-    found = table.groupby(["run_id", "step"], sort=False)[["along", "limit"]].mean()
-    whole = (table["value"] ** 2).groupby([table["run_id"], table["step"]], sort=False).mean()
-    found["orthogonal"] = np.sqrt((whole - found["along"] ** 2).clip(lower=0))
-    return found.reset_index()
+    projections = table.groupby(["run_id", "step"], sort=False)[["along", "limit"]].mean()
+    squared_norms = (table["value"] ** 2).groupby([table["run_id"], table["step"]], sort=False).mean()
+    projections["orthogonal"] = np.sqrt((squared_norms - projections["along"] ** 2).clip(lower=0))
+    return projections.reset_index()
 
 
 def over_seeds(outputs: pd.DataFrame) -> pd.DataFrame:
-    """Of each step, input and output of an outputs table (of one part), over its runs: `mean`, `std` and `count` of the
-    values, and the `limit_mean` and `limit_variance` that infinite width predicts of them."""
+    """Return, for each step, input and output of an outputs table (of one part), the `mean`, `std` and `count` of the
+    values over runs, and the `limit_mean` and `limit_variance` that infinite width predicts."""
     return (
         outputs.groupby(["step", "input", "output"])
         .agg(

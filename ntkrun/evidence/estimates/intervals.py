@@ -1,4 +1,4 @@
-"""Levels and exponents with intervals that are honest with few seeds."""
+"""Levels and exponents, with intervals that keep their coverage with few seeds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ import pandas as pd
 WIDTH = "network.width"
 CONFIDENCE = 0.95
 WIDTHS_PER_LAYER = 16  # a width enters a fit when n >= 16 L: the expansion is in L/n
-CURVATURE_LEVEL = 0.03  # a power law is given up for a range when its curvature is this unlikely
-BLOCKS = 40  # of seeds, for the jackknife: more would not make its interval better, only dearer
-# Differences between numbers of order 1 (logarithms, say) that are smaller than this are rounding, and rounding is no
-# scatter and no curvature: a float64 mean of thousands of runs is off by some 1e-14, and nothing is measured to 1e-12.
+CURVATURE_LEVEL = 0.03  # a power law is rejected for a range if the p value of its curvature is below this
+BLOCKS = 40  # blocks of seeds for the jackknife: more would take longer and not improve its interval
+# Smaller differences between numbers of order 1 (logarithms, for example) are rounding, not scatter or curvature. A
+# float64 mean of thousands of runs is off by about 1e-14, and nothing is measured to 1e-12.
 ROUNDING = 1e-12
 
 Interval = tuple[float, float]
-Values: TypeAlias = Sequence[float] | pd.Series | np.ndarray  # one a run
-Replicates = Mapping[float, np.ndarray]  # a value of the axis -> log y of each seed there
+Values: TypeAlias = Sequence[float] | pd.Series | np.ndarray  # one per run
+Replicates = Mapping[float, np.ndarray]  # a value of the axis -> log y of each seed at that value
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ class Level:
 class Exponent:
     """The exponent b of y = c·n^b, with its interval; `log_constant` is log c.
 
-    `fit_range` is the widths fitted, from and to; `counts` the seeds at each; `doubt` the share of the slope's variance
-    that each width contributes. `curvature_p` is the probability of so much curvature in log-log under a power law (nan
-    with fewer than three widths). `asymptotic` is False when even the last range tried is curved: then the interval
-    holds the local exponents at both ends of the range. `why` says why there is no fit, or "".
+    `fit_range` is the smallest and the largest width fitted. `counts` is the number of seeds at each width, and `doubt`
+    the share of the slope's variance that each width contributes. `curvature_p` is the probability, under a power law,
+    of at least this much curvature in log-log (nan with fewer than three widths). `asymptotic` is False if even the
+    last range tried is curved; the interval then contains the local exponents at both ends of the range. `why` says why
+    there is no fit, or is "".
     """
 
     slope: float
@@ -57,7 +58,7 @@ class Exponent:
 
 
 def level(values: Values, confidence: float = CONFIDENCE) -> Level:
-    """Mean, standard error over seeds and t interval."""
+    """Return the mean, its standard error over seeds and its t interval."""
     y = np.asarray(values, dtype=float)
     if len(y) < 2:
         mean = float(y[0]) if len(y) else math.nan
@@ -70,14 +71,16 @@ def level(values: Values, confidence: float = CONFIDENCE) -> Level:
 def at_infinity(
     narrower: tuple[float, Values], wider: tuple[float, Values], confidence: float = CONFIDENCE
 ) -> Interval:
-    """The t interval of lim m(n) from the means of runs at two widths p < n, if m(n) = m + c n^(-1/2):
-    m_n + (m_n - m_p)/(√(n/p) - 1). Corrections that fall faster end nearer to m_n. nan with fewer than two runs at
-    either."""
+    """Return the t interval of lim m(n), n -> inf, from the means of runs at two widths p < n.
+
+    Assumes m(n) = m + c n^(-1/2), so the limit is m_n + (m_n - m_p)/(√(n/p) - 1). If the correction falls faster, the
+    true limit lies nearer to m_n. nan with fewer than two runs at either width.
+    """
     groups = {width: np.asarray(values, dtype=float) for width, values in (narrower, wider)}
     if _counts(groups).min() < 2:
         return math.nan, math.nan
-    further = 1 / (math.sqrt(wider[0] / narrower[0]) - 1)
-    return _estimate(groups, np.array([-further, 1 + further]), 2, confidence, paired=False)[1]
+    weight = 1 / (math.sqrt(wider[0] / narrower[0]) - 1)
+    return _estimate(groups, np.array([-weight, 1 + weight]), 2, confidence, paired=False)[1]
 
 
 def fit_exponent(
@@ -88,12 +91,12 @@ def fit_exponent(
     pairs: Sequence[object] | pd.Series | None = None,
     towards: str = "large",
 ) -> Exponent:
-    """The exponent of `values` (one a run) in `axis` (a width, say), from `smallest` on: `fit_power_law` of their logs.
-    Values that are not positive and finite are left out.
+    """Fit the exponent of `values` (one per run) in `axis` (the width, for example), with `fit_power_law` of their
+    logs. Runs whose axis is below `smallest`, and values that are not positive and finite, are left out.
 
-    `pairs` names what the runs at different values of the axis share, the initial network of a seed, say: then every
-    one of them gives an exponent of its own, and the interval is that of their mean. Those that are not at every value
-    are left out.
+    `pairs` names what runs at different values of the axis share, such as the initial network of a seed. Each pair then
+    gives its own exponent, and the interval is that of their mean. Pairs that are not present at every value of the
+    axis are left out.
     """
     frame = pd.DataFrame({"at": np.asarray(axis, dtype=float), "y": np.asarray(values, dtype=float)})
     frame["pair"] = range(len(frame)) if pairs is None else np.asarray(pairs)
@@ -111,26 +114,28 @@ def fit_power_law(
     paired: bool = False,
     towards: str = "large",
 ) -> Exponent:
-    """The exponent in the widest range in which a power law is not contradicted; replicates are logarithms.
+    """Fit the exponent over the widest range in which the data do not contradict a power law. `replicates` are
+    logarithms.
 
-    They are averaged at each width; the line through these means is weighted by the number of seeds. Its slope is
-    Σ_w c_w m_w with known c_w, so its variance is Σ c_w² s_w²/k_w with each width's own variance s_w² over its k_w
-    seeds, and its interval is a t interval with Welch and Satterthwaite's degrees of freedom: weights that were
-    themselves estimated would claim too much with few seeds. Where some width has a single seed, the scatter about the
-    line serves instead, taken as equal at all widths. `paired` replicates stand at one place in every width's array:
-    each place has its own slope, and the interval is the t interval of their mean.
+    The replicates are averaged at each width, and the line through these means is weighted by the number of seeds. Its
+    slope is Σ_w c_w m_w with known c_w, so its variance is Σ c_w² s_w²/k_w, where s_w² is the variance of width w over
+    its k_w seeds. The interval is a t interval with Welch and Satterthwaite's degrees of freedom. (Weights estimated
+    from the variances would give intervals that are too narrow with few seeds.) If some width has a single seed, the
+    scatter about the line is used instead and is assumed equal at all widths. `paired` replicates of one pair have the
+    same position in every width's array: each position gives its own slope, and the interval is the t interval of their
+    mean.
 
-    The range: widths n >= `smallest`; then, while the quadratic term in log n is significant at 3 %, the smallest width
-    is dropped, down to three (the largest where the law is one of small values, `towards` "small"). If the last three
-    are curved too, no one slope describes them: the interval is the hull of those of the two local exponents, between
-    the first two widths and between the last two.
+    The range starts with all widths n >= `smallest`. While the quadratic term in log n is significant at 3 %, the
+    smallest width is dropped (the largest if the law holds at small values, `towards` "small"), until three remain. If
+    these are curved too, no single slope describes them. The interval is then the hull of the intervals of the two
+    local exponents, between the first two widths and between the last two.
     """
     groups = {at: logs for at, logs in sorted(replicates.items()) if at >= smallest and len(logs)}
     if len(groups) < 2:
         least = f" of at least {smallest:g}" if smallest else ""
-        return _no_fit(f"{len(groups)} usable values{least} on the axis; a slope takes two", groups)
+        return _no_fit(f"a slope needs two usable values{least} on the axis; available: {len(groups)}", groups)
     if all(len(group) == 1 for group in groups.values()) and len(groups) == 2:
-        return _no_fit("two values with a seed each leave no scatter to judge by; run more seeds", groups)
+        return _no_fit("two values with one seed each do not show the scatter; run more seeds", groups)
     while True:
         curvature = _curvature_p(groups, paired)
         curved = curvature < CURVATURE_LEVEL
@@ -140,10 +145,10 @@ def fit_power_law(
 
 
 def jackknife(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
-    """Replicates of a statistic θ of all seeds together, by the delete-a-block jackknife.
+    """Return replicates of a statistic θ of all seeds together, by the delete-a-block jackknife.
 
-    `sample` is indexed by seed and is cut into B = min(seeds, BLOCKS) blocks; the pseudo-values B θ - (B-1) θ_(-b)
-    average to a less biased θ, and scatter as B independent values would (Tukey 1958). Empty with fewer than two seeds.
+    `sample` is indexed by seed and is cut into B = min(seeds, BLOCKS) blocks. The pseudo-values B θ - (B-1) θ_(-b)
+    average to a less biased θ and scatter like B independent values (Tukey 1958). Empty with fewer than two seeds.
     """
     seeds = np.unique(sample.index)
     count = min(len(seeds), BLOCKS)
@@ -155,41 +160,44 @@ def jackknife(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) 
 
 
 def jackknife_logs(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
-    """Replicates of log θ, θ a variance, say: `jackknife`. Empty where θ is not positive, with a block left out or
-    without."""
-    found = jackknife(sample, lambda part: math.log(theta) if (theta := statistic(part)) > 0 else math.nan)
-    return found if np.isfinite(found).all() else np.empty(0)
+    """Return the `jackknife` replicates of log θ, where θ is a variance, for example. Empty if θ is not positive for
+    the whole sample or with some block left out."""
+    logs = jackknife(sample, lambda part: math.log(theta) if (theta := statistic(part)) > 0 else math.nan)
+    return logs if np.isfinite(logs).all() else np.empty(0)
 
 
 def pooled(
     sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], positive: bool = True
 ) -> tuple[float, Interval]:
-    """A statistic of all seeds together with the t interval of its `jackknife`, which takes no law of the sample for
-    granted: kernels have heavier tails than normal values. Of what is `positive`, a variance, it is the logarithm's,
-    which few seeds know better; a correlation may be zero. The interval, centred at the jackknife's less biased value,
-    is widened to hold the statistic itself. nan where there are no replicates."""
+    """Return a statistic of all seeds together, with the t interval of its `jackknife`.
+
+    The interval assumes no distribution of the sample, since kernels have heavier tails than normal values. If the
+    statistic is `positive` (a variance, for example), the interval is that of its logarithm, which few seeds determine
+    better. A correlation is not, since it may be zero. The interval is centred at the jackknife's less biased value and
+    widened to contain the statistic itself. nan where there are no replicates.
+    """
     value = statistic(sample)
     low, high = level((jackknife_logs if positive else jackknife)(sample, statistic)).interval
     return value, holding(value, (math.exp(low), math.exp(high)) if positive else (low, high))
 
 
 def holding(value: float, interval: Interval) -> Interval:
-    """The smallest interval that holds both the interval and the value; nan where the interval is."""
+    """Return the smallest interval that contains both the interval and the value; nan if the interval is nan."""
     low, high = interval
     return (low, high) if math.isnan(low) or math.isnan(high) else (min(low, value), max(high, value))
 
 
 def monotonicity(axis: Sequence[float] | pd.Series, values: Sequence[float] | pd.Series) -> tuple[float, float]:
-    """Kendall's τ-b of `values` (one a run) with the axis, and the p value of independence: -1 where every run at a
-    larger value of the axis lies below every run at a smaller one, whatever the law."""
-    from scipy import stats  # four times as dear to import as scipy.special
+    """Return Kendall's τ-b of `values` (one per run) with the axis, and the p value of independence. τ is -1 if every
+    run at a larger value of the axis lies below every run at a smaller one, whatever the law."""
+    from scipy import stats  # takes four times as long to import as scipy.special
 
-    found = stats.kendalltau(np.asarray(axis, dtype=float), np.asarray(values, dtype=float), nan_policy="omit")
-    return float(found.statistic), float(found.pvalue)
+    test = stats.kendalltau(np.asarray(axis, dtype=float), np.asarray(values, dtype=float), nan_policy="omit")
+    return float(test.statistic), float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's adjusted p values: rejecting those below α keeps the chance of any false rejection below α."""
+    """Return Holm's adjusted p values. Rejecting those below α keeps the chance of any false rejection below α."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
     adjusted = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
@@ -201,12 +209,12 @@ def _line(groups: Replicates, curvature: float, asymptotic: bool, confidence: fl
     slope, interval = _estimate(groups, coefficients[1], 2, confidence, paired)
     if not asymptotic:
         ends = [_estimate(groups, secant, 2, confidence, paired)[1] for secant in _end_secants(groups)]
-        # A weighted mean of the local exponents, the slope lies between them, but for the rounding of its last digit.
+        # The slope is a weighted mean of the local exponents, so it lies between them, apart from rounding.
         interval = holding(slope, (min(low for low, _ in ends), max(high for _, high in ends)))
     constant = float(coefficients[0] @ _means(groups))
     counts = {at: len(group) for at, group in groups.items()}
-    doubt = {} if paired else _doubt(groups, coefficients[1])
-    return Exponent(slope, interval, constant, (min(groups), max(groups)), counts, curvature, asymptotic, doubt)
+    shares = {} if paired else _variance_shares(groups, coefficients[1])
+    return Exponent(slope, interval, constant, (min(groups), max(groups)), counts, curvature, asymptotic, shares)
 
 
 def _no_fit(why: str, groups: Replicates) -> Exponent:
@@ -215,9 +223,10 @@ def _no_fit(why: str, groups: Replicates) -> Exponent:
 
 
 def _contrasts(groups: Replicates, degree: int) -> np.ndarray:
-    """Row k holds the c_w with Σ_w c_w m_w = the coefficient of (log n)^k in the fit weighted by seeds."""
+    """Return the matrix whose row k holds the c_w with Σ_w c_w m_w = the coefficient of (log n)^k in the fit weighted
+    by seeds."""
     x, k = np.log(np.array(list(groups))), _counts(groups)
-    centre = x.mean()  # conditioning alone; undone for the constant below
+    centre = x.mean()  # only for conditioning; undone for the constant below
     design = np.vander(x - centre, degree + 1, increasing=True)
     rows = np.linalg.solve(design.T @ (k[:, None] * design), design.T * k)
     if degree == 1:
@@ -226,20 +235,20 @@ def _contrasts(groups: Replicates, degree: int) -> np.ndarray:
 
 
 def _end_secants(groups: Replicates) -> list[np.ndarray]:
-    """The contrasts of the slopes between the first two widths and between the last two."""
+    """Return the contrasts of the slopes between the first two widths and between the last two."""
     x = np.log(np.array(list(groups)))
-    found = []
-    for left in (0, len(x) - 2):
+    contrasts = []
+    for start in (0, len(x) - 2):
         c = np.zeros(len(x))
-        c[left : left + 2] = np.array([-1, 1]) / (x[left + 1] - x[left])
-        found.append(c)
-    return found
+        c[start : start + 2] = np.array([-1, 1]) / (x[start + 1] - x[start])
+        contrasts.append(c)
+    return contrasts
 
 
 def _estimate(
     groups: Replicates, c: np.ndarray, parameters: int, confidence: float, paired: bool
 ) -> tuple[float, Interval]:
-    """Σ c_w m_w and its t interval."""
+    """Return Σ c_w m_w and its t interval."""
     value = float(c @ _means(groups))
     error, freedom = _error(groups, c, parameters, paired)
     half = _t_quantile((1 + confidence) / 2, freedom) * error
@@ -247,31 +256,34 @@ def _estimate(
 
 
 def _t_quantile(probability: float, freedom: float) -> float:
-    """The quantile of Student's t."""
-    from scipy import special  # imported when something is estimated: a config is read without it
+    """Return a quantile of Student's t distribution."""
+    from scipy import special  # imported here, since reading a config does not need it
 
     return float(special.stdtrit(freedom, probability))
 
 
 def _t_tail(value: float, freedom: float) -> float:
-    """The probability that Student's t is larger."""
+    """Return the probability that Student's t exceeds `value`."""
     from scipy import special
 
     return float(special.stdtr(freedom, -value))
 
 
 def _error(groups: Replicates, c: np.ndarray, parameters: int, paired: bool) -> tuple[float, float]:
-    """The standard error of Σ c_w m_w and its degrees of freedom; `parameters` of the curve that single seeds scatter
-    about. It is 0 where it is no larger than rounding."""
+    """Return the standard error of Σ c_w m_w and its degrees of freedom. The error is 0 if it is no larger than
+    rounding.
+
+    If some width has a single seed, the scatter about a fitted curve with `parameters` coefficients is used.
+    """
     k = _counts(groups)
     if paired and k[0] >= 2:
-        own = c @ np.stack(list(groups.values()))  # each place's own Σ c_w y_w
-        error, freedom = own.std(ddof=1) / math.sqrt(len(own)), float(len(own) - 1)
+        of_pairs = c @ np.stack(list(groups.values()))  # Σ c_w y_w of each pair
+        error, freedom = of_pairs.std(ddof=1) / math.sqrt(len(of_pairs)), float(len(of_pairs) - 1)
     elif k.min() >= 2:
-        parts, used = _parts(groups, c), c != 0
-        among = float((parts[used] ** 2 / (k[used] - 1)).sum())
+        parts, used = _variance_parts(groups, c), c != 0
+        denominator = float((parts[used] ** 2 / (k[used] - 1)).sum())
         error = math.sqrt(parts.sum())
-        freedom = float(parts.sum() ** 2 / among) if among else float(k.sum() - len(k))
+        freedom = float(parts.sum() ** 2 / denominator) if denominator else float(k.sum() - len(k))
     else:
         x = np.repeat(np.log(np.array(list(groups))), k)
         y = np.concatenate(list(groups.values()))
@@ -282,25 +294,27 @@ def _error(groups: Replicates, c: np.ndarray, parameters: int, paired: bool) -> 
 
 
 def _rounding(groups: Replicates, c: np.ndarray) -> float:
-    """What rounding may make of Σ c_w m_w: ROUNDING of the largest number (of 1, if all are smaller), in every term."""
+    """Return a bound on the rounding error of Σ c_w m_w: in every term, ROUNDING times the largest number (at least
+    1)."""
     largest = max(1.0, *(float(np.abs(group).max()) for group in groups.values()))
     return ROUNDING * largest * float(np.abs(c).sum())
 
 
-def _parts(groups: Replicates, c: np.ndarray) -> np.ndarray:
-    """What each width adds to the variance of Σ c_w m_w."""
+def _variance_parts(groups: Replicates, c: np.ndarray) -> np.ndarray:
+    """Return what each width contributes to the variance of Σ c_w m_w."""
     return np.asarray(c**2 * np.array([group.var(ddof=1) for group in groups.values()]) / _counts(groups))
 
 
-def _doubt(groups: Replicates, c: np.ndarray) -> dict[float, float]:
+def _variance_shares(groups: Replicates, c: np.ndarray) -> dict[float, float]:
+    """Return the share of the variance of Σ c_w m_w that each width contributes; empty if a width has a single seed."""
     if _counts(groups).min() < 2:
         return {}
-    parts = _parts(groups, c)
+    parts = _variance_parts(groups, c)
     return dict(zip(groups, (parts / (parts.sum() or 1.0)).tolist(), strict=True))
 
 
 def _curvature_p(groups: Replicates, paired: bool) -> float:
-    """The two-sided p value of the quadratic term; nan where it cannot be tested."""
+    """Return the two-sided p value of the quadratic term; nan if it cannot be tested."""
     spare = int(_counts(groups).sum()) - 3
     if len(groups) < 3 or (min(map(len, groups.values())) < 2 and spare < 1):
         return math.nan

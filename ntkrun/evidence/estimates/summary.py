@@ -1,4 +1,4 @@
-"""The closing table of a sweep as plain data: levels at every width, exponents over the widths."""
+"""The summary table of a sweep as plain data: levels at every width and exponents over the widths."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,8 @@ LEVELS = ("loss", "loss_ratio", "kernel_drift", "weight_drift")
 
 @dataclass(frozen=True)
 class WidthRow:
-    """One width of a group: how many runs ended how, and the level of each quantity over those that are done."""
+    """One width of a group: how many runs are done, diverged and failed, and the level of each quantity over those that
+    are done."""
 
     width: Any
     done: int
@@ -25,27 +26,27 @@ class WidthRow:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in width and seed alone. `settings` are the values of what else the sweep varies."""
+    """Runs that differ only in width and seed. `settings` are the values of everything else that the sweep varies."""
 
     settings: dict[str, Any]
     runs: pd.DataFrame  # the group's rows of runs.parquet, whatever their status
-    statistics: pd.DataFrame  # per_run of those that are done
+    statistics: pd.DataFrame  # per_run of the runs that are done
     rows: list[WidthRow]
     exponents: dict[str, Exponent]  # of kernel_drift, linear_gap, weight_drift and weight_drift.<layer>
 
     @property
     def label(self) -> str:
-        """'activation relu, depth 4', or '' when the sweep varies nothing but the width."""
+        """The settings as text, such as 'activation relu, depth 4', or '' if the sweep varies only the width."""
         return settings_text(self.settings)
 
     @property
     def has_widths(self) -> bool:
-        """Whether there is a width to plot against: at least two, each a number."""
+        """True if the group can be plotted against the width: at least two widths, each a number."""
         return bool(pd.api.types.is_numeric_dtype(self.runs[WIDTH]) and self.runs[WIDTH].nunique() > 1)
 
 
 def groups(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> list[Group]:
-    """The groups of a sweep, in the order of its plan."""
+    """Return the groups of a sweep, in the order of its plan."""
     if runs.empty:
         return []
     statistics = done(per_run(runs, steps, layers))
@@ -53,24 +54,24 @@ def groups(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> lis
 
 
 def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFrame) -> Group:
-    of_group = statistics[statistics["run_id"].isin(runs["run_id"])]
+    group_statistics = statistics[statistics["run_id"].isin(runs["run_id"])]
     rows = []
     for width, part in runs.groupby(WIDTH, sort=True):
-        done = of_group[of_group[WIDTH] == width]
-        levels = {name: level(done[name]) for name in LEVELS}
+        finished = group_statistics[group_statistics[WIDTH] == width]
+        levels = {name: level(finished[name]) for name in LEVELS}
         diverged, failed = (int((part["status"] == status).sum()) for status in ("diverged", "failed"))
-        rows.append(WidthRow(width, len(done), diverged, failed, levels))
-    return Group(settings, runs, of_group, rows, _exponents(runs, of_group))
+        rows.append(WidthRow(width, len(finished), diverged, failed, levels))
+    return Group(settings, runs, group_statistics, rows, _exponents(runs, group_statistics))
 
 
 def _exponents(runs: pd.DataFrame, statistics: pd.DataFrame) -> dict[str, Exponent]:
-    moved = (statistics["weight_drift"] > 0).any()  # networks that were not trained have changes of rounding alone
-    if not moved or not pd.api.types.is_numeric_dtype(runs[WIDTH]):
+    trained = (statistics["weight_drift"] > 0).any()  # networks that were not trained change only by rounding
+    if not trained or not pd.api.types.is_numeric_dtype(runs[WIDTH]):
         return {}
     depth = int(runs["network.depth"].iloc[0])
     names = ("kernel_drift", "linear_gap")
     drifts = [name for name in statistics.columns if name in names or _is_weight_drift(name)]
-    # A column of layers that only deeper networks of the sweep have is empty here.
+    # The columns of layers that only deeper networks of the sweep have are empty in this group.
     return {
         name: fit_exponent(statistics[WIDTH], statistics[name], WIDTHS_PER_LAYER * depth)
         for name in drifts

@@ -1,1 +1,1 @@
-"""Figures of a sweep, drawn from tables and estimates that are made elsewhere."""
+"""Figures of a sweep, drawn from tables and estimates that are computed elsewhere."""

@@ -1,4 +1,4 @@
-"""Figures against the width: every seed, the means, and the power laws fitted to them elsewhere."""
+"""Figures against the width: every seed, the means, and the fitted power laws (computed elsewhere)."""
 
 import math
 
@@ -13,7 +13,7 @@ from ntkrun.evidence.figures.pieces import COLUMN, KERNEL, WEIGHTS, layer_name, 
 
 
 def kernel_drift(group: Group) -> Figure:
-    """sup_t ‖K_t-K_0‖/‖K_0‖ against width."""
+    """Draw sup_t ‖K_t-K_0‖/‖K_0‖ against the width."""
     figure, axes = panels(group, 1, COLUMN, 2.7)
     _against_width(axes[0], group, "kernel_drift", "C0", "o", "kernel")
     axes[0].set_ylabel(r"$\mathrm{sup}_t\,$" + KERNEL)
@@ -22,7 +22,7 @@ def kernel_drift(group: Group) -> Figure:
 
 
 def weight_drift(group: Group) -> Figure:
-    """sup_t ‖w_t-w_0‖/‖w_0‖ of each layer against width."""
+    """Draw sup_t ‖w_t-w_0‖/‖w_0‖ of each layer against the width."""
     figure, axes = panels(group, 1, COLUMN, 3.4)
     names = [
         name for name in group.statistics if name.startswith("weight_drift.") and group.statistics[name].notna().any()
@@ -36,7 +36,7 @@ def weight_drift(group: Group) -> Figure:
 
 
 def loss(group: Group) -> Figure:
-    """The last training and test loss against width."""
+    """Draw the last training and test loss against the width."""
     figure, axes = panels(group, 1, COLUMN, 2.7)
     _against_width(axes[0], group, "loss", "C0", "o", "training", fitted=False)
     if group.statistics["test_loss"].notna().any():
@@ -49,12 +49,13 @@ def loss(group: Group) -> Figure:
 def _against_width(
     ax: Axes, group: Group, column: str, colour: str, marker: str, label: str, fitted: bool = True
 ) -> None:
-    """Every seed, the mean with its interval and the fitted line, log-log. Zeros have no logarithm and are left out."""
+    """Draw every seed, the means with their intervals and the fitted line, log-log. Zeros have no logarithm and are
+    left out."""
     table = group.statistics[group.statistics[column] > 0]
     levels = {width: level(part[column]) for width, part in table.groupby(WIDTH)}
     widths = np.array(list(levels))
-    means = np.array([found.mean for found in levels.values()])
-    low, high = (np.array([found.interval[side] for found in levels.values()]) for side in (0, 1))
+    means = np.array([entry.mean for entry in levels.values()])
+    low, high = (np.array([entry.interval[end] for entry in levels.values()]) for end in (0, 1))
     bars = np.nan_to_num(np.stack([np.minimum(means - low, 0.95 * means), high - means]))
     exponent = group.exponents.get(column) if fitted else None
     ax.plot(table[WIDTH], table[column], ".", color=colour, alpha=0.4, markersize=3.5, markeredgewidth=0)
@@ -63,13 +64,14 @@ def _against_width(
         span = np.array(exponent.fit_range)
         ax.plot(span, math.exp(exponent.log_constant) * span**exponent.slope, "-", color=colour, linewidth=1)
     if exponent:
-        _expected(ax, group, column, colour, exponent)
+        _draw_expected_slopes(ax, group, column, colour, exponent)
     width_axis(ax, group.runs[WIDTH])
     log_scale(ax)
 
 
-def _expected(ax: Axes, group: Group, column: str, colour: str, exponent: Exponent) -> None:
-    """The slopes that the theory expects, through the fitted line's middle: a wedge, in the curve's own colour."""
+def _draw_expected_slopes(ax: Axes, group: Group, column: str, colour: str, exponent: Exponent) -> None:
+    """Draw the slopes that the theory expects as a wedge through the middle of the fitted line, in the curve's
+    colour."""
     margin = expected_exponent(column, group.runs)
     if margin is None:
         return

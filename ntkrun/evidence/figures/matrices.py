@@ -17,24 +17,24 @@ Kernels = Callable[[str], Mapping[str, np.ndarray] | None]
 
 
 def kernel_matrices(group: Group, chosen: Sequence[tuple[Any, int, Mapping[str, np.ndarray]]]) -> Figure:
-    """K_first, K_last and their difference on the training inputs, a row a network: `chosen` is (width, seed, kernels).
-    Output 0 with itself."""
+    """Draw K_first, K_last and their difference on the training inputs, one row per network, for output 0 with itself.
+    `chosen` holds (width, seed, kernels)."""
     figure = new_figure(group, PAGE, 2.0 * len(chosen) + 0.3)
     axes = figure.subplots(len(chosen), 3, squeeze=False)
-    for row, (width, seed, kept) in zip(axes, chosen, strict=True):
-        first, last = (kept["ntk"][k][:, :, 0, 0] for k in (0, -1))
+    for row, (width, seed, kernels) in zip(axes, chosen, strict=True):
+        first, last = (kernels["ntk"][k][:, :, 0, 0] for k in (0, -1))
         scale = Normalize(min(first.min(), last.min()), max(first.max(), last.max()))
         change = float(np.abs(last - first).max()) or 1.0
         for ax, matrix, title in (
-            (row[0], first, f"step {kept['steps'][0]}"),
-            (row[1], last, f"step {kept['steps'][-1]}"),
+            (row[0], first, f"step {kernels['steps'][0]}"),
+            (row[1], last, f"step {kernels['steps'][-1]}"),
         ):
-            shown = ax.imshow(matrix, norm=scale, cmap="viridis")
+            image = ax.imshow(matrix, norm=scale, cmap="viridis")
             ax.set_title(f"K at {title}")
-        figure.colorbar(shown, cax=row[1].inset_axes(BAR), label="K")
-        shown = row[2].imshow(last - first, norm=Normalize(-change, change), cmap="RdBu_r")
+        figure.colorbar(image, cax=row[1].inset_axes(BAR), label="K")
+        image = row[2].imshow(last - first, norm=Normalize(-change, change), cmap="RdBu_r")
         row[2].set_title("difference")
-        figure.colorbar(shown, cax=row[2].inset_axes(BAR), label="change of K")
+        figure.colorbar(image, cax=row[2].inset_axes(BAR), label="change of K")
         row[0].set_ylabel(f"width {width}, seed {seed}\ntraining input")
         for ax in row:
             ax.grid(False)
@@ -45,11 +45,12 @@ def kernel_matrices(group: Group, chosen: Sequence[tuple[Any, int, Mapping[str, 
 
 
 def kernels_to_show(group: Group, kernels: Kernels) -> list[tuple[Any, int, Mapping[str, np.ndarray]]]:
-    """The first seed of the narrowest and of the widest network that kept two kernels."""
+    """Return (width, seed, kernels) of the first seed of the narrowest and of the widest network, among those whose
+    first seed has at least two recorded kernels."""
     chosen = []
     for _, part in group.runs.groupby(WIDTH, sort=True):
         first = part.iloc[0]
-        kept = kernels(first["run_id"])
-        if kept is not None and len(kept["steps"]) > 1:
-            chosen.append((first[WIDTH], int(first["seed"]), kept))
+        recorded = kernels(first["run_id"])
+        if recorded is not None and len(recorded["steps"]) > 1:
+            chosen.append((first[WIDTH], int(first["seed"]), recorded))
     return chosen if len(chosen) < 2 else [chosen[0], chosen[-1]]

@@ -1,4 +1,4 @@
-"""Figures over time: the mean over seeds, a line a width."""
+"""Figures over time: the mean over seeds, one line per width."""
 
 import math
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from ntkrun.evidence.figures.pieces import (
 
 FLOWS = {"loss": "network", "linear_loss": "linearised", "flow_loss": "K₀ flow", "limit_loss": r"$K_\infty$ flow"}
 FLOW_STYLES = ("-", "--", "-.", ":")
-FAR = 1e3  # times the network's own largest loss: beyond, a prediction is not drawn
+FAR = 1e3  # a prediction is not drawn beyond this multiple of the network's largest loss
 
 
 def over_time(group: Group, steps: pd.DataFrame, column: str, label: str, colours: Mapping[Any, Any]) -> Figure:
-    """One quantity over time, a line a width."""
+    """Draw one quantity over time, one line per width."""
     figure, axes = panels(group, 1, COLUMN, 2.7)
     lines(axes[0], steps, column, colours)
     log_scale(axes[0])
@@ -37,7 +37,7 @@ def over_time(group: Group, steps: pd.DataFrame, column: str, label: str, colour
 
 
 def losses_over_time(group: Group, steps: pd.DataFrame, colours: Mapping[Any, Any]) -> Figure:
-    """Training loss and, where there is one, test loss over time, a line a width."""
+    """Draw the training loss and, if there is one, the test loss over time, one line per width."""
     columns = [("loss", "training loss"), ("test_loss", "test loss")]
     shown = [pair for pair in columns if steps[pair[0]].notna().any()]
     figure, axes = panels(group, len(shown), COLUMN if len(shown) == 1 else PAGE, 2.7)
@@ -50,9 +50,9 @@ def losses_over_time(group: Group, steps: pd.DataFrame, colours: Mapping[Any, An
 
 
 def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
-    """The losses of the network and of its three predictions over time: the narrowest and the widest network side by
-    side, training above test inputs. A prediction leaves where it diverges, as a linearised network does past its edge
-    of stability."""
+    """Draw the losses of the network and of its three predictions over time: the narrowest and the widest network side
+    by side, training inputs above test inputs. A prediction that diverges, such as a linearised network past its edge
+    of stability, is not drawn beyond FAR."""
     widths = sorted(steps[WIDTH].unique())
     widths = widths if len(widths) == 1 else [widths[0], widths[-1]]
     parts = [(prefix, label) for prefix, label in (("", "training loss"), ("test_", "test loss"))
@@ -78,15 +78,15 @@ def flows_over_time(group: Group, steps: pd.DataFrame) -> Figure:
 
 
 def layers_over_time(group: Group, layers: pd.DataFrame, steps: pd.DataFrame, colours: Mapping[Any, Any]) -> Figure:
-    """The relative change of each weight matrix over time: a panel a layer, a line a width."""
+    """Draw the relative change of each weight matrix over time: one panel per layer, one line per width."""
     depth = int(layers["layer"].max()) + 1
     times = steps[["run_id", "step", "time"]]
     across = min(depth, 4)
     rows = math.ceil(depth / across)
     figure, axes = panels(group, depth, PAGE if across > 1 else COLUMN, 0.5 + 2.1 * rows, across, share=True)
     for layer, ax in enumerate(axes):
-        of_layer = layers[layers["layer"] == layer].merge(times, on=["run_id", "step"])
-        lines(ax, of_layer, "weight_drift", colours)
+        layer_rows = layers[layers["layer"] == layer].merge(times, on=["run_id", "step"])
+        lines(ax, layer_rows, "weight_drift", colours)
         log_scale(ax)
         ax.set_title(layer_name(layer, depth))
         ax.set_ylabel(WEIGHTS if layer % across == 0 else "")

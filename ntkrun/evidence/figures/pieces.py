@@ -1,4 +1,4 @@
-"""What all figures are made of: sizes, names of axes, colours, panels and legends."""
+"""Building blocks of all figures: sizes, axis labels, colours, panels and legends."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ from ntkrun.evidence.estimates.cases import value_text
 from ntkrun.evidence.estimates.intervals import WIDTH, Interval
 from ntkrun.evidence.estimates.summary import Group
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and both
-MOST_MINOR = 3  # powers of ten with minor ticks between them
-NARROW, WIDE = 16, 4096  # widths with the first and the last colour
-FEW_WIDTHS = 8  # more than these are named by a colour bar's ticks alone
+COLUMN, PAGE = 3.4, 7.0  # inches: the width of one column of a paper, and of both
+MOST_MINOR = 3  # minor ticks are drawn if an axis spans fewer powers of ten than this
+NARROW, WIDE = 16, 4096  # the widths with the first and the last colour
+FEW_WIDTHS = 8  # the largest number of widths named in a legend or at the ticks of an axis
 KERNEL = r"$\Vert K_t-K_0\Vert_F\,/\,\Vert K_0\Vert_F$"
 WEIGHTS = r"$\Vert w^{(l)}_t-w^{(l)}_0\Vert_F\,/\,\Vert w^{(l)}_0\Vert_F$"
 TIME = "time t = step · η"
@@ -30,16 +30,17 @@ HIDDEN_WIDTH = "hidden width n"
 
 
 def width_colours(widths: Iterable[Any]) -> dict[Any, Any]:
-    """One colour a width, the same in every figure of every sweep: from viridis, dark for narrow, by the logarithm of
-    the width between NARROW and WIDE. Widths that are lists, one a layer, take their places in order."""
-    found = sorted(set(widths))
-    numeric = all(isinstance(width, int | float | np.number) for width in found)
+    """Return one colour per width, the same in every figure of every sweep. Colours are from viridis, dark for narrow
+    networks, by the logarithm of the width between NARROW and WIDE. Widths that are lists (one width per layer) are
+    sorted and spaced evenly."""
+    distinct = sorted(set(widths))
+    numeric = all(isinstance(width, int | float | np.number) for width in distinct)
     if numeric:
-        places = np.log(np.array(found, float) / NARROW) / np.log(WIDE / NARROW)
+        places = np.log(np.array(distinct, float) / NARROW) / np.log(WIDE / NARROW)
     else:
-        places = np.linspace(0, 1, len(found))
+        places = np.linspace(0, 1, len(distinct))
     shades = mpl.colormaps["viridis"](0.9 * np.clip(places, 0, 1))
-    return dict(zip(found, map(tuple, shades), strict=True))
+    return dict(zip(distinct, map(tuple, shades), strict=True))
 
 
 def new_figure(group: Group, width: float, height: float) -> Figure:
@@ -56,41 +57,41 @@ def headed(figure: Figure, title: str) -> None:
 
 
 def settle(figure: Figure) -> Figure:
-    """The figure with its ticks and its layout found, once for all formats that it is saved in: each drawing would find
-    them again, which is most of what a drawing takes."""
+    """Fix the ticks and the layout of a figure, and return it. Otherwise they are computed again for each format that
+    the figure is saved in, which is most of the time that saving takes."""
     for ax in figure.axes:
         log_ticks(ax)
         for axis in (ax.xaxis, ax.yaxis):
             _settle_ticks(axis)
     if figure.axes:
         figure.tight_layout(pad=0.5, w_pad=1.0, h_pad=1.0)
-        figure.set_layout_engine(None)  # with one, even one that does nothing, each saving draws twice
+        figure.set_layout_engine(None)  # with any engine, even one that does nothing, each saving draws twice
     if figure.legends:
         _raise_above(figure, figure.legends[0])
     return figure
 
 
 def _settle_ticks(axis: Axis) -> None:
-    """Keep the ticks and labels that the axis has in its view."""
+    """Fix the ticks and labels that the axis shows in its current view."""
     low, high = sorted(axis.get_view_interval())
-    at, minor = ([tick for tick in ticks if low <= tick <= high]
+    major, minor = ([tick for tick in ticks if low <= tick <= high]
                  for ticks in (axis.get_majorticklocs(), axis.get_minorticklocs()))  # fmt: skip
-    labels = FixedFormatter(axis.get_major_formatter().format_ticks(at))
+    labels = FixedFormatter(axis.get_major_formatter().format_ticks(major))
     labels.set_offset_string(axis.get_major_formatter().get_offset())
-    axis.set_major_locator(FixedLocator(at))
+    axis.set_major_locator(FixedLocator(major))
     axis.set_major_formatter(labels)
     axis.set_minor_locator(FixedLocator(minor))
     axis.set_minor_formatter(NullFormatter())
 
 
 def _raise_above(figure: Figure, legend: Legend) -> None:
-    """Shorten the axes by what a legend below all of them takes."""
-    found, spec = figure.subplotpars, figure.axes[0].get_subplotspec()
+    """Shorten the axes by the height of a legend below all of them."""
+    layout, spec = figure.subplotpars, figure.axes[0].get_subplotspec()
     rows = spec.get_gridspec().nrows if spec else 1
-    height = (found.top - found.bottom) / (rows + found.hspace * (rows - 1))
-    taken = legend.get_window_extent().height / figure.bbox.height
-    space = found.hspace * height / (height - taken / rows)
-    figure.subplots_adjust(bottom=found.bottom + taken, hspace=space)
+    height = (layout.top - layout.bottom) / (rows + layout.hspace * (rows - 1))
+    legend_height = legend.get_window_extent().height / figure.bbox.height
+    space = layout.hspace * height / (height - legend_height / rows)
+    figure.subplots_adjust(bottom=layout.bottom + legend_height, hspace=space)
 
 
 def panels(
@@ -107,23 +108,23 @@ def panels(
 
 
 def subtitle(group: Group, wide: bool) -> str:
-    """The config in a line (two in a narrow figure): 'digits, N = 64, L = 4, relu, β = 0.1' and so on."""
+    """Return the config in one line (two in a narrow figure), such as 'digits, N = 64, L = 4, relu, β = 0.1, ...'."""
     first = group.runs.iloc[0]
     classes = first.get("data.classes")
     data = f"{first['data.name']}" + (f" {classes}" if isinstance(classes, str) else "")
-    most = group.runs.groupby(WIDTH)["seed"].nunique()
-    seeds = f"{most.max()} seeds" if most.min() == most.max() else f"{most.min()} to {most.max()} seeds"
+    counts = group.runs.groupby(WIDTH)["seed"].nunique()
+    seeds = f"{counts.max()} seeds" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()} seeds"
     parts = [
         f"{data}, N = {first['data.samples']}, L = {first['network.depth']}, "
         f"{first['network.activation']}, β = {first['network.beta']:g}, "
         rf"$\sigma_w$ = {first['network.weight_scale']:g}" + _unusual(first),
         f"η = {first['step_size']:.3g}, {first['training.steps']} steps, {first['training.dtype']}, "
-        + (seeds if most.max() > 1 else "1 seed"),
+        + (seeds if counts.max() > 1 else "1 seed"),
     ]
     return ("; " if wide else "\n").join(parts)
 
 
-# What else the reader must know where it is not the default: the column, that default, and how it is said.
+# Settings that the subtitle shows only if they differ from the default: the column, the default and the text.
 UNUSUAL = (
     ("network.parametrization", "ntk", "{}"),
     ("training.loss", "squared", "{}"),
@@ -135,17 +136,17 @@ UNUSUAL = (
 
 
 def _unusual(first: pd.Series) -> str:
-    """', mean field, output scale 10 (centred)'."""
-    said = ""
-    for column, usual, text in UNUSUAL:
-        value = first.get(column, usual)
-        if not pd.isna(value) and str(value) != str(usual):
-            said += ", " + text.format(value_text(value))
-    return said
+    """Return the settings that are not the default, such as ', mean field, output scale 10 (centred)'."""
+    text = ""
+    for column, default, template in UNUSUAL:
+        value = first.get(column, default)
+        if not pd.isna(value) and str(value) != str(default):
+            text += ", " + template.format(value_text(value))
+    return text
 
 
 def lines(ax: Axes, table: pd.DataFrame, column: str, colours: Mapping[Any, Any]) -> None:
-    """The mean over seeds over time, a line a width, shaded from the least seed to the greatest."""
+    """Draw the mean over seeds over time, one line per width, with the range of all seeds shaded."""
     for width, part in table.groupby(WIDTH, sort=True):
         by_step = part.groupby("step")
         time, seeds = by_step["time"].mean(), by_step[column]
@@ -160,13 +161,13 @@ def time_axis(ax: Axes) -> None:
 
 
 def log_scale(ax: Axes) -> None:
-    """A logarithmic axis, if anything positive is drawn: a drift of exactly 0 has no place on one."""
+    """Make the y axis logarithmic if any drawn value is positive. A drift of exactly 0 cannot be shown on it."""
     if any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines):
         ax.set_yscale("log", nonpositive="mask")
 
 
 def wedge(ax: Axes, span: Interval, through: tuple[float, float], slopes: Interval, colour: Any) -> None:
-    """The power laws between two slopes that go through a point, over a span of the axis."""
+    """Shade the power laws through a point whose slopes lie in an interval, over a span of the axis."""
     at = np.geomspace(*span, 21)
     low, high = (through[1] * (at / through[0]) ** slope for slope in slopes)
     ax.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -187,7 +188,7 @@ def width_legend(figure: Figure, colours: Mapping[Any, Any], table: pd.DataFrame
 
 
 def width_axis(ax: Axes, widths: Iterable[Any]) -> None:
-    """Widths on a logarithmic axis, each at its tick as far as they are few."""
+    """Make the x axis logarithmic, with a tick at each width, or at FEW_WIDTHS of them if there are more."""
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(few(sorted(set(widths)))))
     ax.xaxis.set_major_formatter("{x:g}")
@@ -196,15 +197,15 @@ def width_axis(ax: Axes, widths: Iterable[Any]) -> None:
 
 
 def few(values: list[Any]) -> list[Any]:
-    """At most FEW_WIDTHS of them, evenly, with both ends."""
+    """Return at most FEW_WIDTHS of the values, evenly spaced and with both ends."""
     if len(values) <= FEW_WIDTHS:
         return values
     return [values[k] for k in np.linspace(0, len(values) - 1, FEW_WIDTHS).round().astype(int)]
 
 
 def log_ticks(ax: Axes) -> None:
-    """Ticks of a logarithmic axis. At least two labels: 1, 2 and 5 times the powers of ten on an axis that spans few of
-    these. Minor ticks between powers of ten, unless there are many."""
+    """Set the ticks of a logarithmic y axis. It gets at least two labels: 1, 2 and 5 times the powers of ten if it
+    spans few of them. Minor ticks are drawn between powers of ten unless there are many."""
     low, high = ax.get_ylim()
     if not low > 0 or ax.get_yscale() != "log":
         return
@@ -218,10 +219,10 @@ def log_ticks(ax: Axes) -> None:
 
 
 def _power_of_ten(value: float, _: object = None) -> str:
-    """'10⁻³'. Of letters: matplotlib takes ten times as long to set it by the rules of TeX."""
+    """Return a power of ten as plain text, such as '10⁻³'. Matplotlib takes ten times as long to typeset it as TeX."""
     return "10" + str(round(math.log10(value))).translate(SUPERSCRIPTS)
 
 
 def layer_name(layer: int, depth: int) -> str:
-    """'layer 0 (first)'."""
+    """Return the name of a layer, such as 'layer 0 (first)'."""
     return f"layer {layer}" + (" (first)" if layer == 0 else " (last)" if layer == depth - 1 else "")

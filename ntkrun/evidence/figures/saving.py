@@ -1,4 +1,4 @@
-"""Figures as the bytes of their files; where there are many, by all cores."""
+"""Figures saved as the bytes of their files, on all cores if there are many."""
 
 import io
 import os
@@ -17,21 +17,22 @@ from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("ntkrun.mplstyle")
 ALWAYS, ON_REQUEST = ("png", "svg"), ("pdf",)  # formats; PDF is for papers, and takes as long as the other two
-# By format: no dates, so that the same figure gives the same bytes; a PNG that is packed sooner, and a sixth larger.
+# Options of each format. There are no dates, so that the same figure gives the same bytes. PNG is compressed less,
+# which is faster and makes the files a sixth larger.
 OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"pil_kwargs": {"compress_level": 3}},
     "svg": {"metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
 }
-# Figures that one process saves by itself: as many as a sweep of one setting has. A worker takes about as long to start
-# as two figures to be saved (docs/performance.md).
+# The number of figures that this process saves without workers: as many as a sweep of one setting has. Starting a
+# worker takes about as long as saving two figures (docs/performance.md).
 ALONE = 8
 
 Saved = dict[str, bytes]  # by format
 
 
 def saved(figure: Figure, formats: Sequence[str]) -> Saved:
-    """The figure as a file of each of these formats: the same bytes each time."""
+    """Return the contents of a file of the figure in each of these formats. The bytes are the same each time."""
     files = {name: io.BytesIO() for name in formats}
     with mpl.rc_context(fname=STYLE):
         for name, file in files.items():
@@ -40,8 +41,8 @@ def saved(figure: Figure, formats: Sequence[str]) -> Saved:
 
 
 def all_saved(figures: Iterable[Figure], formats: Sequence[str]) -> Iterator[Saved]:
-    """`saved` of each settled figure, in their order and the same to the byte: those beyond the first ALONE by workers,
-    one for each core but this one, and by this process where no worker has begun with them."""
+    """Yield `saved` of each settled figure, in their order and with the same bytes. Figures after the first ALONE are
+    saved by workers, one for each core but this one, or by this process if no worker has started on them."""
     with _workers() as pool:
         waiting = []
         for number, figure in enumerate(figures):
@@ -52,27 +53,28 @@ def all_saved(figures: Iterable[Figure], formats: Sequence[str]) -> Iterator[Sav
         for figure, future in waiting:
             try:
                 done = None if future.cancel() else future.result()
-            except BrokenProcessPool:  # a worker was killed, for want of memory perhaps
+            except BrokenProcessPool:  # a worker was killed, perhaps for lack of memory
                 done = None
             yield done or saved(figure, formats)
 
 
 @contextmanager
 def _workers() -> Iterator[ProcessPoolExecutor | None]:
-    """Processes of our own, which start when they are first asked for; None on a machine of one core."""
+    """Yield a pool of worker processes, which start when first needed, or None on a machine with one core."""
     count = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) - 1
     if not count:
         yield None
         return
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _as_worker)  # torch's threads do not survive a fork
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _prepare_worker)  # torch's threads do not survive a fork
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _as_worker() -> None:
-    """An interrupt of the command is the command's to answer; a worker ends with it, however it ends."""
+def _prepare_worker() -> None:
+    """Ignore interrupts, which the command itself handles, and end the worker when the command ends, however it
+    ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,1 +1,1 @@
-"""Runs against the numbers of an earlier version."""
+"""Comparison of runs with the numbers of an earlier version."""

@@ -1,8 +1,8 @@
-"""Which runs stand against which, and their numbers on a scale where a change can be judged.
+"""Pairs runs with those of the baseline, and puts their numbers on a scale where a change can be judged.
 
-The scale is the logarithm, for quantities that are positive but for rounding; others are divided by the baseline's root
-mean square over its seeds. What lies below a quantity's floor counts as the floor: a loss of 1e-13 in float32 is
-rounding, and so is its doubling.
+The scale is the logarithm for quantities that are positive up to rounding. Others are divided by the baseline's root
+mean square over its seeds. Values below a quantity's floor count as the floor: in float32 a loss of 1e-13 is rounding,
+and so is a doubling of it.
 """
 
 import re
@@ -15,10 +15,10 @@ from ntkrun.evidence.regression.baseline import RunRecord
 
 ROUNDINGS = 100  # the floor, in units of the float's rounding: at the floor, rounding is a change of about 1 %
 
-NEW = "not in the baseline"  # why a quantity is not judged that only the runs of now have
+NEW = "not in the baseline"  # the reason why a quantity that only the present runs have is not judged
 
-# What a quantity's rounding is relative to: a number, or the largest value in the baseline of the quantity named ("":
-# itself). The power: a loss is the square of a residual.
+# The scale of a quantity's rounding: a number, or the largest value in the baseline of the named quantity ("": of
+# itself). The last entry is a power, since a loss is the square of a residual.
 _FLOORS: tuple[tuple[str, str | float, int], ...] = (
     (r"loss_ratio", 1.0, 2),
     (r".*loss", "", 2),
@@ -33,7 +33,7 @@ _FLOORS: tuple[tuple[str, str | float, int], ...] = (
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What stands in the way of a verdict; `run_ended` where it is a run that failed or diverged, unlike before."""
+    """An obstacle to a verdict. `run_ended` is True if a run failed or diverged that did not in the baseline."""
 
     what: str
     run_ended: bool = False
@@ -41,7 +41,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class WidthRuns:
-    """The runs of one width that are compared; if `paired`, of the same seeds in the same order."""
+    """The runs of one width that are compared. If `paired`, both sides have the same seeds in the same order."""
 
     group: str
     width: int | str
@@ -52,8 +52,9 @@ class WidthRuns:
 
 @dataclass(frozen=True)
 class Sides:
-    """One quantity of one group, scaled: arrays (seeds, steps) for each width, `judged` (steps,) where both sides have
-    something to compare, and `why` it cannot be judged somewhere, or ""."""
+    """One quantity of one group, scaled. `now` and `then` hold arrays (seeds, steps) for each width, and `judged`
+    arrays (steps,) that mark where both sides have something to compare. `why` says why the quantity cannot be judged,
+    or is ""."""
 
     quantity: str
     curve: bool
@@ -74,21 +75,22 @@ class Sides:
 
 
 def pair_runs(now: Sequence[RunRecord], then: Sequence[RunRecord]) -> tuple[list[WidthRuns], list[Obstacle]]:
-    """The cells that can be compared, groups one after the other, and what is wrong with the others."""
-    here, there = _by_cell(now), _by_cell(then)
+    """Return the cells (runs of one group and width) that can be compared, group by group, and the problems of the
+    others."""
+    by_cell_now, by_cell_then = _by_cell(now), _by_cell(then)
     cells: list[WidthRuns] = []
     problems: list[Obstacle] = []
-    for group, width in dict.fromkeys([*here, *there]):
-        mine, theirs = here.get((group, width), []), there.get((group, width), [])
+    for group, width in dict.fromkeys([*by_cell_now, *by_cell_then]):
+        runs_now, runs_then = by_cell_now.get((group, width), []), by_cell_then.get((group, width), [])
         where = f"width {width}" + ("" if group == "{}" else f", {group}")
-        problems += _of_runs(mine, theirs, where)
-        done = [[run for run in side if run.status == "done"] for side in (mine, theirs)]
-        if mine and theirs and not done[0] and {run.status for run in mine + theirs} == {"diverged"}:
-            continue  # all of them, as before: there is nothing to compare, and nothing new
+        problems += _status_obstacles(runs_now, runs_then, where)
+        done = [[run for run in side if run.status == "done"] for side in (runs_now, runs_then)]
+        if runs_now and runs_then and not done[0] and {run.status for run in runs_now + runs_then} == {"diverged"}:
+            continue  # all runs diverged, as in the baseline: there is nothing to compare, and nothing new
         cell = _width_runs(group, width, *done)
         if cell is None:
             counts = f"{len(done[0])} done here, {len(done[1])} in the baseline"
-            problems.append(Obstacle(f"{where}: {counts}; two seeds on each side are the least"))
+            problems.append(Obstacle(f"{where}: {counts}; each side needs at least two seeds"))
         else:
             cells.append(cell)
     order = list(dict.fromkeys(cell.group for cell in cells))
@@ -96,32 +98,37 @@ def pair_runs(now: Sequence[RunRecord], then: Sequence[RunRecord]) -> tuple[list
 
 
 def _by_cell(runs: Sequence[RunRecord]) -> dict[tuple[str, int | str], list[RunRecord]]:
-    found: dict[tuple[str, int | str], list[RunRecord]] = {}
+    cells: dict[tuple[str, int | str], list[RunRecord]] = {}
     for run in runs:
-        found.setdefault((run.group, run.width), []).append(run)
-    return found
+        cells.setdefault((run.group, run.width), []).append(run)
+    return cells
 
 
-def _of_runs(now: Sequence[RunRecord], then: Sequence[RunRecord], where: str) -> Iterator[Obstacle]:
+def _status_obstacles(now: Sequence[RunRecord], then: Sequence[RunRecord], where: str) -> Iterator[Obstacle]:
+    """Yield an obstacle for each status that runs have now and did not have in the baseline."""
     before = {run.seed: run.status for run in then}
     for status in ("missing", "failed", "diverged"):
         seeds = [run.seed for run in now if run.status == status and before.get(run.seed) != status]
         if seeds:
-            yield Obstacle(f"{where}: {len(seeds)} of {len(now)} runs {status} ({_some(seeds)})", status != "missing")
+            yield Obstacle(
+                f"{where}: {len(seeds)} of {len(now)} runs {status} ({_seeds_text(seeds)})", status != "missing"
+            )
     seeds = [run.seed for run in now if run.status == "done" and before.get(run.seed) == "diverged"]
     if seeds:
-        yield Obstacle(f"{where}: {len(seeds)} runs that diverged in the baseline do no more ({_some(seeds)})")
+        what = f"{len(seeds)} runs that diverged in the baseline do not diverge now ({_seeds_text(seeds)})"
+        yield Obstacle(f"{where}: {what}")
 
 
-def _some(seeds: Sequence[int]) -> str:
+def _seeds_text(seeds: Sequence[int]) -> str:
     return f"seed {', '.join(map(str, seeds[:5]))}" + (", ..." if len(seeds) > 5 else "")
 
 
 def _width_runs(group: str, width: int | str, now: list[RunRecord], then: list[RunRecord]) -> WidthRuns | None:
-    mine, theirs = ({run.seed: run for run in side} for side in (now, then))
-    shared = sorted(mine.keys() & theirs.keys())
+    by_seed_now, by_seed_then = ({run.seed: run for run in side} for side in (now, then))
+    shared = sorted(by_seed_now.keys() & by_seed_then.keys())
     if len(shared) >= 2:
-        return WidthRuns(group, width, [mine[seed] for seed in shared], [theirs[seed] for seed in shared], True)
+        paired_now, paired_then = ([side[seed] for seed in shared] for side in (by_seed_now, by_seed_then))
+        return WidthRuns(group, width, paired_now, paired_then, True)
     return WidthRuns(group, width, now, then, False) if min(len(now), len(then)) >= 2 else None
 
 
@@ -129,7 +136,7 @@ def _width_runs(group: str, width: int | str, now: list[RunRecord], then: list[R
 
 
 def sides_of(cells: list[WidthRuns]) -> Iterator[Sides]:
-    """Every quantity that either side of a group has: estimates first, then curves."""
+    """Yield every quantity that either side of a group has, estimates first and then curves."""
     runs = [run for cell in cells for run in (*cell.now, *cell.then)]
     largest = _largest([run for cell in cells for run in cell.then])
     for curve in (False, True):
@@ -140,17 +147,17 @@ def sides_of(cells: list[WidthRuns]) -> Iterator[Sides]:
 
 
 def _largest(runs: Sequence[RunRecord]) -> dict[str, float]:
-    """The largest absolute value of each quantity anywhere in these runs."""
-    found: dict[str, float] = {}
+    """Return the largest absolute value of each quantity anywhere in these runs."""
+    largest: dict[str, float] = {}
     for run in runs:
         for name, values in [*run.curves.items(), *((name, (value,)) for name, value in run.estimates.items())]:
             stem = name.split(".")[0]
-            found[stem] = max([found.get(stem, 0.0), *(abs(value) for value in values if value is not None)])
-    return found
+            largest[stem] = max([largest.get(stem, 0.0), *(abs(value) for value in values if value is not None)])
+    return largest
 
 
 def _floor(name: str, largest: dict[str, float], dtype: str) -> float:
-    """Below this, a value of the quantity is rounding: (100 ε)^power times what it is relative to."""
+    """Return the value below which the quantity is rounding: (100 ε)^power times its scale."""
     stem = name.split(".")[0]
     relative_to, power = next(rule[1:] for rule in _FLOORS if re.fullmatch(rule[0], stem))
     scale = relative_to if isinstance(relative_to, float) else largest.get(relative_to or stem, 0.0)
@@ -163,20 +170,20 @@ def _sides(cells: list[WidthRuns], name: str, curve: bool, floor: float) -> Side
     finite = [(np.isfinite(a).all(axis=0), np.isfinite(b).all(axis=0)) for a, b in zip(now, then, strict=True)]
     logarithmic = all((side[np.isfinite(side)] >= -floor).all() for side in (*now, *then))
     judged = [
-        here & there & ~((np.abs(a) <= floor).all(axis=0) & (np.abs(b) <= floor).all(axis=0))
-        for (here, there), a, b in zip(finite, now, then, strict=True)
+        finite_now & finite_then & ~((np.abs(a) <= floor).all(axis=0) & (np.abs(b) <= floor).all(axis=0))
+        for (finite_now, finite_then), a, b in zip(finite, now, then, strict=True)
     ]
-    why = _why(name, curve, finite, judged)
-    kept = [k for k in range(len(cells)) if judged[k].any()]
-    scaled = [_scaled(now[k], then[k], judged[k], floor, logarithmic) for k in kept]
+    why = _reason(name, curve, finite, judged)
+    comparable = [k for k in range(len(cells)) if judged[k].any()]
+    scaled = [_scaled(now[k], then[k], judged[k], floor, logarithmic) for k in comparable]
     return Sides(
         name,
         curve,
         steps,
-        [cells[k] for k in kept],
+        [cells[k] for k in comparable],
         [pair[0] for pair in scaled],
         [pair[1] for pair in scaled],
-        [judged[k] for k in kept],
+        [judged[k] for k in comparable],
         logarithmic,
         why,
     )
@@ -192,26 +199,26 @@ def _common_steps(cells: list[WidthRuns]) -> tuple[int, ...]:
 
 
 def _matrix(runs: Sequence[RunRecord], name: str, curve: bool, steps: Sequence[int]) -> np.ndarray:
-    """(seeds, steps), nan where there is no number."""
+    """Return an array (seeds, steps), nan where there is no number."""
     if not curve:
         return np.array([[run.estimates.get(name)] for run in runs], dtype=float)
-    places = {kept: [kept.index(step) for step in steps] for kept in {run.steps for run in runs}}
-    absent = (None,) * max(map(len, places))
-    rows = [[run.curves.get(name, absent)[k] for k in places[run.steps]] for run in runs]
+    positions = {own_steps: [own_steps.index(step) for step in steps] for own_steps in {run.steps for run in runs}}
+    absent = (None,) * max(map(len, positions))
+    rows = [[run.curves.get(name, absent)[k] for k in positions[run.steps]] for run in runs]
     return np.array(rows, dtype=float)
 
 
-def _why(
+def _reason(
     name: str, curve: bool, finite: Sequence[tuple[np.ndarray, np.ndarray]], judged: Sequence[np.ndarray]
 ) -> str | Obstacle:
     label = f"{name}(t)" if curve else name
-    if any((there & ~here).any() for here, there in finite):
+    if any((finite_then & ~finite_now).any() for finite_now, finite_then in finite):
         return Obstacle(f"{label}: no number now where the baseline has one")
     if any(step.any() for step in judged):
         return ""
-    if any(here.any() for here, _ in finite) and not any(there.any() for _, there in finite):
+    if any(finite_now.any() for finite_now, _ in finite) and not any(finite_then.any() for _, finite_then in finite):
         return NEW
-    if not any(here.any() for here, _ in finite):
+    if not any(finite_now.any() for finite_now, _ in finite):
         return "no numbers on either side"
     return "at the level of rounding on both sides"
 
@@ -219,7 +226,7 @@ def _why(
 def _scaled(
     now: np.ndarray, then: np.ndarray, judged: np.ndarray, floor: float, logarithmic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both on the scale where a difference is a relative change; 0 at steps that are not judged."""
+    """Return both sides on the scale where a difference is a relative change; 0 at steps that are not judged."""
     a, b = (np.where(judged, side, 1.0) for side in (now, then))
     if logarithmic:
         a, b = (np.log(np.maximum(side, floor)) for side in (a, b))

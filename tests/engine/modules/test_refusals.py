@@ -92,14 +92,14 @@ def test_what_is_refused_is_a_sentence(case: str) -> None:
 def test_what_else_is_refused() -> None:
     module = nn.Linear(6, 2).double()
     for wrong in (torch.ones(0, 6), torch.tensor(1.0), [[1.0] * 6]):
-        with pytest.raises(UserError, match="the kernel of no inputs"):
+        with pytest.raises(UserError, match="the kernel needs a tensor of at least one input"):
             ntkrun.module_ntk(module, wrong)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="choose full, trace, diagonal"):
         ntkrun.module_ntk(module, floats(2, 6), outputs="rows")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="more than 0"):
         ntkrun.module_ntk(module, floats(2, 6), memory=0.0)
     pooled = Made(lambda x, f: f(x).flatten(1))
-    with pytest.raises(UserError, match="other numbers of outputs for x and x2"):
+    with pytest.raises(UserError, match="different numbers of outputs for x and x2"):
         ntkrun.module_ntk(pooled, floats(2, 3, 6), floats(2, 4, 6))
 
 
