@@ -7,9 +7,7 @@ from ntkrun.errors import UserError
 from ntkrun.text import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from matplotlib.figure import Figure
+    from collections.abc import Iterable
 
     from ntkrun.config.reader import Sweep
     from ntkrun.evidence.claims.verdicts import Verdict
@@ -23,22 +21,16 @@ NONE_DIVERGED = "expect: diverged, but none of the runs did"  # printed with exi
 def draw_figures(results: "Results", more: "Iterable[str]" = ()) -> list[Path]:
     """Draw every figure of the results with its caption, as PNG and SVG and in the formats of `more`. Return the paths.
     Files of other formats from an earlier drawing, which may show older tables, are removed."""
-    from ntkrun.evidence.figures.draw import draw_all
-    from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, all_saved
+    from ntkrun.evidence.figures.draw import save_all
+    from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST
 
     formats = (*ALWAYS, *more)
-    paths, captions = [], dict[str, str]()
-
-    def figures() -> "Iterator[Figure]":
-        for stem, figure, caption in draw_all(results.runs, results.steps, results.layers, results.kernels):
-            captions[stem] = caption
-            yield figure
-
-    files = list(all_saved(figures(), formats))
-    for stem, by_format in zip(captions, files, strict=True):
-        paths += [results.write_figure(f"{stem}.{ending}", raw) for ending, raw in by_format.items()]
+    figures = save_all(results.runs, results.steps, results.layers, results.kernels, formats)
+    paths = []
+    for stem, files, _ in figures:
+        paths += [results.write_figure(f"{stem}.{ending}", raw) for ending, raw in files.items()]
         results.remove_figure(stem, [ending for ending in ON_REQUEST if ending not in formats])
-    results.write_captions(captions)
+    results.write_captions({stem: caption for stem, _, caption in figures})
     return paths
 
 

@@ -147,10 +147,10 @@ def test_a_pdf_is_drawn_where_it_is_asked_for_and_never_outlives_its_tables(
 ) -> None:
     from ntkrun.evidence.figures import draw as figures
 
-    def one(*tables: object) -> Iterator[figures.Drawn]:
+    def one(setting: figures.Setting) -> Iterator[figures.Drawn]:
         yield "kernel_drift", Figure(), "A caption."
 
-    monkeypatch.setattr(figures, "draw_all", one)
+    monkeypatch.setattr(figures, "_figures", one)
     shutil.copytree(swept[0] / "results" / "tiny", tmp_path / "tiny")
     folder = tmp_path / "tiny" / "figures"
 

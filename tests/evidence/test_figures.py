@@ -1,6 +1,7 @@
 """Figures are drawn from the tables: every one, in every format, the same bytes each time, in every odd case."""
 
 import os
+import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -13,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
+from ntkrun.evidence.figures import draw
 from ntkrun.evidence.figures.draw import draw_all
 from ntkrun.evidence.figures.pieces import width_colours
-from ntkrun.evidence.figures.saving import ALONE, ALWAYS, ON_REQUEST, STYLE, all_saved, saved
+from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, in_processes, saved
 from tests.evidence.synthetic import tables
 
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
@@ -67,17 +69,34 @@ def test_the_same_tables_give_the_same_bytes() -> None:
     assert b"CreationDate" not in one["pdf"]
 
 
-def test_workers_save_the_same_bytes_in_the_same_order() -> None:
-    few = list(_drawn(tables({64: 2, 128: 2})).values())
-    many = (few * ALONE)[: ALONE + 6]
-    alone = [saved(figure, ALWAYS) for figure in few]
-    assert list(all_saved(many, ALWAYS)) == (alone * ALONE)[: len(many)]
+def _of_two_settings() -> Tables:
+    parts = [tables({64: 2, 128: 2}, **{"network.activation": name}) for name in ("relu", "erf")]
+    return tuple(pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
-def test_what_a_worker_took_with_it_is_saved_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_save_the_same_bytes_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    for cores in (0, 1):
+        monkeypatch.setattr(draw, "idle_cores", lambda cores=cores: cores)
+        files.append(draw.save_all(*_of_two_settings(), _kernels, ALWAYS))
+    assert files[0] == files[1]
+    assert [stem for stem, *_ in files[0]] == [stem for stem, *_ in draw_all(*_of_two_settings(), _kernels)]
+
+
+def test_workers_take_their_share() -> None:
+    processes = in_processes(_process, range(8), 1)
+    assert 0 < processes.count(os.getpid()) < 8
+    assert in_processes(_process, range(3), 0) == [os.getpid()] * 3
+
+
+def _process(number: int) -> int:
+    time.sleep(0.1)  # the first ones are handed on meanwhile, and belong to the worker however late it starts
+    return os.getpid()
+
+
+def test_what_a_killed_worker_took_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ntkrun.evidence.figures.saving._prepare_worker", partial(os._exit, 1))
-    figure = _drawn(tables({64: 2, 128: 2}))["loss"]
-    assert list(all_saved([figure] * (ALONE + 2), ("svg",))) == [saved(figure, ("svg",))] * (ALONE + 2)
+    assert in_processes(abs, [-1, -2, -3], 1) == [1, 2, 3]
 
 
 def test_one_width_has_the_figures_over_time_alone() -> None:

@@ -1,16 +1,15 @@
-"""Figures saved as the bytes of their files, on all cores if there are many."""
+"""Figures as the bytes of their files, and work that is shared between processes."""
 
 import io
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -24,11 +23,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
 }
-# The number of figures that this process saves without workers: as many as a sweep of one setting has. Starting a
-# worker takes about as long as saving two figures (docs/performance.md).
-ALONE = 8
-
 Saved = dict[str, bytes]  # by format
+T = TypeVar("T")
+Result = TypeVar("Result")
 
 
 def saved(figure: Figure, formats: Sequence[str]) -> Saved:
@@ -40,36 +37,34 @@ def saved(figure: Figure, formats: Sequence[str]) -> Saved:
     return {name: file.getvalue() for name, file in files.items()}
 
 
-def all_saved(figures: Iterable[Figure], formats: Sequence[str]) -> Iterator[Saved]:
-    """Yield `saved` of each settled figure, in their order and with the same bytes. Figures after the first ALONE are
-    saved by workers, one for each core but this one, or by this process if no worker has started on them."""
-    with _workers() as pool:
-        waiting = []
-        for number, figure in enumerate(figures):
-            if number < ALONE or pool is None:
-                yield saved(figure, formats)
-            else:
-                waiting.append((figure, pool.submit(saved, figure, formats)))
-        for figure, future in waiting:
-            try:
-                done = None if future.cancel() else future.result()
-            except BrokenProcessPool:  # a worker was killed, perhaps for lack of memory
-                done = None
-            yield done or saved(figure, formats)
+def in_processes(function: Callable[[T], Result], arguments: Sequence[T], workers: int) -> list[Result]:
+    """Return function(argument) of each argument, computed by this process and so many worker processes.
 
-
-@contextmanager
-def _workers() -> Iterator[ProcessPoolExecutor | None]:
-    """Yield a pool of worker processes, which start when first needed, or None on a machine with one core."""
-    count = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) - 1
-    if not count:
-        yield None
-        return
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _prepare_worker)  # torch's threads do not survive a fork
+    The workers take the arguments from the front and this process from the back, until none is left. The function and
+    the arguments are pickled.
+    """
+    if not workers:
+        return list(map(function, arguments))
+    # Not forked: torch's threads do not survive that.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker)
     try:
-        yield pool
+        futures = [pool.submit(function, argument) for argument in arguments]
+        own = {k: function(arguments[k]) for k in reversed(range(len(arguments))) if futures[k].cancel()}
+        return [own[k] if k in own else _result(future, function, arguments[k]) for k, future in enumerate(futures)]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[Result], function: Callable[[T], Result], argument: T) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:  # a worker was killed, perhaps for lack of memory
+        return function(argument)
+
+
+def idle_cores() -> int:
+    """Return how many cores this process may use beside its own."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) - 1
 
 
 def _prepare_worker() -> None:
