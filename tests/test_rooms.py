@@ -72,6 +72,11 @@ def test_every_file_is_in_a_room() -> None:
     assert all(len(name.split(".")) <= 3 for name in MODULES)  # at most two levels of folders
 
 
+def test_the_map_shows_every_room() -> None:
+    page = (HOME.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert [room for room in ROOMS if f"`{room.replace('.', '/')}" not in page] == []
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "evidence"])
 def test_imports_go_down(module: str) -> None:
     here = ROOMS.index(_room(module))
