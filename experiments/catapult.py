@@ -10,7 +10,7 @@ from ntkrun.evidence.estimates.intervals import level
 from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.evidence.figures.pieces import log_scale
 from ntkrun.experiments.drawing import canvas, lost, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Row
 from ntkrun.experiments.shared import LARGE_STEP
 
 # Values of r = ηλ_max(K̂_0): above EDGE the loss rises at first, above END the networks that [Lw] solves diverge.
@@ -18,7 +18,7 @@ EDGE, END = 2.0, 4.0
 REGIONS = ((0.0, EDGE, "r < 2: lazy"), (EDGE, END, "2 < r < 4: catapult"), (END, np.inf, "r > 4"))
 
 
-def _runs(evidence: Found) -> pd.DataFrame:
+def _runs(evidence: Evidence) -> pd.DataFrame:
     """Return for each trained run r = ηλ_max(K̂_0), the same at the end, and the largest and the last loss relative to
     the first."""
     table = per_run(evidence.only.runs, evidence.only.steps, evidence.only.layers)
@@ -29,7 +29,7 @@ def _runs(evidence: Found) -> pd.DataFrame:
     ).join(highest, on="run_id")
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table, first = _runs(evidence), evidence.only.runs.iloc[0]
     ended = done(table)
     shape = f"L = {first['network.depth']}, {first['network.activation']}, width {first['network.width']}"
@@ -80,7 +80,7 @@ def _mark_regions(ax: Axes) -> None:
     ax.grid(False)
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     for _, runs in _runs(evidence).groupby("step_size"):
         ended, start = done(runs), runs["r"].mean()
         note = f"{len(runs) - len(ended)} of {len(runs)} diverged" if len(ended) < len(runs) else ""

@@ -8,7 +8,7 @@ from ntkrun.evidence.estimates.cases import AXES
 from ntkrun.evidence.estimates.intervals import level
 from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.experiments.drawing import canvas, log_axes, lost, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 from ntkrun.experiments.shared import LARGE_STEP
 from ntkrun.store.directory import Results
 
@@ -52,7 +52,7 @@ CONTROLS = {  # control: what it varies, and its sweep
 }
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     figure, axes = canvas("largest relative change of the kernel", across=3, down=2, height=2.0)
     for ax in axes[:, 0]:
         ax.set_ylabel("kernel drift")
@@ -83,7 +83,7 @@ def _at(runs: pd.DataFrame, axis: str) -> pd.Series:
     return values.astype(float)
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     for name, (axis, sweep) in CONTROLS.items():
         for at, part in _trained(evidence.results[sweep.config], axis).groupby("at"):
             finished = done(part)

@@ -7,14 +7,14 @@ import numpy as np
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
 SHOWN = (0, 1, 3, 7)  # ranks of the modes that are drawn
 FLOOR = 1e-6  # predictions below are not drawn: those of a frozen kernel have no rounding errors
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     modes = with_runs(evidence.only.modes, evidence.only.runs, "step_size")
     losses = with_runs(evidence.only.steps, evidence.only.runs)
     widest = sizes(modes)[-1]

@@ -9,10 +9,10 @@ from ntkrun.evidence.estimates.ensembles import conditional_variances, kernel_va
 from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 
-def _variances(evidence: Found) -> pd.DataFrame:
+def _variances(evidence: Evidence) -> pd.DataFrame:
     """Return a table of depth, width, Var K_0(x, x)/K_inf(x, x)² with its interval `low` to `high`, and its
     prediction."""
     rows = []
@@ -25,7 +25,7 @@ def _variances(evidence: Found) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["depth", "width", "measured", "low", "high", "predicted", "seeds"])
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table = _variances(evidence)
     figure, axes = canvas(f"relu, no biases, {table['seeds'].max()} networks per point")
     ax = axes[0, 0]
@@ -44,7 +44,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     )
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     for row in _variances(evidence).itertuples():
         quantity = f"Var K_0(x,x)/K_inf², L = {row.depth}, width {row.width}"
         yield Row(quantity, row.measured, (row.low, row.high), None, row.predicted, "theory to first order in 1/n")

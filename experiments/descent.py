@@ -6,10 +6,10 @@ from ntkrun.evidence.estimates.cases import AXES, cases, settings_text
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import width_colours
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     all_cases = list(cases(evidence.only, AXES["step size"]))
     shades = width_colours(evidence.only.runs[WIDTH])
     figure, axes = canvas("", across=2, share=True)

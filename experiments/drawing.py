@@ -16,7 +16,7 @@ from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases, settings_text
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.estimates.per_run import done
 from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, headed, wedge
-from ntkrun.experiments.framework import Drawn, Found
+from ntkrun.experiments.framework import Drawn, Evidence
 from ntkrun.report.tables import BEYOND, bar_position, estimate_text, interval_text
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
@@ -99,12 +99,12 @@ def _spaced(ticks: Sequence[float], share: float) -> list[float]:
     return spaced
 
 
-def against_axis(found: Found, axis: str, column: str, label: str, part: str) -> Figure:
+def against_axis(evidence: Evidence, axis: str, column: str, label: str, part: str) -> Figure:
     """Return a figure of a column of per_run against an axis of claims, with a colour for each combination of the other
     varied settings and the slope by which the claim's part was judged; for up to three combinations with the expected
     slopes."""
-    all_cases = list(cases(found.only, AXES[axis]))
-    slopes = {settings_text(verdict.settings): finding for _, verdict in found.judged for finding in verdict.findings
+    all_cases = list(cases(evidence.only, AXES[axis]))
+    slopes = {settings_text(verdict.settings): finding for _, verdict in evidence.judged for finding in verdict.findings
               if finding.part == part}  # fmt: skip
     figure, axes = canvas("", height=2.6 if len(all_cases) < 4 else 4.0)
     ax = axes[0, 0]
@@ -123,10 +123,10 @@ def against_axis(found: Found, axis: str, column: str, label: str, part: str) ->
 
 def one_law(
     stem: str, axis: str, column: str, label: str, part: str, caption: str
-) -> Callable[[Found], Iterator[Drawn]]:
+) -> Callable[[Evidence], Iterator[Drawn]]:
     """Return the figures of an experiment about a single law: `against_axis`, and the verdicts."""
 
-    def figures(evidence: Found) -> Iterator[Drawn]:
+    def figures(evidence: Evidence) -> Iterator[Drawn]:
         yield stem, against_axis(evidence, axis, column, label, part), f"{caption} {DOTS}"
         yield from shown_verdicts(evidence)
 
@@ -154,12 +154,12 @@ def _wedge(ax: Axes, case: Case, column: str, judged: Finding, colour: str) -> N
     wedge(ax, judged.estimate.fit_range, (middle, through), judged.expected, colour)
 
 
-def shown_verdicts(found: Found) -> list[Drawn]:
+def shown_verdicts(evidence: Evidence) -> list[Drawn]:
     """Return the figure of the verdicts: the interval of each part of each claim against its margin."""
-    several = len(found.verdicts) > 1
+    several = len(evidence.verdicts) > 1
     lines = [
         (f"{name.split('/')[-1]}: " * several + _line_label(verdict, finding), finding)
-        for name, verdict in found.judged
+        for name, verdict in evidence.judged
         for finding in verdict.findings
     ]
     if not lines:

@@ -6,10 +6,10 @@ from ntkrun.evidence.estimates.ensembles import over_seeds
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import width_colours
 from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table = with_runs(evidence.only.outputs, evidence.only.runs)
     table = table[(table["part"] == "test") & (table["step"] == table["step"].max())]
     figure, (axes,) = canvas(f"{table['seed'].nunique()} networks per width", across=2)

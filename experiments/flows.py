@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from ntkrun.evidence.estimates.summary import groups
 from ntkrun.evidence.figures.over_time import flows_over_time
 from ntkrun.experiments.drawing import shown_verdicts, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     (group,) = groups(evidence.only.runs, evidence.only.steps, evidence.only.layers)
     yield (
         "flows",

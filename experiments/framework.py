@@ -59,7 +59,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Found:
+class Evidence:
     """The evidence of an experiment: the tables of its sweeps by the name of the config, and the verdicts on their
     claims."""
 
@@ -78,7 +78,7 @@ class Found:
         return [(name, verdict) for name, verdicts in self.verdicts.items() for verdict in verdicts]
 
 
-def no_rows(found: Found) -> Iterable[Row]:
+def no_rows(evidence: Evidence) -> Iterable[Row]:
     """Return no rows, for an experiment that has only claims."""
     return ()
 
@@ -93,16 +93,16 @@ class Experiment:
     statement: str
     references: str
     sweeps: tuple[Planned, ...]
-    figures: Callable[[Found], Iterable[Drawn]]
-    rows: Callable[[Found], Iterable[Row]] = no_rows
+    figures: Callable[[Evidence], Iterable[Drawn]]
+    rows: Callable[[Evidence], Iterable[Row]] = no_rows
     claims: tuple[str, ...] | None = None
     departures: str = ""
 
-    def found(self, results: "Mapping[str, Results]", verdicts: "Mapping[str, Sequence[Verdict]]") -> Found:
+    def evidence(self, results: "Mapping[str, Results]", verdicts: "Mapping[str, Sequence[Verdict]]") -> Evidence:
         """Return the evidence of this experiment, selected from the results and verdicts of all sweeps."""
         names = [planned.config for planned in self.sweeps]
         own_verdicts = {name: [v for v in verdicts[name] if self.is_about(v.claim.name)] for name in names}
-        return Found({name: results[name] for name in names}, own_verdicts)
+        return Evidence({name: results[name] for name in names}, own_verdicts)
 
     def is_about(self, claim: str) -> bool:
         """Return True where a claim of its sweeps is one of its own."""

@@ -8,7 +8,7 @@ from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.evidence.estimates.per_run import last_steps
 from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 PREDICTORS = {
     "test_loss": "trained network",
@@ -18,11 +18,11 @@ PREDICTORS = {
 }
 
 
-def _last(evidence: Found) -> pd.DataFrame:
+def _last(evidence: Evidence) -> pd.DataFrame:
     return with_runs(last_steps(evidence.only.steps), evidence.only.runs)
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table, first = _last(evidence), evidence.only.runs.iloc[0]
     title = f"digits, L = {first['network.depth']}, N = {first['data.samples']}, M = {first['data.test_samples']}"
     figure, axes = canvas(title)
@@ -43,7 +43,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     )
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     table = _last(evidence)
     for width in sizes(table):
         rows = table[table[WIDTH] == width]

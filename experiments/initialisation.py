@@ -9,7 +9,7 @@ from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases
 from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 from ntkrun.experiments.shared import of_relu
 
 # Name, sample, statistic, True where the statistic is positive by definition, formula.
@@ -20,7 +20,7 @@ POOLED = (
 )
 
 
-def _case(evidence: Found) -> Case:
+def _case(evidence: Evidence) -> Case:
     (case,) = cases(evidence.only, AXES["width"])
     return case
 
@@ -35,7 +35,7 @@ def _pooled(case: Case) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "width", "value", "low", "high", "theory"])
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     case = _case(evidence)
     seeds = case.runs.groupby(AT).size().max()
     figure, (axes,) = canvas(f"L = {case.depth}, relu, β = 0.1, {seeds} networks per width", across=2)
@@ -63,7 +63,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     yield from shown_verdicts(evidence)
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     for row in _pooled(_case(evidence)).itertuples():
         interval = (row.low, row.high)
         yield Row(f"{row.name}, width {row.width:g}", row.value, interval, None, row.theory, "theory without biases")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ntkrun.evidence.estimates.intervals import WIDTH, level, pooled
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 from ntkrun.experiments.shared import of_relu
 
 STARTS = Planned(
@@ -22,7 +22,7 @@ TRAINED = Planned(
 CHECKED = {0: "0", 12: "π/4", 24: "π/2", 36: "3π/4", 48: "π"}  # points of the 96 and their angles: theory.md, section 4
 
 
-def _on_the_circle(evidence: Found, sweep: Planned) -> pd.DataFrame:
+def _on_the_circle(evidence: Evidence, sweep: Planned) -> pd.DataFrame:
     """Return the kernel's row on the circle in one of the sweeps, with the angle γ of each point in (-π, π]."""
     results = evidence.results[sweep.config]
     table = with_runs(results.outputs, results.runs)
@@ -31,7 +31,7 @@ def _on_the_circle(evidence: Found, sweep: Planned) -> pd.DataFrame:
     return table.assign(angle=np.where(angle > np.pi + 1e-9, angle - 2 * np.pi, angle)).sort_values("angle")
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table = _on_the_circle(evidence, TRAINED)
     figure, axes = canvas("L = 4, relu, β = 0.1; one line per network", across=len(sizes(table)), share=True)
     for ax, width in zip(axes[0], sizes(table), strict=True):
@@ -57,7 +57,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     )
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     yield from _rows_of_starts(_on_the_circle(evidence, STARTS))
     table = _on_the_circle(evidence, TRAINED)
     start, end = table["step"].min(), table["step"].max()

@@ -9,12 +9,12 @@ from scipy import stats
 from ntkrun.evidence.estimates.ensembles import inside
 from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 OUTER = float(stats.norm.ppf(0.9))  # standard deviations from the median to the 10th and to the 90th percentile
 
 
-def _on_the_circle(evidence: Found) -> pd.DataFrame:
+def _on_the_circle(evidence: Evidence) -> pd.DataFrame:
     """Return the output of each network on each test input at the last step, with the angle of that input."""
     table = with_runs(evidence.only.outputs, evidence.only.runs)
     table = table[table["part"] == "test"]
@@ -22,7 +22,7 @@ def _on_the_circle(evidence: Found) -> pd.DataFrame:
     return table.assign(angle=angle - np.where(angle > np.pi, 2 * np.pi, 0.0)).sort_values("angle")
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table = _on_the_circle(evidence)
     figure, axes = canvas("L = 4, relu, β = 0.1; one line per network", across=len(sizes(table)), share=True)
     for ax, width in zip(axes[0], sizes(table), strict=True):
@@ -53,7 +53,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     )
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     table = _on_the_circle(evidence)
     for width in sizes(table):
         share = level(inside(table[table[WIDTH] == width], OUTER))

@@ -9,12 +9,12 @@ from ntkrun.evidence.estimates.ensembles import along_limit
 from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.evidence.figures.pieces import TIME, width_colours
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 SIZE = 0.5  # of the target along f^(2); the config has the same number
 
 
-def _split(evidence: Found) -> pd.DataFrame:
+def _split(evidence: Evidence) -> pd.DataFrame:
     """Return for each run and step the remaining target along f^(2), `left`, that of the limit, `theory`, and ‖h_t‖,
     `orthogonal`."""
     runs = evidence.only.runs
@@ -24,7 +24,7 @@ def _split(evidence: Found) -> pd.DataFrame:
     )
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table = _split(evidence)
     shades = width_colours(sizes(table))
     figure, axes = canvas(f"L = 4, relu, β = 0.1, N = {evidence.only.runs['data.samples'].iloc[0]}", across=2)
@@ -48,7 +48,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     )
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     table = _split(evidence)
     near = table[table["step"] == _half_way(table)]
     for width in sizes(near):

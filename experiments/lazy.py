@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from ntkrun.evidence.estimates.summary import groups
 from ntkrun.evidence.figures.against_width import kernel_drift, weight_drift
 from ntkrun.experiments.drawing import shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     (group,) = groups(evidence.only.runs, evidence.only.steps, evidence.only.layers)
     dots = " Dots: seeds; markers: means with 95 % intervals; lines: power laws; wedges: expected slopes."
     yield "kernel_drift", kernel_drift(group), "Largest relative change of the kernel against the width." + dots

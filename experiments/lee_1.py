@@ -9,7 +9,7 @@ from ntkrun.evidence.estimates.intervals import WIDTH, Exponent, fit_exponent
 from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.evidence.figures.pieces import width_axis
 from ntkrun.experiments.drawing import canvas
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 # Column of per_run, its name, the paper's slope, the smallest width of the fit.
 LINES = (
@@ -22,7 +22,7 @@ LINES = (
 PAPER_KERNEL = (1.45, 0.42, -0.45, -0.88, -1.68, -2.43, -3.28, -4.0, -4.9)
 
 
-def _statistics(evidence: Found) -> pd.DataFrame:
+def _statistics(evidence: Evidence) -> pd.DataFrame:
     return done(per_run(evidence.only.runs, evidence.only.steps, evidence.only.layers))
 
 
@@ -30,7 +30,7 @@ def _slopes(table: pd.DataFrame) -> Mapping[str, Exponent]:
     return {column: fit_exponent(table[WIDTH], table[column], smallest) for column, _, _, smallest in LINES}
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table = _statistics(evidence)
     slopes = _slopes(table)
     first = evidence.only.runs.iloc[0]
@@ -67,7 +67,7 @@ def _widths(fit: Exponent) -> str:
     return fit.why or f"widths {fit.fit_range[0]:g} to {fit.fit_range[1]:g}" + ("" if fit.asymptotic else ", curved")
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     table = _statistics(evidence)
     for (_, name, paper, smallest), fit in zip(LINES, _slopes(table).values(), strict=True):
         quantity = f"slope of the change of the {name}, n >= {smallest}"

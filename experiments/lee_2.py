@@ -8,16 +8,16 @@ import pandas as pd
 from ntkrun.evidence.estimates.ensembles import mean_bias, over_seeds
 from ntkrun.evidence.estimates.intervals import level, pooled
 from ntkrun.experiments.drawing import band, canvas, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 
-def _on_the_path(evidence: Found) -> pd.DataFrame:
+def _on_the_path(evidence: Evidence) -> pd.DataFrame:
     """Return the outputs of each network on the path at each stored step."""
     outputs = with_runs(evidence.only.outputs, evidence.only.runs)
     return outputs[outputs["part"] == "test"]
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table, first = over_seeds(_on_the_path(evidence)), evidence.only.runs.iloc[0]
     table = table.assign(alpha=table["input"] / table["input"].max())
     steps = sorted(table["step"].unique())
@@ -46,7 +46,7 @@ def _figures(evidence: Found) -> Iterator[Drawn]:
     )
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     for step, at in _on_the_path(evidence).groupby("step"):
         ratio, interval = pooled(at.set_index("seed"), _deviation)
         yield Row(f"standard deviation over networks / that of the limit, step {step}", ratio, interval, theory=1.0)

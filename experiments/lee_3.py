@@ -9,14 +9,14 @@ from ntkrun.evidence.estimates.intervals import WIDTH, WIDTHS_PER_LAYER, fit_exp
 from ntkrun.evidence.estimates.per_run import last_steps
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 
 
-def _steps(evidence: Found) -> pd.DataFrame:
+def _steps(evidence: Evidence) -> pd.DataFrame:
     return with_runs(evidence.only.steps, evidence.only.runs)
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     table, first = _steps(evidence), evidence.only.runs.iloc[0]
     title = f"digits, L = {first['network.depth']}, {first['network.activation']}, N = {first['data.samples']}"
     figure, axes = canvas(title, across=2, down=2)
@@ -76,7 +76,7 @@ def _largest(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby([WIDTH, "seed"])[["linear_rms_gap", "test_linear_rms_gap"]].max().reset_index()
 
 
-def _rows(evidence: Found) -> Iterator[Row]:
+def _rows(evidence: Evidence) -> Iterator[Row]:
     table = _steps(evidence)
     largest, last = _largest(table), last_steps(table)
     smallest = WIDTHS_PER_LAYER * evidence.only.runs["network.depth"].iloc[0]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ntkrun.evidence.estimates.cases import AXES, cases
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment
 from ntkrun.experiments.shared import WIDTH_SWEEP
 
 STARTS = (
@@ -20,7 +20,7 @@ MOVES = (
 )
 
 
-def _figures(evidence: Found) -> Iterator[Drawn]:
+def _figures(evidence: Evidence) -> Iterator[Drawn]:
     (case,) = cases(evidence.only, AXES["width"])
     figure, (axes,) = canvas("", across=2)
     for ax, columns, title in zip(axes, (STARTS, MOVES), ("initial norm", "largest change"), strict=True):

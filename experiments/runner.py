@@ -125,7 +125,7 @@ def reproduce(
                 verdicts[planned.config] = judge_claims(results[planned.config])[0]
                 if preset != "smoke" and (more or not results[planned.config].figures_are_current()):
                     draw_figures(results[planned.config], more)
-        evidence = experiment.found(results, verdicts)
+        evidence = experiment.evidence(results, verdicts)
         documents.append(write_experiment(root, experiment, evidence, preset, more))
         for name, tables in evidence.results.items():
             codes.add(exit_code(evidence.verdicts[name], tables, tables.config().get("expect")))

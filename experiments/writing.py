@@ -9,7 +9,7 @@ import matplotlib as mpl
 from ntkrun.evidence.claims.verdicts import document
 from ntkrun.evidence.figures.pieces import settle
 from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, saved
-from ntkrun.experiments.framework import Experiment, Found, as_json
+from ntkrun.experiments.framework import Evidence, Experiment, as_json
 from ntkrun.files.writing import write_bytes, write_text
 from ntkrun.store.directory import Results, Store
 from ntkrun.text import json_text
@@ -18,32 +18,32 @@ RESULT = "result.json"
 
 
 def write_experiment(
-    root: Path, experiment: Experiment, found: Found, preset: str, more: Sequence[str] = ()
+    root: Path, experiment: Experiment, evidence: Evidence, preset: str, more: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Draw and store an experiment under `root`, figures also in the formats of `more`. Return the content of
     result.json."""
     folder = root / "experiments" / experiment.name
-    captions = _write_figures(folder, experiment, found, (*ALWAYS, *more))
+    captions = _write_figures(folder, experiment, evidence, (*ALWAYS, *more))
     result = {
         "name": experiment.name,
         "statement": experiment.statement,
         "references": experiment.references,
         "departures": experiment.departures,
         "preset": preset,
-        "sweeps": {name: _sweep_document(results) for name, results in found.results.items()},
+        "sweeps": {name: _sweep_document(results) for name, results in evidence.results.items()},
         "claims": [
             {"sweep": name, **entry}
-            for name, verdicts in found.verdicts.items()
-            for entry in document(verdicts, found.results[name], None)["claims"]
+            for name, verdicts in evidence.verdicts.items()
+            for entry in document(verdicts, evidence.results[name], None)["claims"]
         ],
-        "rows": [as_json(row) for row in experiment.rows(found)],
+        "rows": [as_json(row) for row in experiment.rows(evidence)],
         "figures": captions,
     }
     write_text(folder / RESULT, json_text(result) + "\n")
     return result
 
 
-def _write_figures(folder: Path, experiment: Experiment, evidence: Found, formats: Sequence[str]) -> dict[str, str]:
+def _write_figures(folder: Path, experiment: Experiment, evidence: Evidence, formats: Sequence[str]) -> dict[str, str]:
     """Draw the figures and return their captions by file stem. Files of other formats from an earlier run are removed:
     they show other results."""
     captions = {}

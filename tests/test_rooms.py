@@ -154,3 +154,15 @@ def test_public_names_are_there() -> None:
     assert set(ntkrun.__all__) <= set(dir(ntkrun))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ntkrun.nothing  # noqa: B018
+
+
+FRAGMENTS = {"Of", "What", "Those", "Where", "Who", "Which", "Whether", "How", "That", "From", "Into", "By", "As", "So"}
+
+
+def test_docstrings_do_not_begin_with_a_fragment() -> None:
+    """A function's says what it does, a class's what it is: "Return the runs of a shard", not "Of a shard its runs"."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for name, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            first = (ast.get_docstring(node) or "" if isinstance(node, kinds) else "").split(" ")[0]
+            assert first not in FRAGMENTS, f"{name}: {getattr(node, 'name', 'the module')} begins with {first}"

@@ -285,16 +285,16 @@ def planned(store: Store) -> list[dict[str, Any]]:
 ROUNDS = 3  # a repair may reveal further findings: tables of damaged stacks, kernels of stacks that were moved aside
 
 
-def repair(root: Path, found: Sequence[Finding]) -> list[Finding]:
+def repair(root: Path, findings: Sequence[Finding]) -> list[Finding]:
     """Repair what can be repaired, and return the findings that remain. A directory without repairable findings is not
     touched. Raises StoreBusy while a process writes in the directory."""
     for _ in range(ROUNDS):
-        repairable = [finding for finding in found if finding.cure not in ("yours", "note")]
+        repairable = [finding for finding in findings if finding.cure not in ("yours", "note")]
         if not repairable:
             break
         _repair_once(root, repairable)
-        found = examine(root)
-    return list(found)
+        findings = examine(root)
+    return list(findings)
 
 
 def _repair_once(root: Path, findings: Sequence[Finding]) -> None:

@@ -25,15 +25,15 @@ STOP = TOLERANCE / 4
 
 @dataclass(frozen=True)
 class Largest:
-    """Of each matrix of a stack its `norms` ‖w‖_op (S,), float64, at most TOLERANCE too small; and up to BLOCK leading
-    singular `vectors` (S, n, BLOCK) on its shorter side, n long (none where a Gram matrix did)."""
+    """The `norms` ‖w‖_op (S,) of the matrices of a stack, float64, at most TOLERANCE too small; and up to BLOCK leading
+    singular `vectors` (S, n, BLOCK) on the shorter side, of length n (none if a Gram matrix was used)."""
 
     norms: Tensor
     vectors: Tensor
 
 
 def operator_norms(w: Tensor, start: Tensor | None = None) -> Largest:
-    """‖w‖_op of each w (S, m, n). The first block is `start` (S, min(m, n), BLOCK) where given, else the same
+    """Return ‖w‖_op of each w (S, m, n). The first block is `start` (S, min(m, n), BLOCK) where given, else the same
     random vectors for every matrix. nan for a matrix that is not finite. What a matrix gets does not depend on those it
     is stacked with, beyond rounding."""
     tall = w if w.shape[1] >= w.shape[2] else w.mT
@@ -70,10 +70,10 @@ def _krylov(w: Tensor, block: Tensor) -> Largest:
         across = images.mT @ image
         gram = torch.cat([torch.cat([gram, across], 2), torch.cat([across.mT, image.mT @ image], 2)], 1)
         basis, images = torch.cat([basis, block], 2), torch.cat([images, image], 2)
-        found, vectors = _largest(gram)
+        latest, vectors = _largest(gram)
         leading = torch.cat([leading, leading.new_zeros(stack, block.shape[2], leading.shape[2])], 1)
         leading = torch.where(going[:, None, None], vectors, leading)
-        rise, norms = found - norms, torch.where(going, found, norms)
+        rise, norms = latest - norms, torch.where(going, latest, norms)
         going = going & (rise > STOP * norms)  # never true of nan
     return Largest(norms, basis @ leading.to(basis.dtype))
 
@@ -104,7 +104,7 @@ def _orthonormal(block: Tensor) -> Tensor:
 
 
 def _random_block(w: Tensor) -> Tensor:
-    """The same for every matrix, run and device."""
+    """Return the same random block for every matrix, run and device."""
     draw = torch.Generator().manual_seed(0)
     block = torch.randn(w.shape[2], BLOCK, generator=draw, dtype=torch.float64)
     return block.to(w.device, w.dtype).expand(len(w), -1, -1)

@@ -30,8 +30,8 @@ class Scales(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What a layer's scales may depend on: the root of its inputs' number, σ_w, β, and whether it is a last one above a
-    hidden layer."""
+    """The properties of a layer that its scales depend on: the root of its number of inputs, σ_w, β, and whether it is
+    the last layer above a hidden one."""
 
     root: float
     weight_scale: float

@@ -32,12 +32,12 @@ class Update:
 
     @classmethod
     def begin(cls, params: Parameters, step_size: float, momentum: float, moves: bool = True) -> "Update":
-        """Of parameters that stand at their start; unless anything `moves`, they stay it."""
+        """Return the rule for parameters at their start. Without `moves` they never move: no copy is kept."""
         velocity = params.zeros() if momentum and moves else None
         return cls(step_size, momentum, velocity, Distance(params, params.clone() if moves else params))
 
     def select(self, keep: list[int], params: Parameters) -> "Update":
-        """Of the networks at these positions of the stack, whose parameters are `params` now."""
+        """Return the rule for the networks at these positions of the stack, whose parameters are now `params`."""
         velocity = None if self.velocity is None else self.velocity.select(keep)
         return replace(self, velocity=velocity, distance=Distance(params, self.distance.start.select(keep)))
 
@@ -57,7 +57,7 @@ class Update:
 
 
 class Distance:
-    """‖p - p_0‖ of each parameter p of a stack, wherever an update in place has taken it from its `start` p_0.
+    """‖p - p_0‖ of each parameter p of a stack, after updates in place, from its `start` p_0.
 
     The views and the memory that this takes at every step are made once: at small widths they cost more than the norms.
     """
@@ -74,7 +74,7 @@ class Distance:
         self.pieces = [(now, then, scratch[: now.numel()].view_as(now), norms) for now, then, norms in pieces]
 
     def measure(self, out: Tensor) -> None:
-        """Into `out`, (S, 2L), float64: weights, then biases."""
+        """Write the distances into `out`, (S, 2L), float64: weights, then biases."""
         for now, then, moved, norms in self.pieces:
             torch.linalg.vector_norm(torch.sub(now, then, out=moved), dim=1, out=norms)
         torch.cat([torch.stack([norm(rows) for rows in self.rows], dim=1), self.biases.mT.double()], dim=1, out=out)

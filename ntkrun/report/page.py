@@ -73,7 +73,7 @@ class Sweep:
 
     @property
     def conditions(self) -> str:
-        """What the networks have in common and what the sweep varies: 'digits, N = 64, L = 4, relu; width 64 128, 10
+        """The common settings of the networks and what varies: 'digits, N = 64, L = 4, relu; width 64 128, 10
         seeds'."""
         return in_short(self.config)
 

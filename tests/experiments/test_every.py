@@ -66,7 +66,7 @@ def test_it_loads_in_each_preset(name: str, preset: str) -> None:
 def test_its_figures_are_drawn_and_its_table_is_whole(name: str, tables: Callable[[Planned], Results]) -> None:
     experiment = EXPERIMENTS[name]
     results = {planned.config: tables(planned) for planned in experiment.sweeps}
-    found = experiment.found(results, {config: judge_claims(each)[0] for config, each in results.items()})
+    found = experiment.evidence(results, {config: judge_claims(each)[0] for config, each in results.items()})
     with mpl.rc_context(fname=STYLE):
         _check_figures(list(experiment.figures(found)))
     _check_rows(name, list(experiment.rows(found)))

@@ -11,13 +11,13 @@ import torch
 from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.experiments import jacot_1, jacot_2, jacot_3, lee_1
-from ntkrun.experiments.framework import Experiment, Found, Row
+from ntkrun.experiments.framework import Evidence, Experiment, Row
 from ntkrun.plan.problem import data_of, limit_kernel, step_size
 from ntkrun.run.sweep import run_sweep
 
 
-def _found(experiment: Experiment, root: Path) -> Found:
-    return Found({each.config: run_sweep(each.load("smoke"), root, "cpu") for each in experiment.sweeps})
+def _found(experiment: Experiment, root: Path) -> Evidence:
+    return Evidence({each.config: run_sweep(each.load("smoke"), root, "cpu") for each in experiment.sweeps})
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("papers")
 
 
-def _rows(experiment: Experiment, found: Found) -> dict[str, Row]:
+def _rows(experiment: Experiment, found: Evidence) -> dict[str, Row]:
     return {row.what: row for row in experiment.rows(found)}
 
 
@@ -105,7 +105,7 @@ def test_lee_1_finds_the_slopes_of_known_laws() -> None:
                     for l, law in laws.items()
                 ]
     results = pd.Series({"runs": pd.DataFrame(runs), "steps": pd.DataFrame(steps), "layers": pd.DataFrame(layers)})
-    rows = list(lee_1.EXPERIMENT.rows(Found({"lee-1": results})))  # type: ignore[dict-item]
+    rows = list(lee_1.EXPERIMENT.rows(Evidence({"lee-1": results})))  # type: ignore[dict-item]
     assert [row.paper for row in rows] == [-0.80, -0.52, -1.0, -0.55]
     assert [row.ours for row in rows] == pytest.approx([-0.75, -0.5, -1.0, -0.6], abs=1e-9)
     assert rows[0].note == "widths 128 to 2048"

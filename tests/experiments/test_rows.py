@@ -7,11 +7,11 @@ import pytest
 
 from ntkrun.evidence.estimates.intervals import level
 from ntkrun.experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
-from ntkrun.experiments.framework import Experiment, Found, Row
+from ntkrun.experiments.framework import Evidence, Experiment, Row
 from tests.experiments.known import results
 
 
-def _rows(experiment: Experiment, found: Found) -> dict[str, Row]:
+def _rows(experiment: Experiment, found: Evidence) -> dict[str, Row]:
     return {row.what: row for row in experiment.rows(found)}
 
 
@@ -31,7 +31,7 @@ def _control(drifts: Sequence[float], diverged: Sequence[float]) -> object:
 def test_controls_take_the_level_of_runs_that_reached_their_end() -> None:
     tables = {each.config: _control([1.0, 2.0, 3.0], [1e6]) for each in controls.EXPERIMENT.sweeps}
     tables["controls/standard"] = _control([], [5.0, 7.0])
-    rows = _rows(controls.EXPERIMENT, Found(tables))  # type: ignore[arg-type]
+    rows = _rows(controls.EXPERIMENT, Evidence(tables))  # type: ignore[arg-type]
     for name, at in (
         ("mean-field", "width 64"),
         ("large-targets", "target scale 10"),
@@ -54,7 +54,7 @@ def test_catapult_tells_the_eigenvalue_after_training_and_the_largest_loss() -> 
         for k, (_, start, end, highest) in fates.items()
         for step, (loss, r) in enumerate([(2.0, start), (2 * highest, start), (0.1, end)])
     ]
-    found = Found({"controls/large-step": results(runs, steps)})
+    found = Evidence({"controls/large-step": results(runs, steps)})
     rows = _rows(catapult.EXPERIMENT, found)
     after, highest = rows["ηλ_max(K̂) after training, r = 3.00"], rows["largest loss / initial loss, r = 3.00"]
     assert (after.ours, highest.ours) == pytest.approx((1.7, 7.0))
@@ -71,7 +71,7 @@ def test_catapult_draws_what_came_back_and_crosses_what_did_not() -> None:
         for k, rs in enumerate(((1.0, 1.1), (3.0, 1.8), (6.0, 9.0)))
         for step, (loss, r) in enumerate(zip((1.0, 0.5), rs, strict=True))
     ]
-    ((_, figure, _),) = catapult.EXPERIMENT.figures(Found({"controls/large-step": results(runs, steps)}))
+    ((_, figure, _),) = catapult.EXPERIMENT.figures(Evidence({"controls/large-step": results(runs, steps)}))
     losses, eigenvalues = figure.axes
     assert sorted(eigenvalues.lines[0].get_ydata()) == [1.1, 1.8]
     for ax in (losses, eigenvalues):
@@ -94,7 +94,7 @@ def test_lee_2_compares_mean_and_deviation_with_the_limits() -> None:
         for place in range(3)
     ]
     tables = results([{"run_id": str(k), "seed": k} for k in range(4)], outputs=outputs)
-    rows = _rows(lee_2.EXPERIMENT, Found({"lee-2": tables}))
+    rows = _rows(lee_2.EXPERIMENT, Evidence({"lee-2": tables}))
     for step, off in ((0, -5 / 24), (8, 1 / 4 - 5 / 24)):
         deviation = rows[f"standard deviation over networks / that of the limit, step {step}"]
         mean = rows[f"squared bias of the mean over networks / variance of the limit, step {step}"]
@@ -126,7 +126,7 @@ def _trained(widths: Sequence[int], last: dict[str, float], law: float = 0.0) ->
 def test_lee_3_follows_the_gap_to_the_linearised_network_against_the_width() -> None:
     last = {"linear_rms_gap": 10.0, "test_linear_rms_gap": 20.0, "test_loss": 3.0, "test_linear_loss": 2.0}
     last |= {"weight_drift": 0.4, "linear_weight_drift": 0.5}
-    rows = _rows(lee_3.EXPERIMENT, Found({"lee-3": _trained((32, 64, 128), last, -0.75)}))  # type: ignore[dict-item]
+    rows = _rows(lee_3.EXPERIMENT, Evidence({"lee-3": _trained((32, 64, 128), last, -0.75)}))  # type: ignore[dict-item]
     for where in ("training", "test"):
         assert rows[f"slope of the largest RMSE to the linearised network, {where} inputs"].ours == pytest.approx(-0.75)
     assert rows["largest RMSE to the linearised network, width 64"].ours == pytest.approx(10 * 64**-0.75)
@@ -136,7 +136,7 @@ def test_lee_3_follows_the_gap_to_the_linearised_network_against_the_width() -> 
 
 def test_generalisation_takes_ratios_of_test_losses_at_the_end() -> None:
     last = {"test_loss": 2.0, "test_linear_loss": 4.0, "test_flow_loss": 1.0, "test_limit_loss": 8.0}
-    rows = _rows(generalisation.EXPERIMENT, Found({"x": _trained((32, 64), last)}))  # type: ignore[dict-item]
+    rows = _rows(generalisation.EXPERIMENT, Evidence({"x": _trained((32, 64), last)}))  # type: ignore[dict-item]
     found = {what: row.ours for what, row in rows.items() if what.endswith("width 64")}
     assert list(found.values()) == pytest.approx([0.5, 2.0, 0.25])
     assert all(row.interval is not None for row in rows.values())
@@ -156,7 +156,7 @@ def test_depth_against_width_takes_the_variance_over_networks() -> None:
         {"run_id": str(k), "step": 0, "time": 0.0, "loss": 1.0, "kernel_drift": 0.0, "lambda_max": 1.0}
         for k in range(4)
     ]
-    (row,) = depth_width.EXPERIMENT.rows(Found({"depth": results(runs, steps, outputs)}))
+    (row,) = depth_width.EXPERIMENT.rows(Evidence({"depth": results(runs, steps, outputs)}))
     assert row.ours == pytest.approx((2 / 3) / 4)
     assert row.theory == 0.1
     assert row.interval is not None

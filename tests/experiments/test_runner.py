@@ -14,7 +14,7 @@ from ntkrun.commands.reproduce import reproduce
 from ntkrun.errors import UserError
 from ntkrun.experiments import framework, recorded, runner, table
 from ntkrun.experiments.drawing import canvas, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Experiment, Found, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 from ntkrun.run import task
 from ntkrun.run.progress import ProgressListener
 
@@ -29,12 +29,12 @@ claims: [{claim}]
 """
 
 
-def _figures(found: Found) -> Iterator[Drawn]:
+def _figures(found: Evidence) -> Iterator[Drawn]:
     yield "empty", canvas("nothing")[0], "A caption."
     yield from shown_verdicts(found)
 
 
-def _rows(found: Found) -> Iterator[Row]:
+def _rows(found: Evidence) -> Iterator[Row]:
     yield Row("runs | all of them", float(len(found.only.runs)), (3.5, 4.5), paper=4.0, note="counted")
 
 
@@ -109,7 +109,7 @@ def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
 
 
 def test_a_figure_that_fails_leaves_no_result_behind(tmp_path: Path, configs: Path) -> None:
-    def broken(found: Found) -> Iterator[Drawn]:
+    def broken(found: Evidence) -> Iterator[Drawn]:
         yield "fine", Figure(), "Drawn."
         raise RuntimeError("no such column")
 

@@ -1,5 +1,5 @@
-"""What must hold before a claim can be judged: each says what does not, in a sentence, or "". Its docstring is what a
-report says of it."""
+"""The conditions under which a claim can be judged. Each returns a sentence that says what is not met, or "". A report
+prints its docstring."""
 
 from ntkrun.evidence.estimates.cases import AT, Case
 

@@ -86,33 +86,37 @@ def _cure(estimate: Estimate, expected: Interval) -> str:
     return f"needs about {needed} seeds instead of {estimate.seeds}{estimate.doubt and ' ' + estimate.doubt}"
 
 
-def of_exponent(found: Exponent, further: str) -> Estimate:
+def of_exponent(exponent: Exponent, further: str) -> Estimate:
     """Return an exponent as an estimate. `further` is what would show more of its law, such as wider networks. An
     exponent from fewer than three values of the axis is not judged, since they cannot show a power law."""
-    if found.why:
-        return Estimate(trouble=found.why)
-    seeds = int(min(found.counts.values()))
-    if len(found.counts) < 3:
-        return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=f"{TWO} {_list(found.counts)}")
+    if exponent.why:
+        return Estimate(trouble=exponent.why)
+    seeds = int(min(exponent.counts.values()))
+    if len(exponent.counts) < 3:
+        return Estimate(
+            exponent.slope, exponent.interval, exponent.fit_range, seeds, trouble=f"{TWO} {_list(exponent.counts)}"
+        )
     if seeds < 3:
-        few = [at for at, count in found.counts.items() if count < 3]
+        few = [at for at, count in exponent.counts.items() if count < 3]
         trouble = f"fewer than 3 seeds at {_list(few)}; run at least 3, better 10"
-        return Estimate(found.slope, found.interval, found.fit_range, seeds, trouble=trouble)
-    curved = "" if found.asymptotic else further
-    at = max(found.doubt, key=lambda value: found.doubt[value], default=None)
-    if at is None or found.doubt[at] < 0.5:
-        return Estimate(found.slope, found.interval, found.fit_range, seeds, "at each value", curved)
-    return Estimate(found.slope, found.interval, found.fit_range, int(found.counts[at]), f"at {at:g}", curved)
+        return Estimate(exponent.slope, exponent.interval, exponent.fit_range, seeds, trouble=trouble)
+    curved = "" if exponent.asymptotic else further
+    at = max(exponent.doubt, key=lambda value: exponent.doubt[value], default=None)
+    if at is None or exponent.doubt[at] < 0.5:
+        return Estimate(exponent.slope, exponent.interval, exponent.fit_range, seeds, "at each value", curved)
+    return Estimate(
+        exponent.slope, exponent.interval, exponent.fit_range, int(exponent.counts[at]), f"at {at:g}", curved
+    )
 
 
 TWO = "a power law needs at least three values of the axis; available:"
 
 
-def of_level(found: Level, at: float) -> Estimate:
+def of_level(level: Level, at: float) -> Estimate:
     """Return a mean at one value of the axis as an estimate."""
-    if found.count < 3:
-        return Estimate(found.mean, found.interval, seeds=found.count, trouble=few_runs(found.count))
-    return Estimate(found.mean, found.interval, (at, at), found.count, f"at {at:g}")
+    if level.count < 3:
+        return Estimate(level.mean, level.interval, seeds=level.count, trouble=few_runs(level.count))
+    return Estimate(level.mean, level.interval, (at, at), level.count, f"at {at:g}")
 
 
 def few_runs(count: int) -> str:
