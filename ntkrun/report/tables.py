@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -141,7 +141,7 @@ def status_table(document: dict[str, Any]) -> Table:
     table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
         table.add_column(name, justify="right")
-    if document["missing"] and document["seconds_to_come"] is not None:
+    if document["missing"] and document["seconds_to_come"] is not None and document["runs_an_hour"]:
         pace, minutes = document["runs_an_hour"], document["seconds_to_come"] / 60
         duration = f"{max(minutes, 1):.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         runs = f"{pace:,.0f}" if pace >= 10 else f"{pace:.2g}"
@@ -295,12 +295,13 @@ def _verdicts_table(verdicts: Sequence[Verdict], label: str) -> Table:
         table.add_column(name, no_wrap=True)
     for verdict in verdicts:
         deciding, parts = verdict.deciding, len(verdict.findings)
-        measured, expected = estimate_text(deciding.estimate), interval_text(deciding.expected)
-        table.add_row(verdict.claim.name, measured, expected, verdict.verdict)
+        kind = deciding.estimate.kind  # on the second line: beside the interval it would push the verdict off the table
+        measured = estimate_text(replace(deciding.estimate, kind=""))
+        table.add_row(verdict.claim.name, measured, interval_text(deciding.expected), verdict.verdict)
         part = f"  {deciding.part}, 1 of {parts}" if parts > 1 else ""
-        remark = "" if verdict.expect == SUPPORTED else "as expected" if verdict.as_expected else "not as expected"
-        if part or remark:
-            table.add_row(part, "", "", remark)
+        remark = "" if verdict.expect == SUPPORTED else "as expected" if verdict.as_expected else "unexpected"
+        if part or kind or remark:
+            table.add_row(part, f"  ({kind})" if kind else "", "", remark)
     return table
 
 

@@ -1,14 +1,26 @@
 """The closing table and the status table: their numbers, and that they fit a terminal."""
 
 import math
+from io import StringIO
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from ntkrun.evidence.claims.findings import ALL_RUNS, REFUTED, Estimate, finding
+from ntkrun.evidence.claims.table import CLAIMS
+from ntkrun.evidence.claims.verdicts import Verdict
 from ntkrun.evidence.estimates.intervals import Level
 from ntkrun.evidence.estimates.summary import groups
-from ntkrun.report.tables import closing_document, closing_tables, level_text, status_document, status_table
+from ntkrun.report.tables import (
+    PlainConsole,
+    claims_tables,
+    closing_document,
+    closing_tables,
+    level_text,
+    status_document,
+    status_table,
+)
 from tests.evidence.synthetic import tables
 
 
@@ -99,3 +111,17 @@ def test_status_counts_every_state() -> None:
     text = _printed(status_table(document))
     assert "writing here now: process 1" in text
     assert status_document(plan, runs.iloc[:0], [])["missing"] == 5
+
+
+def test_the_longest_verdict_fits_eighty_columns() -> None:
+    name = max(CLAIMS, key=len)
+    estimate = Estimate(2.4e-6, (-6.7e-8, 6.7e-5), seeds=10, kind=ALL_RUNS)
+    judged = finding("weights_first", estimate, (-1.1, -0.5), "a condition is not met")
+    verdict = Verdict(CLAIMS[name], REFUTED, {}, "width", [judged, judged], "0" * 12)
+    table, reason = claims_tables([verdict])
+    shown = StringIO()
+    PlainConsole(file=shown, width=80).print(table)
+    assert "…" not in shown.getvalue()
+    for part in (name, "[-6.7e-8, 6.7e-5]", "(all runs)", "[-1.10, -0.50]", "inconclusive", "unexpected"):
+        assert part in shown.getvalue()
+    assert reason == f"{name}, weights_first: a condition is not met"
