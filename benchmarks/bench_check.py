@@ -20,7 +20,7 @@ import ntkrun
 from ntkrun.config.reader import parse_config
 from ntkrun.evidence.regression.baseline import RunRecord, records
 from ntkrun.evidence.regression.comparison import ALPHA, Check, compare
-from ntkrun.store.directory import Store
+from ntkrun.store.results_directory import Store
 
 POOL, CHUNK, REPEATS = 8000, 1000, 100
 SEEDS_AT_MOST = 16000  # in all repeats of a row: large samples are repeated less often

@@ -32,7 +32,7 @@ from ntkrun.report.tables import status_document
 from ntkrun.run.engines import EngineSelection
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import RunOptions, run_shard, run_sweep
-from ntkrun.store.directory import Results, Store, read_results
+from ntkrun.store.results_directory import Results, Store, read_results
 
 TEXT = """\
 name: workers

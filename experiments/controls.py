@@ -10,7 +10,7 @@ from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.experiments.drawing import canvas, log_axes, lost, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
 from ntkrun.experiments.shared import LARGE_STEP
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 
 CONTROLS = {  # control: what it varies, and its sweep
     "mean-field": (

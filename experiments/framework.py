@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from ntkrun.config.reader import Sweep
     from ntkrun.evidence.claims.verdicts import Verdict
-    from ntkrun.store.directory import Results
+    from ntkrun.store.results_directory import Results
 
 PRESETS = ("smoke", "laptop", "paper")
 Overrides = tuple[str, ...]

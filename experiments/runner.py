@@ -20,7 +20,7 @@ from ntkrun.report.gather import gather_page, write_page
 from ntkrun.run.forecast import Forecast, dry_run_of, forecast, together
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 
 WORST_FIRST = (2, 4, 1, REFUTATION, UNDECIDED, FINE)  # exit codes: the first one that applies wins
 Say = Callable[[str], None]

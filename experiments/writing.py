@@ -11,7 +11,7 @@ from ntkrun.evidence.figures.pieces import settle
 from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, saved
 from ntkrun.experiments.framework import Evidence, Experiment, as_json
 from ntkrun.files.writing import write_bytes, write_text
-from ntkrun.store.directory import Results, Store
+from ntkrun.store.results_directory import Results, Store
 from ntkrun.text import json_text
 
 RESULT = "result.json"

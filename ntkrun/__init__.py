@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from ntkrun.config.reader import Sweep as Sweep
     from ntkrun.config.reader import load_config as load_config
     from ntkrun.engine.kernel import empirical_ntk as empirical_ntk
-    from ntkrun.engine.modules.ntk import module_ntk as module_ntk
     from ntkrun.engine.network import DenseNetwork as DenseNetwork
     from ntkrun.engine.network import Parameters as Parameters
+    from ntkrun.engine.torch_modules.ntk import module_ntk as module_ntk
     from ntkrun.errors import ConfigError as ConfigError
     from ntkrun.errors import UserError as UserError
     from ntkrun.run.sweep import run_sweep as run_sweep
-    from ntkrun.store.directory import Results as Results
-    from ntkrun.store.directory import read_results as read_results
+    from ntkrun.store.results_directory import Results as Results
+    from ntkrun.store.results_directory import read_results as read_results
     from ntkrun.theory.activations import register_activation as register_activation
     from ntkrun.theory.corrections import kernel_variance as kernel_variance
     from ntkrun.theory.corrections import output_kurtosis as output_kurtosis
@@ -46,7 +46,7 @@ _HOMES = {
     "DenseNetwork": "ntkrun.engine.network",
     "Parameters": "ntkrun.engine.network",
     "empirical_ntk": "ntkrun.engine.kernel",
-    "module_ntk": "ntkrun.engine.modules.ntk",
+    "module_ntk": "ntkrun.engine.torch_modules.ntk",
     "limit_kernels": "ntkrun.theory.limit",
     "register_activation": "ntkrun.theory.activations",
     "limit_layers": "ntkrun.theory.limit",
@@ -67,8 +67,8 @@ _HOMES = {
     "Sweep": "ntkrun.config.reader",
     "load_config": "ntkrun.config.reader",
     "run_sweep": "ntkrun.run.sweep",
-    "Results": "ntkrun.store.directory",
-    "read_results": "ntkrun.store.directory",
+    "Results": "ntkrun.store.results_directory",
+    "read_results": "ntkrun.store.results_directory",
     "UserError": "ntkrun.errors",
     "ConfigError": "ntkrun.errors",
 }

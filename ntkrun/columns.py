@@ -173,7 +173,7 @@ def names(table: str) -> tuple[str, ...]:
     return tuple(name for columns in TABLES[table] for name in columns.names.split())
 
 
-# Columns of layers.parquet at detail steps. The formulas are in engine/detail.py.
+# Columns of layers.parquet at detail steps. The formulas are in engine/detail_probes.py.
 LAYER_DETAIL = tuple(name for columns in TABLES["layers"] if columns.detail for name in columns.names.split())
-# Columns of steps.parquet at detail steps. The formulas are in engine/detail.py.
+# Columns of steps.parquet at detail steps. The formulas are in engine/detail_probes.py.
 DESCENT = ("descent_residual", "test_descent_residual")

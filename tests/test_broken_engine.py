@@ -20,7 +20,7 @@ from ntkrun.evidence.regression.baseline import records
 from ntkrun.evidence.regression.comparison import compare
 from ntkrun.plan import problem as limits
 from ntkrun.plan import problem as points
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 from ntkrun.theory.activations import Activation
 
 # float64, so that rounding is far below what is broken; small steps, so that an error of 1 % in the kernel stands out.

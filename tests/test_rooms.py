@@ -96,7 +96,11 @@ def test_a_circle_and_an_arrow_upwards_are_seen() -> None:
     """The rules above can fail."""
     with pytest.raises(CycleError):
         TopologicalSorter({"plan.runs": {"store.lock"}, "store.lock": {"plan.runs"}}).prepare()
-    assert ROOMS.index(_room("run.sweep")) > ROOMS.index(_room("store.directory")) > ROOMS.index(_room("engine.kernel"))
+    assert (
+        ROOMS.index(_room("run.sweep"))
+        > ROOMS.index(_room("store.results_directory"))
+        > ROOMS.index(_room("engine.kernel"))
+    )
 
 
 @pytest.mark.parametrize("library", WHERE)

@@ -22,7 +22,7 @@ from ntkrun.errors import ConfigError, UserError
 from ntkrun.files.parquet import read_parquet
 from ntkrun.files.reading import Unreadable, read_bytes, read_json, read_npz
 from ntkrun.files.writing import inside
-from ntkrun.store.directory import read_results
+from ntkrun.store.results_directory import read_results
 from ntkrun.text import json_text, printable, printable_lines
 from tests.store.store_of import DESCRIPTION, filled, frames_of, plan_of
 

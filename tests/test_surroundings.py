@@ -17,7 +17,7 @@ from rich.table import Table
 
 import ntkrun
 from ntkrun import cli
-from ntkrun.commands.progress import TerminalProgress
+from ntkrun.commands.progress_bar import TerminalProgress
 from ntkrun.config.reader import load_config, parse_config
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import ConfigError, UserError
@@ -28,7 +28,7 @@ from ntkrun.report.gather import gather_page, write_page
 from ntkrun.report.tables import PlainConsole
 from ntkrun.run import checkpoints
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import read_results
+from ntkrun.store.results_directory import read_results
 from ntkrun.text import spelled_out
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN
 from tests.report.pages import SVG

@@ -18,7 +18,7 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     with under_way("judging claims"):
         from ntkrun.evidence.claims.verdicts import REFUTATION, exit_code, runs_code
         from ntkrun.report.tables import claims_tables
-        from ntkrun.store.directory import read_results
+        from ntkrun.store.results_directory import read_results
 
         results = read_results(run_dir)
         verdicts, document, expect = judge_claims(results)

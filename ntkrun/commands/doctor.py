@@ -26,9 +26,9 @@ def doctor(
 
     Example: ntkrun doctor results/width --fix
     """
-    from ntkrun.doctor.directory import examine, repair
     from ntkrun.doctor.machine import lines, machine, odd
-    from ntkrun.store.directory import Store
+    from ntkrun.doctor.results_directory import examine, repair
+    from ntkrun.store.results_directory import Store
 
     if fix and run_dir is None:
         raise UserError("doctor --fix: name the results directory to repair, such as results/width")

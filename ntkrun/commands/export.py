@@ -25,7 +25,7 @@ def export(
     Example: ntkrun export results/width --to csv --out width-csv
     """
     from ntkrun.report.export import export as export_to
-    from ntkrun.store.directory import read_results
+    from ntkrun.store.results_directory import read_results
 
     folder = out or run_dir / to
     say(f"{folder}: {export_to(read_results(run_dir), to, folder)}")

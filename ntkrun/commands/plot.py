@@ -12,7 +12,7 @@ def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:
     """
     more = extra_formats(format_)
     with under_way("drawing figures"):
-        from ntkrun.store.directory import read_results
+        from ntkrun.store.results_directory import read_results
 
         paths = draw_figures(read_results(run_dir), more)
     if not paths:

@@ -59,7 +59,7 @@ def reproduce(
     """
     more = extra_formats(format_)
     with loading_torch(quiet):
-        from ntkrun.commands.progress import progress_for
+        from ntkrun.commands.progress_bar import progress_for
         from ntkrun.experiments import runner
     from ntkrun.experiments.framework import PRESETS
     from ntkrun.experiments.table import chosen

@@ -10,7 +10,7 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
     Example: ntkrun status results/width
     """
     from ntkrun.report.tables import failure_lines, status_document, status_table
-    from ntkrun.store.directory import Store
+    from ntkrun.store.results_directory import Store
 
     store = Store(run_dir)
     document = status_document(store.plan(), store.runs(), store.writers(), store.failed())

@@ -69,7 +69,7 @@ def sweep(
 
     the_sweep = load_config(config, overrides or [])
     with loading_torch(quiet):
-        from ntkrun.commands.progress import progress_for
+        from ntkrun.commands.progress_bar import progress_for
         from ntkrun.evidence.claims.verdicts import REFUTATION
         from ntkrun.plan.stacks import parse_shard
         from ntkrun.run.engines import EngineSelection
@@ -98,7 +98,7 @@ def sweep(
 def _print_dry_run(
     the_sweep: "Sweep", part: "Shard", results: Path, options: "RunOptions", json: bool, quiet: bool
 ) -> None:
-    from ntkrun.commands.progress import plan_lines
+    from ntkrun.commands.progress_bar import plan_lines
     from ntkrun.run.forecast import dry_run_of
 
     with under_way("estimating time and memory", quiet):
@@ -137,7 +137,7 @@ def _run(
     runs ended."""
     from ntkrun.plan.stacks import WHOLE_SWEEP
     from ntkrun.run.sweep import run_shard
-    from ntkrun.store.directory import Store
+    from ntkrun.store.results_directory import Store
 
     try:
         remaining = run_shard(part, the_sweep, results, options, watch)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-from ntkrun.doctor.directory import Finding
+from ntkrun.doctor.results_directory import Finding
 from ntkrun.engine.devices import GIB, free_bytes
 from ntkrun.plan.stacks import SHARE
 from ntkrun.run.provenance import provenance

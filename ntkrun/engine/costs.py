@@ -15,7 +15,7 @@ import torch
 
 from ntkrun.engine.clock import PHASES
 from ntkrun.engine.cuda_graphs import Graphs, without_graphs
-from ntkrun.engine.detail import ranks
+from ntkrun.engine.detail_probes import ranks
 from ntkrun.engine.network import generator
 from ntkrun.engine.operators import BLOCK, DIRECT
 from ntkrun.engine.stack import StackTask

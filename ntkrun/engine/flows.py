@@ -7,9 +7,9 @@
 * `flow`: gradient flow with K_0, squared error.
 * `limit`: gradient flow with K_inf from the same start, squared error.
 
-Where f = αF or α(F - F_0) is trained on loss/α² (readout.py), f replaces F: it starts from αF_0 or 0 and changes by the
-kernel of F; W_lin = W_0 + J(X)ᵀc/α. Everything is in float64, with the float64 kernel of the initial weights: rounding
-in a float32 kernel makes negative eigenvalues, whose modes would grow.
+Where f = αF or α(F - F_0) is trained on loss/α² (output_scale.py), f replaces F: it starts from αF_0 or 0 and changes
+by the kernel of F; W_lin = W_0 + J(X)ᵀc/α. Everything is in float64, with the float64 kernel of the initial weights:
+rounding in a float32 kernel makes negative eigenvalues, whose modes would grow.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ntkrun.engine.kernel import layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients
-from ntkrun.engine.readout import PLAIN, OutputScale
+from ntkrun.engine.output_scale import PLAIN, OutputScale
 from ntkrun.engine.tiles import pieces
 from ntkrun.engine.training import State, shares_of
 from ntkrun.theory.losses import Loss

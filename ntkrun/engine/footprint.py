@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from ntkrun.engine.detail import ranks
+from ntkrun.engine.detail_probes import ranks
 from ntkrun.engine.flows import WIDE
 from ntkrun.engine.operators import BLOCK, DIRECT
 from ntkrun.engine.stack import BYTES_UNREAD, STEPS_UNREAD, StackTask

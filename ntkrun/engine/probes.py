@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntkrun.columns import DESCENT, LAYER_DETAIL
 from ntkrun.engine.clock import NO_CLOCK, Laps
-from ntkrun.engine.detail import (
+from ntkrun.engine.detail_probes import (
     Directions,
     Pull,
     Start,
@@ -23,7 +23,7 @@ from ntkrun.engine.detail import (
 from ntkrun.engine.flows import Flows, LearningProblem, flows
 from ntkrun.engine.kernel import Passes, aligned_kernel, as_matrix, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Layers, output_gradients
-from ntkrun.engine.readout import OutputScale, Readout
+from ntkrun.engine.output_scale import OutputScale, Readout
 from ntkrun.engine.training import State
 from ntkrun.engine.update import norm
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import DESCENT
-from ntkrun.engine.detail import ranks
+from ntkrun.engine.detail_probes import ranks
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.probes import Measurement, eigenvalues, joined
 from ntkrun.engine.tiles import pieces

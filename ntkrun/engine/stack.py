@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.engine import detail
+from ntkrun.engine import detail_probes
 from ntkrun.engine.checkpoint import NO_CHECKPOINTS, Checkpoint, Keeper, checkpoint
 from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.flows import LearningProblem
 from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.output_scale import PLAIN, OutputScale
 from ntkrun.engine.probes import Measurement, Reference, measure, reference
-from ntkrun.engine.readout import PLAIN, OutputScale
 from ntkrun.engine.recorder import Axes, Columns, Recorder
 from ntkrun.engine.torch_settings import full_float32
 from ntkrun.engine.training import Divergence, Snapshot, State, batches, train
@@ -139,13 +139,13 @@ class _Observer:
         self.reference: Reference | None = None
         self.positions = list(range(len(task.seeds)))
         self.time = torch.zeros(1, dtype=torch.float64, device=problem.x.device)
-        self.pull: detail.Pull | None = None
+        self.pull: detail_probes.Pull | None = None
 
     def arrives(self, state: State) -> None:
         """Complete the measurement of earlier states: drop diverged runs and record the outcome of the last step."""
         self._restrict(state.positions)
         if self.pull is not None:
-            self.recorder.complete(detail.residuals(self.task.network, self.pull, state, self.problem))
+            self.recorder.complete(detail_probes.residuals(self.task.network, self.pull, state, self.problem))
             self.pull = None
             self.clock.lap("detail")
         if state.checked:

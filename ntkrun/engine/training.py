@@ -1,7 +1,7 @@
 """Gradient descent on a stack of networks, as an iterator of states.
 
 The loss is (1/N) Σ_i ℓ(f(x_i), y_i), with ℓ from theory/losses.py. f is the network's function F, or F scaled and
-centred by readout.py. With batches the gradient is that of B inputs, drawn for the step. Time is t = η·step.
+centred by output_scale.py. With batches the gradient is that of B inputs, drawn for the step. Time is t = η·step.
 
 The step and the kernel share their passes: with r = ∂loss/∂F (of loss/α² if f has a factor α),
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.cuda_graphs import Replay, replay_of
 from ntkrun.engine.network import BATCHES, DenseNetwork, Layers, Parameters, generator, output_gradients, pullback
-from ntkrun.engine.readout import PLAIN, OutputScale, Readout
+from ntkrun.engine.output_scale import PLAIN, OutputScale, Readout
 from ntkrun.engine.update import Update
 from ntkrun.theory.losses import LOSSES, Loss
 

@@ -13,7 +13,7 @@ from ntkrun.data import Data
 from ntkrun.data.base import read_only
 from ntkrun.engine.devices import check_free
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.readout import OutputScale
+from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.stack import StackTask
 from ntkrun.errors import ConfigError, ConfigProblem, FieldError, TooLarge, UserError
 from ntkrun.plan.runs import Run, detail_steps, kept_steps, probed_steps

@@ -25,7 +25,7 @@ from ntkrun.evidence.regression.baseline import (
 from ntkrun.evidence.regression.comparison import MARGIN, Check, Row, compare
 from ntkrun.files.writing import write_text
 from ntkrun.report.check_tables import label, worst
-from ntkrun.store.directory import Results, Store
+from ntkrun.store.results_directory import Results, Store
 
 
 def check(run_dir: Path, path: Path) -> tuple[Check, Baseline, Path]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ntkrun.evidence.claims.verdicts import Verdict
     from ntkrun.plan.stacks import Shard
     from ntkrun.run.progress import Profile
-    from ntkrun.store.directory import Results, Store
+    from ntkrun.store.results_directory import Results, Store
 
 NONE_DIVERGED = "expect: diverged, but none of the runs did"  # printed with exit code 3
 

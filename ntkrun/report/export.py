@@ -8,7 +8,7 @@ import pandas as pd
 
 from ntkrun.errors import UserError
 from ntkrun.files.writing import write_folder
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 from ntkrun.store.tables import TABLES
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from ntkrun.report.markdown import markdown
 from ntkrun.report.page import Change, Figure, Page, Section, Sweep
 from ntkrun.report.records import Experiment, Judged, Swept
 from ntkrun.report.tables import exponents_cells, levels_cells
-from ntkrun.store.directory import Results, Store
 from ntkrun.store.results import LARGEST_TEXT
+from ntkrun.store.results_directory import Results, Store
 from ntkrun.text import json_text
 
 RESULT = "result.json"

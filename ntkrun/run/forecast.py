@@ -12,7 +12,7 @@ from ntkrun.plan.problem import check_ready, notes_on
 from ntkrun.plan.runs import Run, missing_runs, plan, run_row
 from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, runs_in_shard, split_for_workers, stacks_within
 from ntkrun.run.engines import THIS_PROCESS, EngineSelection, expected_engine
-from ntkrun.store.directory import Store
+from ntkrun.store.results_directory import Store
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ntkrun.run.interrupts import Interrupts
 from ntkrun.run.progress import Profile, ProgressListener
 from ntkrun.run.rows import rows_of_failed
 from ntkrun.run.task import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
-from ntkrun.store.directory import Results, Store
+from ntkrun.store.results_directory import Results, Store
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_a_pdf_is_drawn_where_it_is_asked_for_and_never_outlives_its_tables(
 def test_nothing_to_draw_is_said(here: Path) -> None:
     from ntkrun.config.reader import load_config
     from ntkrun.plan.runs import plan, run_row
-    from ntkrun.store.directory import Store
+    from ntkrun.store.results_directory import Store
 
     store = Store(here / "results" / "tiny")
     with store.writing():
@@ -243,7 +243,7 @@ def test_divergence_exits_1_and_says_where(here: Path) -> None:
 
 
 def test_a_directory_in_use_exits_4(here: Path) -> None:
-    from ntkrun.store.directory import Store
+    from ntkrun.store.results_directory import Store
 
     with Store(here / "results" / "tiny").writing():
         done = _ntkrun("sweep", "tiny.yaml", cwd=here)

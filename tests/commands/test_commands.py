@@ -18,14 +18,14 @@ from typer.main import get_command
 
 from ntkrun.cli import app
 from ntkrun.commands.printing import under_way
-from ntkrun.commands.progress import TerminalProgress
+from ntkrun.commands.progress_bar import TerminalProgress
 from ntkrun.config.reader import load_config, parse_config
 from ntkrun.config.template import SECTIONS, commented
 from ntkrun.errors import UserError
 from ntkrun.plan.runs import plan, stacks
 from ntkrun.report.export import export, run_names
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN, ntkrun_command, ntkrun_process
 
 # ---------------------------------------------------------------- new

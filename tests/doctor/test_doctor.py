@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from ntkrun.config.reader import parse_config
-from ntkrun.doctor.directory import ASIDE, Finding, examine, repair
 from ntkrun.doctor.machine import _mounted, lines, machine, odd
+from ntkrun.doctor.results_directory import ASIDE, Finding, examine, repair
 from ntkrun.errors import StoreBusy, UserError
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Store, read_results
+from ntkrun.store.results_directory import Store, read_results
 from tests.command import CONFIG
 from tests.store.store_of import filled, frames_of
 

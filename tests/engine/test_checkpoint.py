@@ -12,7 +12,7 @@ from ntkrun.config.schema import LogSpaced, Probes
 from ntkrun.engine import training
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.readout import OutputScale
+from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.recorder import TABLES
 from ntkrun.engine.stack import StackResult, StackTask, run_stack
 from ntkrun.plan.runs import probed_steps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import LAYER_DETAIL
-from ntkrun.engine.detail import subnetwork_kernels
+from ntkrun.engine.detail_probes import subnetwork_kernels
 from ntkrun.engine.kernel import jacobian_ntk, layerwise_kernel
 from ntkrun.engine.network import DenseNetwork, Parameters, output_gradients
 from ntkrun.engine.stack import StackTask, run_stack

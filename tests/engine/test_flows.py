@@ -11,7 +11,7 @@ from torch.func import jacrev
 
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.readout import OutputScale
+from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.stack import StackTask, run_stack
 from ntkrun.engine.training import batches
 from ntkrun.theory.dynamics import frozen

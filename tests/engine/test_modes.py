@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ntkrun.engine.detail import MOST, ranks
+from ntkrun.engine.detail_probes import MOST, ranks
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.stack import run_stack

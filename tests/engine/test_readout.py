@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.readout import PLAIN, OutputScale, Readout
+from ntkrun.engine.output_scale import PLAIN, OutputScale, Readout
 from ntkrun.engine.stack import StackTask, run_stack
 from ntkrun.engine.training import train
 from ntkrun.theory.limit import relative_step_size

@@ -10,7 +10,7 @@ import torch
 
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork, Parameters
-from ntkrun.engine.readout import OutputScale
+from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.stack import StackResult, StackTask, run_stack, steps_unread
 from ntkrun.engine.training import train
 from ntkrun.engine.update import norm

@@ -145,7 +145,7 @@ def test_false_alarms_are_as_rare_as_stated(seeds: int) -> None:
 def test_false_alarms_between_fresh_seeds_of_the_engine(tmp_path: Path) -> None:
     from ntkrun.config.reader import parse_config
     from ntkrun.run.sweep import run_sweep
-    from ntkrun.store.directory import Store
+    from ntkrun.store.results_directory import Store
 
     config = """
 name: null

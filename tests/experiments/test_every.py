@@ -14,7 +14,7 @@ from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
 from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.report.conclusion import judge_claims
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 
 every = pytest.mark.parametrize("name", EXPERIMENTS)
 

@@ -19,7 +19,7 @@ from ntkrun.plan.stacks import MOST_RUNS, bytes_for, halved, largest_stack, spli
 from ntkrun.run import task as attempt
 from ntkrun.run.progress import Profile, ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 
 CPU = torch.device("cpu")
 TEXT = """\

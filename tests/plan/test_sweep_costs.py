@@ -5,7 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from ntkrun.commands import progress as terminal
+from ntkrun.commands import progress_bar
 from ntkrun.config.reader import parse_config
 from ntkrun.engine.costs import Rates
 from ntkrun.plan import costs
@@ -64,12 +64,12 @@ def test_short_sweeps_are_not_measured_and_long_ones_are(measured: list[torch.dt
 def test_the_bar_begins_with_the_estimate_and_goes_over_to_what_is_seen(
     measured: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "seconds_of", lambda missing, device: (lambda stack: 40.0, True))
+    monkeypatch.setattr(progress_bar, "seconds_of", lambda missing, device: (lambda stack: 40.0, True))
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: now[0])
     said: list[str] = []
-    monkeypatch.setattr(terminal.TerminalProgress, "_say", lambda self, line: said.append(line))
-    progress = terminal.TerminalProgress(Console(), CPU)
+    monkeypatch.setattr(progress_bar.TerminalProgress, "_say", lambda self, line: said.append(line))
+    progress = progress_bar.TerminalProgress(Console(), CPU)
     narrow, wide = _stacks()
     progress.begin([narrow, wide], 0, 0)
     assert said == ["14 runs to do, 0 of 14 already done, about 80 s left"]

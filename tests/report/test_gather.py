@@ -13,7 +13,7 @@ from ntkrun.errors import UserError
 from ntkrun.report import check, gather
 from ntkrun.report.conclusion import draw_figures
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results, read_results
+from ntkrun.store.results_directory import Results, read_results
 from tests.command import CONFIG, ntkrun_command
 from tests.report.pages import SVG, experiment
 

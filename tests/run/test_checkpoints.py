@@ -24,7 +24,7 @@ from ntkrun.run import checkpoints
 from ntkrun.run.checkpoints import Checkpoints, UnusableCheckpoint, read, run_ids_in, write
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 from ntkrun.store.tables import TABLES
 
 TEXT = """\

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ntkrun.store.directory import read_results
+from ntkrun.store.results_directory import read_results
 from ntkrun.store.tables import TABLES
 
 KILLS = 5

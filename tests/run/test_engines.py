@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ntkrun.commands.progress import plan_lines
+from ntkrun.commands.progress_bar import plan_lines
 from ntkrun.config.reader import parse_config
 from ntkrun.errors import UserError
 from ntkrun.run import ray as ray_workers

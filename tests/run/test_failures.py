@@ -22,7 +22,7 @@ from ntkrun.run import task as attempt
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results, Store, read_results
+from ntkrun.store.results_directory import Results, Store, read_results
 from tests.command import CONFIG, ENVIRONMENT
 
 TEXT = """\

@@ -15,7 +15,7 @@ from ntkrun.run import interrupts as interrupting
 from ntkrun.run.interrupts import Interrupts
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Store, read_results
+from ntkrun.store.results_directory import Store, read_results
 from tests.run.test_sweep import _sweep
 
 

@@ -13,14 +13,14 @@ from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine.devices import resolve_device
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.readout import OutputScale
+from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.training import batches, train
 from ntkrun.errors import UserError
 from ntkrun.plan.runs import Stack
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Results
+from ntkrun.store.results_directory import Results
 from ntkrun.theory.losses import LOSSES
 
 TEXT = """\

@@ -40,8 +40,8 @@ from ntkrun.plan.runs import Stack
 from ntkrun.run import checkpoints
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store import directory
-from ntkrun.store.directory import read_results
+from ntkrun.store import results_directory
+from ntkrun.store.results_directory import read_results
 from ntkrun.store.stack_folders import PACK
 from ntkrun.store.tables import TABLES
 
@@ -77,7 +77,7 @@ class _Telling(ProgressListener):
 def swept(told: Connection, root: Path, betas: str, kind: str) -> str:
     """Run the sweep; what it says if it cannot."""
     packed, kept = KINDS[kind]
-    directory.LOOSE = packed or directory.LOOSE
+    results_directory.LOOSE = packed or results_directory.LOOSE
     if kept:
         checkpoints.INTERVAL, checkpoints.SHARE = 0.0, float("inf")
     try:

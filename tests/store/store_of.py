@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ntkrun.store.directory import Store
+from ntkrun.store.results_directory import Store
 
 DESCRIPTION = {"config": {"name": "test", "claims": []}, "config_hash": "0" * 16, "made_by": {"commit": None}}
 SETTINGS = {

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from ntkrun.errors import StoreBusy, UserError
-from ntkrun.store.directory import Store, read_results
 from ntkrun.store.lock import LOCK_TIMEOUT
+from ntkrun.store.results_directory import Store, read_results
 from tests.store.store_of import DESCRIPTION, filled, frames_of, plan_of
 
 

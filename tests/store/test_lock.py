@@ -15,8 +15,8 @@ import pytest
 
 from ntkrun.errors import StoreBusy
 from ntkrun.store import lock
-from ntkrun.store.directory import Store
 from ntkrun.store.lock import LOCK_TIMEOUT, write_lock, writers
+from ntkrun.store.results_directory import Store
 from tests.store.store_of import DESCRIPTION, frames_of, plan_of
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from ntkrun.doctor.directory import examine, repair
-from ntkrun.store import directory
-from ntkrun.store.directory import Results, Store, read_results
+from ntkrun.doctor.results_directory import examine, repair
+from ntkrun.store import results_directory
+from ntkrun.store.results_directory import Results, Store, read_results
 from ntkrun.store.stack_folders import PACK, run_ids_in
 from tests.store.store_of import DESCRIPTION, frames_of, plan_of
 
@@ -21,7 +21,7 @@ IDS = [f"run{k}" for k in range(10)]
 
 @pytest.fixture(autouse=True)
 def _four_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "LOOSE", 4)
+    monkeypatch.setattr(results_directory, "LOOSE", 4)
 
 
 def _begun(root: Path) -> Store:
@@ -48,8 +48,8 @@ def _equal(one: Results, other: Results) -> None:
 
 def test_a_commit_looks_at_no_other_stack_until_it_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds lie about by then: to resolve the path of each was two thirds of what a commit took."""
-    store, inside, looked = _begun(tmp_path), directory.inside, list[str]()
-    monkeypatch.setattr(directory, "inside", lambda root, *parts: looked.extend(parts) or inside(root, *parts))
+    store, inside, looked = _begun(tmp_path), results_directory.inside, list[str]()
+    monkeypatch.setattr(results_directory, "inside", lambda root, *parts: looked.extend(parts) or inside(root, *parts))
     with store.writing():
         looked.clear()
         for run_id in IDS[:3]:
@@ -61,7 +61,7 @@ def test_packed_stacks_are_read_as_they_were(tmp_path: Path, monkeypatch: pytest
     packed = _begun(tmp_path / "packed")
     _commit(packed, *IDS)
     assert _names(packed.root) == ["", "", "-pack", "-pack"]
-    monkeypatch.setattr(directory, "LOOSE", 100)
+    monkeypatch.setattr(results_directory, "LOOSE", 100)
     loose = _begun(tmp_path / "loose")
     _commit(loose, *IDS)
     assert _names(loose.root) == [""] * 10
@@ -187,10 +187,10 @@ def test_a_reader_whose_stacks_go_into_a_pack_reads_again(tmp_path: Path, monkey
 
 def test_large_and_failed_stacks_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = _begun(tmp_path)
-    monkeypatch.setattr(directory, "SMALL", 10)
+    monkeypatch.setattr(results_directory, "SMALL", 10)
     _commit(store, *IDS)
     assert _names(tmp_path) == [""] * 10
-    monkeypatch.setattr(directory, "SMALL", 2**18)
+    monkeypatch.setattr(results_directory, "SMALL", 2**18)
     failed = pd.DataFrame({"run_id": ["bad"], "status": "failed"})
     with store.writing():
         store.commit_failed(failed, "why")

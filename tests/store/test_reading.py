@@ -11,7 +11,7 @@ from ntkrun.config.reader import parse_config
 from ntkrun.report.conclusion import judge_claims
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store.directory import Store, read_results
+from ntkrun.store.results_directory import Store, read_results
 
 TEXT = """\
 name: small

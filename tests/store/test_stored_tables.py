@@ -12,7 +12,7 @@ from ntkrun.config.reader import parse_config
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.plan.problem import limit_outputs
-from ntkrun.store.directory import Results, Store, read_results
+from ntkrun.store.results_directory import Results, Store, read_results
 from ntkrun.theory.limit import limit_kernels
 
 TEXT = """\

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.engine.devices import budget
-from ntkrun.engine.modules import gradients
-from ntkrun.engine.modules.checks import inspect, trainable
-from ntkrun.engine.modules.state import state
-from ntkrun.engine.modules.tiling import Group, plan
 from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
+from ntkrun.engine.torch_modules import gradients
+from ntkrun.engine.torch_modules.checks import inspect, trainable
+from ntkrun.engine.torch_modules.memory_plan import Group, plan
+from ntkrun.engine.torch_modules.state import state
 from ntkrun.engine.torch_settings import full_float32
 from ntkrun.errors import UserError
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import ntkrun
-from tests.engine.modules.zoo import CASES, TOLERANCE, build, equal, floats, mlp, oracle, same, seen
+from tests.engine.torch_modules.zoo import CASES, TOLERANCE, build, equal, floats, mlp, oracle, same, seen
 
 
 class Counting(nn.Module):

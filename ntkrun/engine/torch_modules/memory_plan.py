@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.modules.state import Checked, checked, pays, positions
+from ntkrun.engine.torch_modules.state import Checked, checked, pays, positions
 from ntkrun.errors import UserError
 
 CPU_INPUTS, DEVICE_INPUTS = 64, 512  # most inputs of a tile: enough for full speed

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from ntkrun.engine.modules.jacobian import run
+from ntkrun.engine.torch_modules.jacobian import run
 from ntkrun.errors import UserError
 
 LOOKED_AT = 8  # inputs used for the checks: enough to detect mixing of inputs

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import ntkrun
 from ntkrun.errors import UserError
-from tests.engine.modules.zoo import TOLERANCE, equal, floats, oracle, seen
+from tests.engine.torch_modules.zoo import TOLERANCE, equal, floats, oracle, seen
 
 
 class Made(nn.Module):

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ntkrun
-from ntkrun.engine.modules import state as state_module
-from ntkrun.engine.modules import tiling
-from ntkrun.engine.modules.state import checked, state
+from ntkrun.engine.torch_modules import memory_plan
+from ntkrun.engine.torch_modules import state as state_module
+from ntkrun.engine.torch_modules.state import checked, state
 from ntkrun.errors import UserError
-from tests.engine.modules.zoo import CASES, TOLERANCE, build, floats, mlp, oracle, same
 from tests.engine.peak import peak_of
+from tests.engine.torch_modules.zoo import CASES, TOLERANCE, build, floats, mlp, oracle, same
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -31,7 +31,7 @@ def test_factors_and_rows_give_the_same(name: str, pay: bool, monkeypatch: pytes
 @pytest.mark.parametrize("name", ["mlp", "cnn", "tied transformer", "custom"])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_tiles_of_any_size(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "CPU_INPUTS", size)
+    monkeypatch.setattr(memory_plan, "CPU_INPUTS", size)
     test_every_kind_of_module(name)
 
 
@@ -122,7 +122,7 @@ def test_tiny_budgets_give_the_same(name: str) -> None:
             continue
         assert (kernel - expected).norm() <= TOLERANCE * expected.norm()
         parameters = dict(module.named_parameters())
-        groups = tiling.plan(module, parameters, x, len(x), expected.shape[2], kib * 1024)
+        groups = memory_plan.plan(module, parameters, x, len(x), expected.shape[2], kib * 1024)
         assert sorted(p for g in groups for p in g.names) == sorted(parameters)
         cuts.add(str(groups))
     assert len(cuts) >= 3

@@ -17,10 +17,10 @@ from ntkrun.files.reading import Unreadable, read_json
 from ntkrun.files.writing import TEMPORARY, flush, inside
 from ntkrun.plan.runs import plan, run_row
 from ntkrun.run.checkpoints import run_ids_in
-from ntkrun.store.directory import FOLDERS, Store
 from ntkrun.store.lock import dead_writers
 from ntkrun.store.readers import read_stack
 from ntkrun.store.results import LARGEST_TEXT
+from ntkrun.store.results_directory import FOLDERS, Store
 from ntkrun.store.tables import TABLES
 
 # How a finding is repaired: `remove` something that is not a result, `packed`: remove stacks that a pack holds too,

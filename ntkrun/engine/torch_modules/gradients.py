@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkrun.engine.modules.layers import Use, rows
 from ntkrun.engine.tiles import Outputs, pieces
+from ntkrun.engine.torch_modules.layers import Use, rows
 
 
 @dataclass(frozen=True)

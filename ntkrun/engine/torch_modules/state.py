@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ntkrun.engine.modules import jacobian
-from ntkrun.engine.modules.gradients import Factor, Factors, Part, Rows, factors_pay, sum_of
-from ntkrun.engine.modules.layers import LAYERS, Use, rows, total
+from ntkrun.engine.torch_modules import jacobian
+from ntkrun.engine.torch_modules.gradients import Factor, Factors, Part, Rows, factors_pay, sum_of
+from ntkrun.engine.torch_modules.layers import LAYERS, Use, rows, total
 from ntkrun.errors import UserError
 
 
