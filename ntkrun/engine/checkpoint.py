@@ -42,7 +42,7 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
-    def standing(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """The training run at the checkpoint."""
         has_velocity = "velocity.weights.0" in self.tensors
         return Snapshot(

@@ -105,7 +105,7 @@ def run_stack(
     if resume:
         observer.resume(next(states), resume)
     for state in states:
-        observer.arrives(state)
+        observer.receive(state)
         if state.checked and state.positions and 0 < state.step < task.steps and keeper.due():
             keeper.keep(observer.checkpoint(state, time.perf_counter() - started))
         measurement = observer.measure(state)
@@ -141,7 +141,7 @@ class _Observer:
         self.time = torch.zeros(1, dtype=torch.float64, device=problem.x.device)
         self.pull: detail_probes.Pull | None = None
 
-    def arrives(self, state: State) -> None:
+    def receive(self, state: State) -> None:
         """Complete the measurement of earlier states: drop diverged runs and record the outcome of the last step."""
         self._restrict(state.positions)
         if self.pull is not None:
@@ -180,7 +180,7 @@ class _Observer:
     def resume(self, first: State, saved: Checkpoint) -> None:
         """Restore the checkpoint, starting from the first state of the training run."""
         self.reference, self.positions = self._first(first), first.positions
-        self._restrict(saved.standing.positions)
+        self._restrict(saved.snapshot.positions)
         self.reference = replace(self.reference, flows=saved.flows(self.reference.flows))
         self.recorder.recorded = saved.recorded()
 
@@ -208,7 +208,7 @@ def _states(
     clock.lap("initialisation")
     drawn = None if task.batch is None else batches(net, task.seeds, len(problem.x), task.batch, device)
     args = (task.step_size, task.steps, task.probed, problem.loss, task.momentum, drawn, read_every, task.scale, clock)
-    return train(net, params, problem.x, problem.y, *args, resume.standing if resume else None)
+    return train(net, params, problem.x, problem.y, *args, resume.snapshot if resume else None)
 
 
 def _problem(task: StackTask, device: torch.device) -> LearningProblem:

@@ -79,17 +79,17 @@ def expected_engine(selection: EngineSelection, device: str) -> ExpectedEngine:
     """Return the engine to expect. Raises UserError for an engine or a device that is not available."""
     if selection.engine == "local":
         return ExpectedEngine(resolve_device(device), 1, None, "")
-    from ntkrun.run.ray import at_once, check, device_kind, here, memory_each
+    from ntkrun.run.ray import check, device_kind, local_resources, memory_each, worker_count
 
     check(selection.ray_address)
-    cpus, gpus = here(selection.jobs, device)
+    cpus, gpus = local_resources(selection.jobs, device)
     kind = device_kind(device, gpus)
     worker_device = resolve_device(kind)
     if selection.ray_address:
         assumed = f"the cluster at {selection.ray_address} is not contacted: its workers are assumed to be like this "
         assumed += "machine" if selection.jobs else "machine, and one worker is assumed; set their number with --jobs"
         return ExpectedEngine(worker_device, selection.jobs or 1, None, assumed)
-    workers = at_once(selection.jobs, cpus, gpus, kind)
+    workers = worker_count(selection.jobs, cpus, gpus, kind)
     memory = memory_each(free_bytes(worker_device), workers, gpus if kind == "cuda" else 1)
     assumed = f"each of {workers} workers is assumed to be as fast as one worker alone"
     return ExpectedEngine(worker_device, workers, memory, assumed)
@@ -97,22 +97,30 @@ def expected_engine(selection: EngineSelection, device: str) -> ExpectedEngine:
 
 @contextmanager
 def open_engine(
-    selection: EngineSelection, device: str, kept: Path, watch: ProgressListener, interrupts: Interrupts, timed: bool
+    selection: EngineSelection,
+    device: str,
+    checkpoint_folder: Path,
+    watch: ProgressListener,
+    interrupts: Interrupts,
+    timed: bool,
 ) -> Iterator[OpenEngine]:
-    """Open the engine for as long as the context lasts; `kept` is the folder of checkpoints. Raises UserError for an
-    engine or a device that is not available."""
+    """Open the engine for as long as the context lasts. Raises UserError for an engine or a device that is not
+    available."""
     if selection.engine == "local":
         this_device = resolve_device(device)
-        made_by, checkpoints = provenance(this_device), Checkpoints(kept, this_device, watch.note, interrupts.requested)
+        made_by, checkpoints = (
+            provenance(this_device),
+            Checkpoints(checkpoint_folder, this_device, watch.note, interrupts.requested),
+        )
         local = Local(this_device, made_by, watch.state, timed, checkpoints)
         yield OpenEngine(local, this_device, 1, made_by, None, checkpoints)
         return
-    from ntkrun.run.ray import Ray, connected
+    from ntkrun.run.ray import Ray, connected_workers
 
-    with connected(selection.ray_address, selection.jobs, device) as workers:
+    with connected_workers(selection.ray_address, selection.jobs, device) as workers:
         worker_device = torch.device(workers.device)
         engine = Ray(workers, timed, interrupts.requested)
-        checkpoints = Checkpoints(kept, worker_device, watch.note)
+        checkpoints = Checkpoints(checkpoint_folder, worker_device, watch.note)
         yield OpenEngine(engine, worker_device, workers.count, workers.made_by, workers.memory, checkpoints)
 
 
@@ -121,16 +129,16 @@ def open_engine(
 
 @dataclass(frozen=True)
 class Local:
-    """The engine that runs stacks in this process on `device`. It calls `see` with every state."""
+    """The engine that runs stacks in this process on `device`. It calls `on_state` with every state."""
 
     device: torch.device
     made_by: dict[str, Any]
-    see: OnState
+    on_state: OnState
     timed: bool
     checkpoints: Checkpoints
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
         while waiting:
             stack = waiting.popleft()
-            yield stack, run_task(stack, self.device, self.made_by, self.see, self.timed, self.checkpoints)
+            yield stack, run_task(stack, self.device, self.made_by, self.on_state, self.timed, self.checkpoints)
             self.checkpoints.remove(stack)  # its outcome has been recorded

@@ -14,7 +14,7 @@ from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.network import DenseNetwork, Parameters
 from ntkrun.engine.tiles import CPU_TILE, pieces
 from ntkrun.errors import UserError
-from ntkrun.run.ray import BESIDE, Workers, imported, in_flight, task
+from ntkrun.run.ray import BESIDE, Workers, import_ray, in_flight, task
 from ntkrun.run.task import ATTEMPTS
 from ntkrun.theory.activations import Activation, know
 
@@ -50,7 +50,7 @@ def fill(
 ) -> None:
     """Write K (S, N, N, O, O) into `result`, each block when it arrives. Blocks below the diagonal are the transposes
     of those above. Raises UserError where the worker of a block is lost ATTEMPTS times."""
-    ray, inputs = imported(), imported().put(x)
+    ray, inputs = import_ray(), import_ray().put(x)
     lost: Counter[tuple[int, int, int]] = Counter()
     remote_task = task(_kernel, workers.cpus, workers.gpus, min(_bytes(net, dtype), workers.node_bytes))
 

@@ -78,7 +78,7 @@ def empirical_in_blocks(sweep: Sweep, device: str, selection: EngineSelection, f
     the disk has no room for that file and for the output file that is written from it.
     """
     from ntkrun.run.kernel_blocks import fill
-    from ntkrun.run.ray import connected
+    from ntkrun.run.ray import connected_workers
 
     point, seeds = _networks(sweep)
     net, data, dtype = network(point), data_of(point), DTYPES[point.training.dtype]
@@ -92,7 +92,7 @@ def empirical_in_blocks(sweep: Sweep, device: str, selection: EngineSelection, f
             file = contexts.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             _make_room(file, 2 * size)
         ntk = np.memmap(file, point.training.dtype, "r+", shape=shape)  # remains valid after the file is closed
-        workers = contexts.enter_context(connected(selection.ray_address, selection.jobs, device))
+        workers = contexts.enter_context(connected_workers(selection.ray_address, selection.jobs, device))
         fill(ntk, net, seeds, data.x, dtype, workers)
         file.truncate(size)  # frees the rest for the output file
     return _empirical(point, seeds, ntk)

@@ -35,8 +35,8 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 LOCAL_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 SOCKETS = "/tmp"  # folder of Ray's sockets; short, because the path of a socket may have at most 100 characters
 TOKEN = "ray._private.authentication"  # logger that warns at each start that a token is in use; see docs/cluster.md
-LAST_WORDS, SPEAKERS = 4000, 3  # characters per worker's log, and number of workers, in the log of a lost stack
-SAID = 600  # characters of Ray's error message that are shown if it does not start
+LOG_LENGTH, LOG_COUNT = 4000, 3  # characters per worker's log, and number of workers, in the log of a lost stack
+MESSAGE_LENGTH = 600  # characters of Ray's error message that are shown if it does not start
 REACHED = 10.0  # seconds to wait for a cluster to answer; Ray itself tries for minutes
 BESIDE = GIB // 2  # bytes that Python and torch need in addition to a stack
 POLL = 0.5  # seconds between checks for an interrupt
@@ -64,7 +64,7 @@ class Workers:
     registered: Any
 
 
-def imported() -> Any:
+def import_ray() -> Any:
     """Import Ray with its usage statistics turned off and return it. Raises UserError where it is not installed."""
     os.environ.update(QUIET)
     try:
@@ -75,7 +75,7 @@ def imported() -> Any:
 
 
 @contextlib.contextmanager
-def connected(address: str | None, jobs: int | None, device: str) -> Iterator[Workers]:
+def connected_workers(address: str | None, jobs: int | None, device: str) -> Iterator[Workers]:
     """Yield the workers of the cluster at `address` (auto or HOST:PORT), or of a local Ray if there is no address.
 
     A local Ray ends with the context, including all its processes. Raises UserError where Ray is not installed or does
@@ -96,13 +96,13 @@ def check(address: str | None) -> None:
             f"Ray was imported before ntkrun could limit its sockets to this machine; set {variables} before the import"
         )
     os.environ.update({} if address else LOCAL_ONLY)
-    imported()
+    import_ray()
 
 
 @contextlib.contextmanager
 def _local_ray(jobs: int | None, device: str) -> Iterator[None]:
     logging.getLogger(TOKEN).setLevel(logging.ERROR)
-    cpus, gpus = here(jobs, device)
+    cpus, gpus = local_resources(jobs, device)
     options = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with errors_as_sentence(Path(SOCKETS), comfort="; Ray needs it for its sockets"):
         folder = tempfile.mkdtemp(prefix="ntkrun-", dir=SOCKETS)
@@ -113,7 +113,7 @@ def _local_ray(jobs: int | None, device: str) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def here(jobs: int | None, device: str) -> tuple[int, int]:
+def local_resources(jobs: int | None, device: str) -> tuple[int, int]:
     """Return the number of CPUs and of GPUs for a local Ray."""
     return max(jobs or 1, torch.get_num_threads()), 0 if device == "cpu" else torch.cuda.device_count()
 
@@ -133,7 +133,7 @@ def _existing_cluster(address: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _session(option: str, **init_options: Any) -> Iterator[None]:
     """Run Ray for as long as the context lasts. Raises UserError, beginning with `option`, where Ray does not start."""
-    ray = imported()
+    ray = import_ray()
     try:
         _start(ray, option, init_options)
         yield
@@ -148,7 +148,7 @@ def _start(ray: Any, option: str, init_options: dict[str, Any]) -> None:
     except SystemExit:  # Ray's own answer to SIGTERM
         raise KeyboardInterrupt from None
     except Exception as error:  # noqa: BLE001 - Ray raises even Exception itself; only Ray's code runs here
-        raise UserError(f"{option}: Ray does not start: {' '.join(str(error).split())[:SAID]}") from None
+        raise UserError(f"{option}: Ray does not start: {' '.join(str(error).split())[:MESSAGE_LENGTH]}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by its own
@@ -156,13 +156,13 @@ def _start(ray: Any, option: str, init_options: dict[str, Any]) -> None:
 
 def _workers(jobs: int | None, device: str) -> Workers:
     """Return the workers: `jobs` of them, or by default one per GPU, or else per CPU. They share the CPUs equally."""
-    ray = imported()
+    ray = import_ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, all_gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
     if not cpus:
         raise UserError("--engine ray: the cluster offers no CPU, so no task would ever start; add a node with CPUs")
     kind = device_kind(device, all_gpus)
-    count = at_once(jobs, cpus, all_gpus, kind)
+    count = worker_count(jobs, cpus, all_gpus, kind)
     per_gpu = -(-count // all_gpus) if kind == "cuda" else 0
     threads = max(1, min(cpus // count, int(max(node.get("CPU", 1) for node in nodes))))
     gpus = 1 / per_gpu if per_gpu else 0.0
@@ -172,7 +172,7 @@ def _workers(jobs: int | None, device: str) -> Workers:
     return Workers(count, kind, threads, gpus, node_bytes, memory, made_by, Path(logs), _sent(registered()))
 
 
-def at_once(jobs: int | None, cpus: int, gpus: int, kind: str) -> int:
+def worker_count(jobs: int | None, cpus: int, gpus: int, kind: str) -> int:
     """Return the number of workers: `jobs`, or by default one per GPU or CPU of the kind of device."""
     return jobs or (gpus if kind == "cuda" else cpus)
 
@@ -186,7 +186,7 @@ def memory_each(free: int, workers: int, places: int) -> float:
 def _sent(functions: Any) -> Any:
     """Return a Ray reference to the user's own activations. Ray sends their code in memory, never in a file."""
     try:
-        return imported().put(functions)
+        return import_ray().put(functions)
     except TypeError as error:
         names = ", ".join(function.name for function in functions)
         why = str(error).strip().splitlines()[0]
@@ -205,7 +205,7 @@ def device_kind(device: str, gpus: int) -> str:
 def task(function: Any, cpus: int, gpus: float, size: int) -> Any:
     """Return a function as a Ray task that requests these CPUs, this part of a GPU and `size` bytes, and never
     retries."""
-    return imported().remote(function).options(max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=size)
+    return import_ray().remote(function).options(max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=size)
 
 
 def in_flight(
@@ -216,7 +216,7 @@ def in_flight(
     The caller may change `waiting` between two results. Raises KeyboardInterrupt if `stopping` returns True. Work that
     is still running when the iterator is closed or interrupted is cancelled.
     """
-    ray, running = imported(), dict[Any, Work]()
+    ray, running = import_ray(), dict[Any, Work]()
     try:
         while waiting or running:
             while waiting and len(running) < most:
@@ -233,15 +233,15 @@ def in_flight(
 
 def _probe_worker(kind: str) -> tuple[dict[str, Any], int, str]:
     """Return a worker's provenance, its free bytes and the folder of its logs. Runs in the worker."""
-    context = imported().get_runtime_context()
+    context = import_ray().get_runtime_context()
     logs = Path(context.get_temp_dir(), context.get_session_name(), "logs")
     return provenance(torch.device(kind)), free_bytes(torch.device(kind)), str(logs)
 
 
-def last_words(logs: Path) -> str:
+def log_tails(logs: Path) -> str:
     """Return the last lines that workers wrote to standard error, if this machine can read their logs."""
     files = sorted((file for file in logs.glob("worker-*.err") if file.stat().st_size), key=lambda f: f.stat().st_mtime)
-    tails = [f"{file}:\n{file.read_text('utf-8', 'replace')[-LAST_WORDS:]}" for file in files[-SPEAKERS:]]
+    tails = [f"{file}:\n{file.read_text('utf-8', 'replace')[-LOG_LENGTH:]}" for file in files[-LOG_COUNT:]]
     return "\n".join([f"logs of the workers: {logs}", *tails, ""])
 
 
@@ -250,8 +250,8 @@ def last_words(logs: Path) -> str:
 
 @dataclass(frozen=True)
 class Ray:
-    """The engine that runs stacks on the workers from `connected`. It raises KeyboardInterrupt if `stopping` returns
-    True."""
+    """The engine that runs stacks on the workers from `connected_workers`. It raises KeyboardInterrupt once `stopping`
+    returns True."""
 
     workers: Workers
     timed: bool
@@ -272,14 +272,14 @@ class Ray:
         from ray import exceptions
 
         try:
-            return imported().get(reference)
+            return import_ray().get(reference)
         except exceptions.OutOfMemoryError as error:  # Ray ends a worker before the system would
             return OutOfMemory(0, str(error))
         except exceptions.RayTaskError as error:  # `run_task` lets OSError pass, such as a file that the node lacks
             return Failed(str(error).strip().splitlines()[-1], 0, str(error))
         except exceptions.RayError as error:
             why = str(error).strip().splitlines()[0]
-            return Lost(f"its worker is gone: {why}", f"{error}\n{last_words(self.workers.logs)}")
+            return Lost(f"its worker is gone: {why}", f"{error}\n{log_tails(self.workers.logs)}")
 
 
 def _attempted(stack: Stack, kind: str, threads: int, timed: bool, registered: Sequence[Activation]) -> Outcome:

@@ -38,13 +38,15 @@ def rows_of(
         "seconds": result.seconds / len(ids),
         "threads": threads,
     }
-    kept = sorted(kept_steps(point.probes.outputs, point.training.steps))
+    output_steps = sorted(kept_steps(point.probes.outputs, point.training.steps))
     frames = {
         "runs": _runs(stack, ended, made_by),
         "steps": of_runs(result.steps, ids),
         "layers": of_runs(result.layers, ids),
         "modes": completed(of_runs(result.modes, ids), "modes"),
-        "outputs": with_limits(of_runs(result.outputs, ids), len(data_of(point).x), kept, limit_outputs(point, kept)),
+        "outputs": with_limits(
+            of_runs(result.outputs, ids), len(data_of(point).x), output_steps, limit_outputs(point, output_steps)
+        ),
     }
     return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
 
@@ -100,16 +102,18 @@ def of_runs(columns: dict[str, list[float]], ids: Sequence[str]) -> pd.DataFrame
     return frame.drop(columns="position")
 
 
-def with_limits(outputs: pd.DataFrame, inputs: int, kept: Sequence[int], limits: dict[str, np.ndarray]) -> pd.DataFrame:
+def with_limits(
+    outputs: pd.DataFrame, inputs: int, output_steps: Sequence[int], limits: dict[str, np.ndarray]
+) -> pd.DataFrame:
     """Return the outputs table of a stack with the predictions of infinite width.
 
-    `limits` holds each predicted column as (T, A, O) at the `kept` steps, in their order. The column `point` numbers
+    `limits` holds each predicted column as (T, A, O) at the `output_steps`, in their order. The column `point` numbers
     the `inputs` training inputs first and then the test inputs.
     """
     if not len(outputs):
         return completed(pd.DataFrame(), "outputs")
     point, output = outputs["point"].to_numpy(dtype=int), outputs["output"].to_numpy(dtype=int)
-    step_index = np.searchsorted(np.array(kept), outputs["step"].to_numpy(dtype=int))
+    step_index = np.searchsorted(np.array(output_steps), outputs["step"].to_numpy(dtype=int))
     predictions = {name: values[step_index, point, output] for name, values in limits.items()}
     train = point < inputs
     positions = {"part": np.where(train, "train", "test"), "input": np.where(train, point, point - inputs)}

@@ -93,7 +93,7 @@ def run_task(
     stack: Stack,
     device: torch.device,
     made_by: dict[str, Any],
-    see: OnState = lambda stack, state, measurement: None,
+    on_state: OnState = lambda stack, state, measurement: None,
     timed: bool = False,
     checkpoints: Checkpoints | None = None,
 ) -> Outcome:
@@ -104,7 +104,7 @@ def run_task(
     def watch(state: State, measurement: Measurement | None) -> None:
         nonlocal last_step
         last_step = state.step
-        see(stack, state, measurement)
+        on_state(stack, state, measurement)
 
     try:
         clock = Clock(device) if timed else NO_CLOCK

@@ -87,14 +87,14 @@ class WriteLock:
 
 @contextmanager
 def write_lock(
-    root: Path, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
+    root: Path, shard: tuple[int, int] = WHOLE, on_wait: Callable[[Writer], None] = lambda writer: None
 ) -> Iterator[WriteLock]:
     """Hold the write lock of this directory. Raises StoreBusy if another writer may do the same runs.
 
-    A writer of the same shard on another machine may have died with that machine. This function calls `waits` with
+    A writer of the same shard on another machine may have died with that machine. This function calls `on_wait` with
     that writer and gives it time to show that it is alive.
     """
-    _wait_for_twin(root / WRITERS, shard, waits)
+    _wait_for_twin(root / WRITERS, shard, on_wait)
     with exclusive(root):
         file, open_file = _register(root / WRITERS, _this_writer(shard))
         lock = WriteLock(root, file)

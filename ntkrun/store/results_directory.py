@@ -99,18 +99,18 @@ class Store:
 
     @contextmanager
     def writing(
-        self, shard: tuple[int, int] = WHOLE, waits: Callable[[Writer], None] = lambda writer: None
+        self, shard: tuple[int, int] = WHOLE, on_wait: Callable[[Writer], None] = lambda writer: None
     ) -> Iterator[None]:
         """Hold the directory, or a shard of its sweep, for writing.
 
-        `waits` is called with a writer on another machine while this waits to see whether that writer is alive. Raises
-        StoreBusy if another process holds the directory, UserError if it cannot be written.
+        `on_wait` is called with a writer on another machine while this waits to see whether that writer is alive.
+        Raises StoreBusy if another process holds the directory, UserError if it cannot be written.
         """
         folders = [self.root, *(inside(self.root, name) for name in FOLDERS)]
         with ExitStack() as contexts:
             try:
                 make_folder(self.root)
-                self._lock = contexts.enter_context(write_lock(self.root, shard, waits))
+                self._lock = contexts.enter_context(write_lock(self.root, shard, on_wait))
             except OSError as error:
                 why = f"cannot write results here ({error.strerror}); choose another --results"
                 raise UserError(f"{self.root}: {why}") from None

@@ -116,7 +116,7 @@ def test_runs_that_depart_before_and_after_stay_departed(read_every: int, monkey
     cut = cut_at(task, 8 if read_every == 1 else 1, read_every)
     before = [run for run in whole.diverged if run.step <= cut.step]
     assert cut.recorded().diverged == before
-    assert len(cut.standing.positions) == 12 - len(before)
+    assert len(cut.snapshot.positions) == 12 - len(before)
     assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
 
 

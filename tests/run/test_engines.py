@@ -16,7 +16,7 @@ from ntkrun.run import ray as ray_workers
 from ntkrun.run.engines import EngineSelection, expected_engine
 from ntkrun.run.forecast import DryRun, dry_run_of
 from ntkrun.run.kernel_blocks import blocks
-from ntkrun.run.ray import connected
+from ntkrun.run.ray import connected_workers
 
 TEXT = """\
 name: engines
@@ -30,7 +30,7 @@ sweep: {grid: {network.width: [8, 9, 10]}, seeds: 4}
 def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """In the place of Ray, which need not be there."""
     fake = SimpleNamespace(shutdown=lambda: None)
-    monkeypatch.setattr(ray_workers, "imported", lambda: fake)
+    monkeypatch.setattr(ray_workers, "import_ray", lambda: fake)
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     return fake
 
@@ -62,7 +62,10 @@ def test_what_does_not_go_together_is_a_sentence(engine: str, jobs: int | None, 
 def test_without_ray_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setitem(sys.modules, "ray", None)
-    for use in (lambda: expected_engine(EngineSelection("ray"), "cpu"), lambda: connected(None, 1, "cpu").__enter__()):
+    for use in (
+        lambda: expected_engine(EngineSelection("ray"), "cpu"),
+        lambda: connected_workers(None, 1, "cpu").__enter__(),
+    ):
         with pytest.raises(UserError, match=r"pip install 'ntkrun\[ray\]'"):
             use()
 
@@ -70,7 +73,7 @@ def test_without_ray_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_ray_that_was_imported_untamed_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", sys)  # whatever it is, it was there before
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
-    with pytest.raises(UserError, match="Ray was imported before"), connected(None, 1, "cpu"):
+    with pytest.raises(UserError, match="Ray was imported before"), connected_workers(None, 1, "cpu"):
         pass
 
 
@@ -125,7 +128,10 @@ def test_memory_is_shared_out_among_the_workers_of_a_place() -> None:
 @pytest.mark.usefixtures("ray")
 def test_an_address_of_no_cluster_is_a_sentence() -> None:
     for address, what in (("ray://head:10001", "give auto or HOST:PORT"), ("127.0.0.1:1", "no cluster answers there")):
-        with pytest.raises(UserError, match=f"--ray-address {address}: {what}"), connected(address, None, "cpu"):
+        with (
+            pytest.raises(UserError, match=f"--ray-address {address}: {what}"),
+            connected_workers(address, None, "cpu"),
+        ):
             pass
 
 
@@ -140,7 +146,7 @@ def test_an_address_of_no_cluster_is_a_sentence() -> None:
 def test_what_ray_says_against_starting_is_a_sentence(ray: SimpleNamespace, error: Exception) -> None:
     ray.init = _raises(error)
     what = "--engine ray: Ray does not start: " + " ".join(str(error).split())
-    with pytest.raises(UserError) as caught, connected(None, 1, "cpu"):
+    with pytest.raises(UserError) as caught, connected_workers(None, 1, "cpu"):
         pass
     assert str(caught.value) == what
 
@@ -148,7 +154,7 @@ def test_what_ray_says_against_starting_is_a_sentence(ray: SimpleNamespace, erro
 @pytest.mark.usefixtures("ray")
 def test_no_place_for_rays_sockets_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "SOCKETS", "/proc/nowhere")
-    with pytest.raises(UserError, match=r"/proc/nowhere.*cannot be written"), connected(None, 1, "cpu"):
+    with pytest.raises(UserError, match=r"/proc/nowhere.*cannot be written"), connected_workers(None, 1, "cpu"):
         pass
 
 
@@ -159,7 +165,7 @@ def test_sigterm_while_ray_starts_is_an_interrupt_and_ours_again_afterwards(ray:
         raise AssertionError
 
     ray.init, before = init, signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), connected(None, 1, "cpu"):
+    with pytest.raises(KeyboardInterrupt), connected_workers(None, 1, "cpu"):
         pass
     assert signal.getsignal(signal.SIGTERM) == before
 

@@ -20,7 +20,7 @@ from ntkrun.plan.problem import data_of, network
 from ntkrun.plan.runs import Stack, plan, stacks
 from ntkrun.run.kernel_blocks import fill
 from ntkrun.run.provenance import provenance
-from ntkrun.run.ray import Ray, Workers, connected, imported, in_flight, task
+from ntkrun.run.ray import Ray, Workers, connected_workers, import_ray, in_flight, task
 from ntkrun.run.task import Done, Failed, Lost, run_task
 from tests.run.processes import descendants
 
@@ -42,7 +42,7 @@ sweep: {grid: {network.width: [8, 9, 10]}, seeds: 2}
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    with connected(None, 2, "cpu") as found:
+    with connected_workers(None, 2, "cpu") as found:
         yield found
 
 
@@ -98,7 +98,7 @@ def test_an_interrupt_leaves_nothing_running(workers: Workers) -> None:
     ):
         next(ended)
     assert len(waiting) == 1  # never started
-    imported().get(task(wait, 1, 0, 0).remote(0.0), timeout=50)  # the workers are free, or made anew
+    import_ray().get(task(wait, 1, 0, 0).remote(0.0), timeout=50)  # the workers are free, or made anew
 
 
 def test_no_socket_listens_beyond_this_machine(workers: Workers) -> None:
