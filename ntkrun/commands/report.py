@@ -44,13 +44,12 @@ def report(
 
     Example: ntkrun report results/smoke/width --baseline results/baseline/smoke.json --markdown
     """
-    from ntkrun.experiments.table import EXPERIMENTS
     from ntkrun.report import gather
 
     if markdown and json:
         raise UserError("--markdown and --json cannot be combined; write one of them to a file with --out")
     with under_way("gathering results"):
-        page = gather.gather_page(run_dirs, baseline, list(EXPERIMENTS))
+        page = gather.gather_page(run_dirs, baseline, _order(run_dirs))
     if markdown:
         print(gather.page_text(page, ".md"), end="")
     if json:
@@ -59,3 +58,13 @@ def report(
         path = gather.write_page(page, out or gather.default_path(run_dirs))
         if not (markdown or json):
             say(path)
+
+
+def _order(run_dirs: list[Path]) -> list[str]:
+    """Return the names of the experiments in the order in which they run; [] without experiments, whose modules take
+    longer to import than a sweep's report takes."""
+    if not any((path / "experiments").is_dir() for path in run_dirs):
+        return []
+    from ntkrun.experiments.table import EXPERIMENTS
+
+    return list(EXPERIMENTS)
