@@ -95,8 +95,8 @@ def _rows(evidence: Evidence) -> Iterator[Row]:
 
 EXPERIMENT = Experiment(
     name="controls",
-    statement="Where the theory does not apply, its claims fail: in the mean-field parametrisation, in the standard "
-    "parametrisation with one step size for all widths, beyond the edge of stability, at a small output scale, for "
+    statement="Where the theory does not apply, its claims fail: in the mean-field parametrization, in the standard "
+    "parametrization with one step size for all widths, beyond the edge of stability, at a small output scale, for "
     "large targets, and for repeated inputs with conflicting labels.",
     references="[C]; [Lw]; docs/theory.md",
     sweeps=tuple(sweep for _, sweep in CONTROLS.values()),

@@ -58,7 +58,7 @@ TABLES: dict[str, tuple[Columns, ...]] = {
         Columns(
             "distance_to_limit",
             "‖K_t - K_inf‖_F/‖K_inf‖_F, K_inf the infinite-width kernel, which is the same for each output and 0 "
-            "between different outputs. In parametrisations other than `ntk`, K_inf is replaced by the expected kernel "
+            "between different outputs. In parametrizations other than `ntk`, K_inf is replaced by the expected kernel "
             "at the run's own widths, here and in `limit_*`",
         ),
         Columns(

@@ -41,7 +41,7 @@ Depth = Annotated[int, Field(ge=1, le=1000)]
 
 class Network(Strict):
     """The dense network: L = depth weight layers, hidden widths n, activation σ, bias scale β, weight scale σ_w and the
-    parametrisation."""
+    parametrization."""
 
     depth: Depth = 4
     """L, the number of weight layers. The network has L-1 hidden layers."""

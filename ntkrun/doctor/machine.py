@@ -53,7 +53,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     report = [
         first,
         ", ".join(f"{name} {number}" for name, number in versions.items()),
-        f"cpu: {facts['cpu']}, {facts['usable_cores']} of {facts['cores']} cores, torch x {facts['threads']} threads",
+        f"cpu: {facts['cpu']}, {facts['usable_cores']} of {facts['cores']} cores, torch on {facts['threads']} threads",
         f"blas and openmp: {', '.join(pools) or 'none found'}",
         f"cuda: {', '.join(device['name'] for device in facts['devices']) or 'none'}",
         f"memory: {free / GIB:.1f} GiB free, {SHARE * free / GIB:.1f} GiB of it for stacks",

@@ -64,7 +64,7 @@ def empirical_ntk(
 
         K_ij(x, x') = Σ_l [s_{l-1}² a^(l-1)(x)·a^(l-1)(x') + c_{l-1}²] · [δ_i^(l)(x)·δ_j^(l)(x')],   l = 1..L,
 
-    exact at any width; s and c are the factors before weights and biases, σ_w/√n and β in the NTK parametrisation.
+    exact at any width; s and c are the factors before weights and biases, σ_w/√n and β in the NTK parametrization.
     Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n. The second term is halved for x2 = None,
     and n_L times smaller for the trace and the diagonal. Many inputs are processed in blocks, so that temporaries stay
     within `memory` GiB (None: half of the free memory). This limit excludes the parameters, the result and the packing

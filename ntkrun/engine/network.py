@@ -70,7 +70,7 @@ class DenseNetwork:
         a^(0) = x,   z^(l+1) = (σ_w/√n_l) w^(l) a^(l) + β b^(l),   a^(l) = σ(z^(l)),   F(x) = z^(L).
 
     `width` is n_1 = ... = n_{L-1}, or the L-1 hidden widths one by one; `beta` is β, `weight_scale` is σ_w. All weights
-    and biases start as independent N(0, 1): the scale is part of the forward pass (NTK parametrisation; Jacot, Gabriel
+    and biases start as independent N(0, 1): the scale is part of the forward pass (NTK parametrization; Jacot, Gabriel
     and Hongler 2018, section 2). The last layer is linear. `parametrization` may also be "standard" or "mean_field":
     the same network with its scales in other places, see parametrization.py. Raises UserError for invalid sizes.
     """
@@ -113,15 +113,15 @@ class DenseNetwork:
 
     @cached_property
     def scales(self) -> tuple[Scales, ...]:
-        """The scales of every layer, set by the parametrisation from σ_w, β and the widths."""
+        """The scales of every layer, set by the parametrization from σ_w, β and the widths."""
         return scales(self.parametrization, self.widths, self.weight_scale, self.beta)
 
     def scale(self, layer: int) -> float:
-        """Return the factor before w^(l), σ_w/√n_l in the NTK parametrisation."""
+        """Return the factor before w^(l), σ_w/√n_l in the NTK parametrization."""
         return self.scales[layer].weight
 
     def bias_scale(self, layer: int) -> float:
-        """Return the factor before b^(l), β in the NTK parametrisation."""
+        """Return the factor before b^(l), β in the NTK parametrization."""
         return self.scales[layer].bias
 
     def weight_std(self, layer: int) -> float:
@@ -135,11 +135,11 @@ class DenseNetwork:
     def init(
         self, seeds: Sequence[int], dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> Parameters:
-        """Return initial parameters, one network per seed, with normal entries: N(0, 1) in the NTK parametrisation.
+        """Return initial parameters, one network per seed, with normal entries: N(0, 1) in the NTK parametrization.
 
         Entries are drawn in float64 on the CPU, with a separate generator for each (seed, layer, role), then scaled,
         cast and moved. So a network starts from the same numbers in any stack and on any device, and as the same
-        function in the NTK and the standard parametrisation. The shape is part of the generator's key, so that networks
+        function in the NTK and the standard parametrization. The shape is part of the generator's key, so that networks
         of different widths are independent, as the intervals of fitted exponents assume.
         """
 

@@ -1,4 +1,4 @@
-"""Parametrisations of a dense network: four numbers a layer, and nothing else of the engine knows which it is.
+"""Parametrizations of a dense network: four numbers a layer, and nothing else of the engine knows which it is.
 
     z^(l+1) = s_l w^(l) a^(l) + c_l b^(l),    w^(l) entries start as N(0, sd_w²), b^(l) entries as N(0, sd_b²)
 

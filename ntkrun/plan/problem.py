@@ -104,7 +104,7 @@ def _relative(point: Point) -> float:
 
 
 def limit_kernel(point: Point) -> Tensor:
-    """Return the kernel that theory expects at the start, in the parametrisation of the grid point (K_inf itself under
+    """Return the kernel that theory expects at the start, in the parametrization of the grid point (K_inf itself under
     ntk). Rows are the training inputs and then the test inputs, columns the training inputs, (N + M, N). Raises
     UserError where it is not available, TooLarge where it does not fit."""
     return _limit_kernel(Point(network=_as_its_limit(point).network, data=point.data))
@@ -150,7 +150,7 @@ def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
     grid point's own training.
 
     Values are nan where there is no formula: at steps beyond 0 with batches or a loss other than squared, where the
-    limit is not available, and in parametrisations that have none.
+    limit is not available, and in parametrizations that have none.
     """
     data = data_of(point)
     shape = (len(steps), len(data.x) + len(data.x_test), data.outputs)

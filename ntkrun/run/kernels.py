@@ -131,7 +131,7 @@ def _check_equal_widths(point: Point) -> None:
     net = point.network
     if net.parametrization == "standard" and isinstance(net.width, tuple) and len(set(net.width)) > 1:
         raise FieldError(
-            "network.width", "K_n/n has a limit in the standard parametrisation for equal widths; give one"
+            "network.width", "K_n/n has a limit in the standard parametrization for equal widths; give one"
         )
 
 

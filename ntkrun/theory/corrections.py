@@ -34,10 +34,10 @@ def output_square_correlation(net: SizedArchitecture) -> float:
 def kernel_variance(net: SizedArchitecture) -> float:
     """Return Var K_0(x,x)/E[K_0(x,x)]² over initialisations, to leading order in 1/n: (1/n)[5(L-1) - 4(L²-1)/(3L)],
     which is 3/n, 6.44/n, 10/n, 13.6/n at L = 2..5. Raises UserError unless σ is relu, β = 0 and the hidden widths are
-    equal, and in the standard parametrisation, whose kernel weighs the layers differently."""
+    equal, and in the standard parametrization, whose kernel weighs the layers differently."""
     _check(net)
     if net.parametrization == "standard":
-        raise UserError("the variance of the kernel is known in the NTK parametrisation, not in the standard one")
+        raise UserError("the variance of the kernel is known in the NTK parametrization, not in the standard one")
     hidden, depth = net.widths[1:-1], net.depth
     if len(set(hidden)) > 1:
         raise UserError(f"the variance of the kernel is known for equal hidden widths, not for {list(hidden)}")

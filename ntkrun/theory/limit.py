@@ -53,7 +53,7 @@ def limit_kernels(
 ) -> LimitKernels:
     """Return the limit kernels of a dense network on inputs x (N, n_0) and x2 (M, n_0), by default x.
 
-    The limits of the kernel K_n of width n in each parametrisation (by default the network's) are:
+    The limits of the kernel K_n of width n in each parametrization (by default the network's) are:
 
     * `ntk`: Σ^(L) and K^(L) themselves;
     * `standard` (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
@@ -65,17 +65,17 @@ def limit_kernels(
     rounding of ±1 counts as ±1. (Nearly equal inputs lose digits, as in any computation from covariances: at relative
     distance d, slopes of a kinked σ are accurate to 1e-16/d, or to d where d is so small that the inputs count as
     equal.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
-    tolerance, for kernels that overflow, and for a parametrisation without a limit.
+    tolerance, for kernels that overflow, and for a parametrization without a limit.
     """
     scheme = _parametrization(net, parametrization)
     if scheme == "standard" and net.depth == 1:
-        raise UserError("a network without hidden layers has no width to grow: in the standard parametrisation its "
+        raise UserError("a network without hidden layers has no width to grow: in the standard parametrization its "
                         "kernel is always x·x' + 1; use expected_kernel")  # fmt: skip
     return _last(_Recursion(net, x, x2), _standard_limit(net) if scheme == "standard" else _ntk_term)
 
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
-    """Return the limit kernels of every depth up to the network's, always in the NTK parametrisation. Otherwise as
+    """Return the limit kernels of every depth up to the network's, always in the NTK parametrization. Otherwise as
     `limit_kernels`."""
     recursion = _Recursion(net, x, x2)
     nngp, ntk = (recursion.empty(net.depth) for _ in range(2))
@@ -98,7 +98,7 @@ def expected_kernel(
     net: SizedArchitecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> Tensor:
     """Return the expected kernel at initialisation for this network's widths, (N, M), to leading order in 1/n, by
-    default in the network's parametrisation.
+    default in the network's parametrization.
 
     ntk: K^(L). mean_field: K^(L)/n_{L-1}. standard: Σ_l [n_{l-1} E[σσ]^(l-1) + 1] Π_{m>l} Σ'^(m), E^(0) = x·x'/n_0.
     """
@@ -110,7 +110,7 @@ def expected_kernel(
 
 
 def relative_step_size(net: SizedArchitecture, x: Points, relative: float) -> float:
-    """Return η = r / λ_max(K(x, x)/N), K the expected kernel at initialisation in the network's parametrisation. For
+    """Return η = r / λ_max(K(x, x)/N), K the expected kernel at initialisation in the network's parametrization. For
     ntk this is K_inf, the same at every width. Gradient descent on squared error is stable for r < 2 if the kernel
     stays constant."""
     return relative_step(expected_kernel(net, x), relative)

@@ -1,4 +1,4 @@
-"""Where a network's scales stand: each parametrisation against its definition written out, and against theory."""
+"""Where a network's scales stand: each parametrization against its definition written out, and against theory."""
 
 import math
 
@@ -130,7 +130,7 @@ def test_the_expected_kernel_is_the_mean_over_networks(name: Parametrization) ->
     assert torch.equal(expected, expected_kernel(_net("ntk", 512, 1), x, parametrization=name))
 
 
-def test_the_limit_kernels_are_those_of_the_network_s_own_parametrisation() -> None:
+def test_the_limit_kernels_are_those_of_the_network_s_own_parametrization() -> None:
     x = _draw(4, 3)
     for name in ("ntk", "standard", "mean_field"):
         assert torch.equal(limit_kernels(_net(name), x).ntk, limit_kernels(_net("ntk"), x, parametrization=name).ntk)  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_the_limit_kernels_are_those_of_the_network_s_own_parametrisation() -> N
 
 
 @every
-def test_a_relative_step_is_relative_to_the_kernel_of_the_parametrisation(name: str) -> None:
+def test_a_relative_step_is_relative_to_the_kernel_of_the_parametrization(name: str) -> None:
     """Over networks of width 1024, λ_max scatters by about 5 %: the mean of eight lies within 4 of its errors, 7 %."""
     net, x = _net(name, 1024, 1), _draw(8, 3)
     kernels = ntkrun.empirical_ntk(net, net.init(range(8)), x.float()).double()[..., 0, 0]
@@ -146,7 +146,7 @@ def test_a_relative_step_is_relative_to_the_kernel_of_the_parametrisation(name: 
     assert float(largest.mean()) * relative_step_size(net, x, 1.5) == pytest.approx(1.5, rel=0.07)
 
 
-def test_what_is_no_parametrisation_is_a_sentence() -> None:
+def test_what_is_no_parametrization_is_a_sentence() -> None:
     with pytest.raises(UserError, match="'mup': choose ntk, standard, mean_field"):
         _net("mup")
     relu = DenseNetwork(3, 1, 3, 8, "relu", 0.0, parametrization="standard")
@@ -162,7 +162,7 @@ def _drift(name: str, width: int) -> float:
     return float(np.mean(run_stack(task, torch.device("cpu")).steps["kernel_drift"][-4:]))
 
 
-def test_the_kernel_freezes_in_every_parametrisation_but_mean_field() -> None:
+def test_the_kernel_freezes_in_every_parametrization_but_mean_field() -> None:
     """16 times as wide: the drift falls 16 times or so (exponent -1 for a smooth σ), and does not under mean_field."""
     ratios = {name: _drift(name, 1024) / _drift(name, 64) for name in PARAMETRIZATIONS}
     assert ratios["ntk"] < 1 / 8

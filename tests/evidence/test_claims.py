@@ -162,7 +162,7 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
         (
             "frozen-kernel",
             BY_WIDTH.but(values=(8, 16, 32)),
-            "a slope needs two usable values of at least 48 on the axis; available: 0",
+            "a slope needs positive results at two values from 48 on; there are 0",
         ),
         ("frozen-kernel", BY_WIDTH.but(step_size=2.5), "beyond the edge of stability"),
         ("frozen-kernel", BY_WIDTH.but(config={"training.steps": 0}), "nothing was trained"),

@@ -120,11 +120,11 @@ def test_widths_below_the_smallest_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("widths", "values", "why"),
     [
-        ([64, 64], [1, 2], "on the axis; available: 1"),
-        ([64, 128], [0, 1], "on the axis; available: 1"),
-        ([64, 128], [math.nan, 1], "on the axis; available: 1"),
+        ([64, 64], [1, 2], "at two values; there are 1"),
+        ([64, 128], [0, 1], "at two values; there are 1"),
+        ([64, 128], [math.nan, 1], "at two values; there are 1"),
         ([64, 128], [1, 2], "two values with one seed each"),
-        ([], [], "on the axis; available: 0"),
+        ([], [], "at two values; there are 0"),
     ],
 )
 def test_no_slope_has_a_reason(widths: list[float], values: list[float], why: str) -> None:

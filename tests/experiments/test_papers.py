@@ -115,5 +115,5 @@ def test_lee_1_finds_the_slopes_of_known_laws() -> None:
 def test_lee_1_says_what_its_lines_were_fitted_to(root: Path) -> None:
     """Up to width 128 there is one for the kernel and none for the weights: no slope."""
     ((_, _, caption),) = lee_1.EXPERIMENT.figures(_found(lee_1.EXPERIMENT, root))
-    assert "kernel, a slope needs two usable values of at least 128 on the axis; available: 1" in caption
-    assert "hidden weights, a slope needs two usable values of at least 256 on the axis; available: 0" in caption
+    assert "kernel, a slope needs positive results at two values from 128 on; there are 1" in caption
+    assert "hidden weights, a slope needs positive results at two values from 256 on; there are 0" in caption

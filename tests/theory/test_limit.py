@@ -151,14 +151,14 @@ def test_layers_are_the_kernels_of_every_depth(name: str) -> None:
 
 
 def _standard_kernel(net: DenseNetwork, seeds: range, x: torch.Tensor) -> torch.Tensor:
-    """Σ_l [a·a' + 1] δ·δ' in the standard parametrisation, whose network has the same F: δ and a are the same."""
+    """Σ_l [a·a' + 1] δ·δ' in the standard parametrization, whose network has the same F: δ and a are the same."""
     layers = net.forward(net.init(seeds, torch.float64), x)
     deltas = output_gradients(layers)
     parts = [(a @ a.mT + 1) * (d[:, :, 0] @ d[:, :, 0].mT) for a, d in zip(layers.activations, deltas, strict=True)]
     return torch.stack(parts).sum(dim=0)
 
 
-def test_the_standard_parametrisation_has_its_limit_per_width() -> None:
+def test_the_standard_parametrization_has_its_limit_per_width() -> None:
     """Means of 400 networks of width 256 within 4 standard errors and 2 % (order 1/n) of the expected kernel; lim K_n/n
     is what that tends to."""
     x = torch.tensor(REFERENCE["x"], dtype=torch.float64)

@@ -13,8 +13,12 @@ def complete(case: Case) -> str:
     parts = [f"{count} {status}" for status, count in by_status.items() if status != "done"]
     missing = planned - len(case.runs)
     parts += [f"{missing} missing"] if missing else []
-    again = ", with --retry-failed" if "failed" in by_status else ""
-    return f"of {planned} planned runs {', '.join(parts)}: run the sweep to its end{again}"
+    cures = []
+    if missing or "failed" in by_status:
+        cures.append("run the sweep to its end" + (", with --retry-failed" if "failed" in by_status else ""))
+    if "diverged" in by_status:
+        cures.append("take a smaller step, at which none diverges")
+    return f"of {planned} planned runs {', '.join(parts)}: {'; '.join(cures)}"
 
 
 def trained(case: Case) -> str:

@@ -132,8 +132,8 @@ def fit_power_law(
     """
     groups = {at: logs for at, logs in sorted(replicates.items()) if at >= smallest and len(logs)}
     if len(groups) < 2:
-        least = f" of at least {smallest:g}" if smallest else ""
-        return _no_fit(f"a slope needs two usable values{least} on the axis; available: {len(groups)}", groups)
+        least = f" from {smallest:g} on" if smallest else ""
+        return _no_fit(f"a slope needs positive results at two values{least}; there are {len(groups)}", groups)
     if all(len(group) == 1 for group in groups.values()) and len(groups) == 2:
         return _no_fit("two values with one seed each do not show the scatter; run more seeds", groups)
     while True:

@@ -62,7 +62,7 @@ def test_a_dense_network_has_the_kernel_of_empirical_ntk() -> None:
     params, x, x2 = net.init([0], torch.float64), floats(6, 5), floats(9, 5)[6:]
 
     class Scaled(nn.Module):
-        """The scale in the forward pass, the weights as they are drawn: the network's own parametrisation."""
+        """The scale in the forward pass, the weights as they are drawn: the network's own parametrization."""
 
         def __init__(self) -> None:
             super().__init__()
