@@ -302,7 +302,8 @@ def test_without_a_home_nothing_is_said_of_it(tmp_path: Path) -> None:
 
 
 def test_without_a_home_no_completion_is_installed(tmp_path: Path) -> None:
-    done = _run("--install-completion", "bash", cwd=tmp_path, **NO_HOME)
+    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is the argument's, whatever runs the tests
+    done = _run("--install-completion", "bash", cwd=tmp_path, **NO_HOME, **told)
     assert (done.returncode, done.stdout) == (2, b"")
     assert re.fullmatch(
         r"completion cannot be installed \(.*\); --show-completion prints the script\n", done.stderr.decode()
