@@ -196,7 +196,7 @@ def _line_label(verdict: Verdict, finding: Finding) -> str:
 
 
 def _numbers(finding: Finding) -> str:
-    return f"{estimate_text(finding.estimate)}  in  {interval_text(finding.expected)}"
+    return f"{estimate_text(finding.estimate)}  vs  {interval_text(finding.expected)}"
 
 
 def _interval(ax: Axes, y: int, finding: Finding) -> None:

@@ -93,7 +93,7 @@ def test_no_source_file_can_execute_what_it_reads() -> None:
     ],
 )
 def test_the_search_finds_what_it_looks_for(source: str) -> None:
-    assert len(_objections(source, "lab/some.py")) == 1
+    assert len(_objections(source, "run/some.py")) == 1
 
 
 # ---------------------------------------------------------------- configs

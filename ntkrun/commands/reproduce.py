@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from ntkrun.commands.arguments import (
 from ntkrun.commands.printing import interruptible, kept_in, loading_torch, print_json, say, under_way
 from ntkrun.errors import UserError
 from ntkrun.report.conclusion import extra_formats
+
+if TYPE_CHECKING:
+    from ntkrun.experiments.runner import Reproduced, Say
 
 Experiments = Annotated[
     list[str] | None,
@@ -80,13 +83,17 @@ def reproduce(
     with interruptible(kept_in(root)):
         watch = partial(progress_for, device, quiet)
         outcome = runner.reproduce(experiments, preset, root, device, watch, report, retry_failed, more)
+    _print_outcome(outcome, preset, report, json)
+    raise typer.Exit(outcome.code(strict))
+
+
+def _print_outcome(outcome: "Reproduced", preset: str, report: "Say", json: bool) -> None:
     if outcome.open:
         report("\n  ".join([f"inconclusive verdicts: {len(outcome.open)}", *outcome.open]))
     for line in outcome.lost:
         say(line, error=True)
     if json:
         print_json({"preset": preset, "experiments": outcome.documents, "open": outcome.open, "lost": outcome.lost})
-    raise typer.Exit(outcome.code(strict))
 
 
 def _nothing(line: object) -> None: ...

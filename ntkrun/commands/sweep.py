@@ -70,7 +70,6 @@ def sweep(
     the_sweep = load_config(config, overrides or [])
     with loading_torch(quiet):
         from ntkrun.commands.progress_bar import progress_for
-        from ntkrun.evidence.claims.verdicts import REFUTATION
         from ntkrun.plan.stacks import parse_shard
         from ntkrun.run.engines import EngineSelection
         from ntkrun.run.progress import Profile
@@ -85,14 +84,22 @@ def sweep(
     _print_notes(the_sweep, quiet)
     with interruptible(kept_in(results / the_sweep.name)):
         document, tables, code = _run(the_sweep, part, results, options, watch, not no_plots, quiet)
+    _print_conclusion(results / the_sweep.name, document, tables, code, json, quiet)
+    raise typer.Exit(code)
+
+
+def _print_conclusion(
+    run_dir: Path, document: dict[str, Any], tables: list[Any], code: int, json: bool, quiet: bool
+) -> None:
+    from ntkrun.evidence.claims.verdicts import REFUTATION
+
     if json:
         print_json(document)
     elif not quiet:
         print_table(*tables)
-        say(f"results in {results / the_sweep.name}")
+        say(f"results in {run_dir}")
     if code == REFUTATION:
-        say(f"{results / the_sweep.name}: {NONE_DIVERGED}", error=True)
-    raise typer.Exit(code)
+        say(f"{run_dir}: {NONE_DIVERGED}", error=True)
 
 
 def _print_dry_run(

@@ -1,6 +1,5 @@
 """The machine as ntkrun sees it: versions, processors, BLAS, memory, and possible problems."""
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_info
 from ntkrun.doctor.results_directory import Finding
 from ntkrun.engine.devices import GIB, free_bytes
 from ntkrun.plan.stacks import SHARE
+from ntkrun.processes import usable_cores
 from ntkrun.run.provenance import provenance
 
 DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "filelock", "jinja2", "rich", "safetensors", "typer")
@@ -30,7 +30,7 @@ def machine(results: Path | None = None) -> dict[str, Any]:
     """Return versions, devices, BLAS and threads, free memory, and the file system of a results directory."""
     facts = provenance(torch.device("cpu"))
     facts["versions"] |= {name: version(name) for name in DEPENDENCIES}
-    facts["usable_cores"] = _usable_cores()
+    facts["usable_cores"] = usable_cores()
     facts["devices"] = [_cuda(k) for k in range(torch.cuda.device_count())]
     facts["blas"] = [
         {key: pool.get(key) for key in ("user_api", "internal_api", "version", "num_threads")}
@@ -81,10 +81,6 @@ def odd(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("results", what, advice, "note")
     if system and system["type"] == "tmpfs":
         yield Finding("results", "in memory: lost when the machine restarts", "choose a disk with --results", "note")
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cuda(index: int) -> dict[str, Any]:

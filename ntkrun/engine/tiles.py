@@ -85,7 +85,7 @@ def scaled(rows: list[slice], factor: int) -> list[slice]:
 CPU_TILE, DEVICE_TILE = 512, 8192
 LEAST_INPUTS = 64  # of a tile: with fewer inputs the passes are slow, for any number of outputs
 # Tensors of the size of a layer's z that a pass holds in addition to its results: z, the values that σ stores for its
-# derivative, the gradients being computed. tests/engine/test_kernel_memory.py checks this for every activation.
+# derivative, the gradients being computed. tests/engine/test_tiles.py checks this for every activation.
 WORKSPACE = 3
 
 

@@ -104,11 +104,8 @@ def train(
 
     `batches` yields the input indices (S, B) of a step, for the initial stack. A run whose loss is not finite, or has
     grown by GROWTH_LIMIT, is removed from the stack; the other runs continue. Training ends early when no run remains.
-    Losses are checked at step 0, every `check_every` steps and at the last step. On a GPU every check makes the device
-    wait for the host.
-
-    With `resume`, training starts with the same arguments as before: after state 0 come the states from the step of
-    the snapshot on.
+    Losses are checked at step 0, every `check_every` steps and at the last step; each check makes a GPU wait for the
+    host. With `resume`, and otherwise the same arguments, state 0 is followed by those from the snapshot's step on.
     """
     descent = Update.begin(params, step_size, momentum, moves=steps > 0)
     runs = _Runs.begin(net, params, descent, Readout.begin(scale, net, params, x))

@@ -1,9 +1,6 @@
 """Figures are drawn from the tables: every one, in every format, the same bytes each time, in every odd case."""
 
-import os
-import time
 from collections.abc import Mapping
-from functools import partial
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +14,7 @@ from matplotlib.textpath import TextToPath
 from ntkrun.evidence.figures import draw
 from ntkrun.evidence.figures.draw import draw_all
 from ntkrun.evidence.figures.pieces import width_colours
-from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, in_processes, saved
+from ntkrun.evidence.figures.saving import ALWAYS, ON_REQUEST, STYLE, saved
 from tests.evidence.synthetic import tables
 
 Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
@@ -76,27 +73,11 @@ def _of_two_settings() -> Tables:
 
 def test_workers_save_the_same_bytes_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
-    for cores in (0, 1):
-        monkeypatch.setattr(draw, "idle_cores", lambda cores=cores: cores)
+    for cores in (1, 2):
+        monkeypatch.setattr(draw, "usable_cores", lambda cores=cores: cores)
         files.append(draw.save_all(*_of_two_settings(), _kernels, ALWAYS))
     assert files[0] == files[1]
     assert [stem for stem, *_ in files[0]] == [stem for stem, *_ in draw_all(*_of_two_settings(), _kernels)]
-
-
-def test_workers_take_their_share() -> None:
-    processes = in_processes(_process, range(8), 1)
-    assert 0 < processes.count(os.getpid()) < 8
-    assert in_processes(_process, range(3), 0) == [os.getpid()] * 3
-
-
-def _process(number: int) -> int:
-    time.sleep(0.1)  # the first ones are handed on meanwhile, and belong to the worker however late it starts
-    return os.getpid()
-
-
-def test_what_a_killed_worker_took_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ntkrun.evidence.figures.saving._prepare_worker", partial(os._exit, 1))
-    assert in_processes(abs, [-1, -2, -3], 1) == [1, 2, 3]
 
 
 def test_one_width_has_the_figures_over_time_alone() -> None:

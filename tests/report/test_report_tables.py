@@ -111,6 +111,8 @@ def test_status_counts_every_state() -> None:
     text = _printed(status_table(document))
     assert "writing here now: process 1" in text
     assert status_document(plan, runs.iloc[:0], [])["missing"] == 5
+    instant = status_document(plan, runs.iloc[:4].assign(seconds=0.0))  # no pace to tell
+    assert "left" not in _printed(status_table(instant))
 
 
 def test_the_longest_verdict_fits_eighty_columns() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,11 @@ def test_failed_runs_count_as_failed_wherever_runs_are_counted(tmp_path: Path) -
     assert {each.verdict for each in verdicts} == {"inconclusive"}
     (case,) = cases(results, AXES["width"])
     assert complete(case) == "of 10 planned runs 1 failed: run the sweep to its end, with --retry-failed"
+    two_diverged = case.runs.assign(status=["diverged"] * 2 + ["done"] * 8)
+    advice = complete(replace(case, runs=two_diverged, trained=case.trained.iloc[:8]))
+    assert (
+        advice == "of 10 planned runs 2 diverged: take a smaller step, at which none diverges"
+    )  # a rerun runs nothing
     assert exit_code(verdicts, results, expect) == 1
     said, tables, code = sweep_conclusion(results, None)
     assert code == 1

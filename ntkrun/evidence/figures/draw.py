@@ -20,11 +20,12 @@ from ntkrun.evidence.figures.against_width import kernel_drift, loss, weight_dri
 from ntkrun.evidence.figures.matrices import Kernels, kernel_matrices, kernels_to_show
 from ntkrun.evidence.figures.over_time import flows_over_time, layers_over_time, losses_over_time, over_time
 from ntkrun.evidence.figures.pieces import KERNEL, settle, width_colours
-from ntkrun.evidence.figures.saving import STYLE, Saved, idle_cores, in_processes, saved
+from ntkrun.evidence.figures.saving import STYLE, Saved, saved
+from ntkrun.processes import in_processes, usable_cores
 
 Drawn = tuple[str, Figure, str]
 # Settings for each worker process, at least: a worker takes as long to start as four figures take, and a setting has
-# eight (docs/performance.md).
+# eight (docs/decisions.md).
 SETTINGS_PER_WORKER = 2
 LEVELS = "Faint dots: seeds; markers: means with 95 % t intervals."
 DOTS = LEVELS[:-1] + "; lines: fitted power laws, slopes with 95 % intervals; wedges: slopes that the theory expects."
@@ -57,7 +58,7 @@ def save_all(
     """Return the files of every figure that the tables allow, as (file stem, bytes by format, caption). The settings of
     a sweep are shared between the cores where there are many; the files do not depend on it."""
     settings = _settings(runs, steps, layers, kernels)
-    workers = min(idle_cores(), len(settings) // SETTINGS_PER_WORKER)
+    workers = min(usable_cores() - 1, len(settings) // SETTINGS_PER_WORKER)
     return list(chain.from_iterable(in_processes(partial(_files, formats=formats), settings, workers)))
 
 
