@@ -22,7 +22,7 @@ from ntkrun.errors import ConfigError, UserError
 from ntkrun.files.parquet import read_parquet
 from ntkrun.files.reading import Unreadable, read_bytes, read_json, read_npz
 from ntkrun.files.writing import inside
-from ntkrun.store.results_directory import read_results
+from ntkrun.store.results_directory import Store, read_results
 from ntkrun.text import json_text, printable, printable_lines
 from tests.store.store_of import DESCRIPTION, filled, frames_of, plan_of
 
@@ -227,7 +227,7 @@ def test_a_run_id_is_part_of_a_name_and_nothing_else(tmp_path: Path, run_id: str
     with pytest.raises(UserError, match="no run has this id"):
         store.kernels(run_id)
     with pytest.raises(UserError, match="no run has this id"):
-        store.commit(frames_of("b"), {run_id: {0: np.ones((1, 1, 1, 1))}})
+        store.commit(frames_of(run_id), {run_id: {0: np.ones((1, 1, 1, 1))}})
     pd.DataFrame(plan_of(run_id)).to_parquet(tmp_path / "run" / "plan.parquet")
     with pytest.raises(UserError, match="which is not a valid id"):
         read_results(tmp_path / "run")
@@ -244,15 +244,16 @@ def test_a_store_reads_and_writes_through_no_link_out_of_it(tmp_path: Path, name
     if folder.exists():
         folder.rename(tmp_path / "before")
     folder.symlink_to(outside)
+    (outside / "b.npz").write_bytes(b"")
     with pytest.raises(UserError, match="a link out of"), store.writing():
         pass
     with pytest.raises(UserError, match="a link out of"):
         {
-            "kernels": lambda: results.kernels("a"),
+            "kernels": lambda: results.kernels("b"),
             "stacks": store.finished,
             "figures": lambda: results.write_figure("f.png", b""),
         }[name]()
-    assert [path.name for path in outside.iterdir()] == [".tmp-precious"]
+    assert sorted(path.name for path in outside.iterdir()) == [".tmp-precious", "b.npz"]
 
 
 def test_a_stack_or_a_table_that_is_a_link_out_is_not_read(tmp_path: Path) -> None:
@@ -262,13 +263,19 @@ def test_a_stack_or_a_table_that_is_a_link_out_is_not_read(tmp_path: Path) -> No
     moved = stack.rename(tmp_path / "outside" / "stack")
     stack.symlink_to(moved)
     with pytest.raises(UserError, match="a link out of"):
-        store.finished()
+        Store(store.root).finished()
     stack.unlink()
     moved.rename(stack)
     table = (stack / "runs.parquet").rename(tmp_path / "outside" / "runs.parquet")
     (stack / "runs.parquet").symlink_to(table)
     with pytest.raises(UserError, match="a link out of"):
-        store.finished()
+        Store(store.root).finished()
+    (stack / "runs.parquet").unlink()
+    table.rename(stack / "runs.parquet")
+    kernels = (stack / "kernels").rename(tmp_path / "outside" / "kernels")
+    (stack / "kernels").symlink_to(kernels)
+    with pytest.raises(UserError, match="a link out of"):
+        store.kernels("a")
 
 
 def test_links_within_and_to_the_directory_are_fine(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from ntkrun.report.tables import PlainConsole
 from ntkrun.run.forecast import DryRun
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.task import Done
-from ntkrun.store.lock import LOCK_TIMEOUT, Writer
 from ntkrun.text import spelled_out
 
 REFRESH = 1.0  # seconds between two updates from a running stack, and between two drawings of the bar, 200 bytes each
@@ -48,10 +47,6 @@ class TerminalProgress(ProgressListener):
         self.started = self.looked = 0.0
         self.numbers = ""
         self.labels: dict[Point, str] = {}
-
-    def waiting_for(self, writer: Writer) -> None:
-        limit = f"at most {LOCK_TIMEOUT / 60:.0f} minutes"
-        self._say(f"{writer}, is running this shard or has died: waiting {limit} to see whether it is alive")
 
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         missing_runs = sum(len(stack.runs) for stack in missing)

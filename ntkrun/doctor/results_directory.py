@@ -1,31 +1,28 @@
 """Examine and repair a results directory. Each finding is one line."""
 
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from ntkrun.config.reader import parse_config
 from ntkrun.config.yaml import dump
 from ntkrun.errors import UserError
+from ntkrun.files import disk
 from ntkrun.files.reading import Unreadable, read_json
-from ntkrun.files.writing import TEMPORARY, flush, inside
+from ntkrun.files.writing import TEMPORARY, inside, make_folder, remove_tree, writer_is_dead
 from ntkrun.plan.runs import plan, run_row
 from ntkrun.run.checkpoints import run_ids_in
-from ntkrun.store.lock import dead_writers
-from ntkrun.store.readers import read_stack
+from ntkrun.store.readers import read_kernels, read_stack
 from ntkrun.store.results import LARGEST_TEXT
 from ntkrun.store.results_directory import FOLDERS, Store
 from ntkrun.store.tables import TABLES
 
-# How a finding is repaired: `remove` something that is not a result, `packed`: remove stacks that a pack holds too,
-# `aside`: move it to set-aside/, `plan` or `tables`: rewrite them, `yours`: only the user can. A `note` is no fault.
-Cure = Literal["remove", "packed", "aside", "plan", "tables", "yours", "note"]
+# How a finding is repaired: `remove` something that is not a result, `aside`: move it to set-aside/, `plan` or
+# `tables`: rewrite them, `yours`: only the user can. A `note` is no fault.
+Cure = Literal["remove", "aside", "plan", "tables", "yours", "note"]
 
 
 @dataclass(frozen=True)
@@ -59,17 +56,11 @@ def torn(where: str, error: Exception, todo: str, cure: Cure = "aside") -> Findi
 
 
 ASIDE = "set-aside"
-FILES = (
-    "sweep.yaml",
-    "plan.parquet",
-    "claims.json",
-    "report.html",
-    ".lock",
-    ".packing",
-    *(f"{table}.parquet" for table in TABLES),
-)
-FRESH = 60.0  # seconds: writing a single file takes no longer
+FILES = ("sweep.yaml", "plan.parquet", "claims.json", "report.html", *(f"{table}.parquet" for table in TABLES))
+EARLIER = (".lock", ".packing", ".writers")  # locks of earlier versions, which nobody needs
+LONG = 24 * 3600.0  # seconds without a change after which a temporary file of another machine counts as abandoned
 AGAIN = "run the sweep again to rewrite it"
+MOVED_ASIDE = "--fix moves it to set-aside"
 
 
 def examine(root: Path) -> list[Finding]:
@@ -80,13 +71,10 @@ def examine(root: Path) -> list[Finding]:
     if links := list(_links(root)):
         return links  # they are not followed, so nothing else is read
     store = Store(root)
-    busy = bool(store.writers())
-    findings = [*_strays(root, busy), *_unknown_files(root), *_documents(root)]
-    stacks, stack_findings = stacks_of(root)
-    findings += stack_findings
-    if not any(finding.where == "plan.parquet" for finding in findings):
-        findings += runs_and_kernels(store, stacks, busy)
-    return findings + (_tables(store) if not any(finding.wrong for finding in findings) else _tables_after(findings))
+    busy = [Finding(".", "a process is writing here now", "check again when it has ended", "note")]
+    findings = busy if store.writers() else [*_strays(root), *_checkpoints(store)]
+    findings += [*_unknown_files(root), *_documents(root), *_stacks(store)]
+    return findings if any(finding.wrong for finding in findings) else [*findings, *_tables(store)]
 
 
 def _links(root: Path) -> Iterator[Finding]:
@@ -99,25 +87,22 @@ def _links(root: Path) -> Iterator[Finding]:
                 yield Finding(str(path), "a link out of the directory", "put the file itself there, or remove it")
 
 
-def _strays(root: Path, busy: bool) -> Iterator[Finding]:
-    """Yield the temporary files of killed processes, but none while a process is writing."""
-    if busy:
-        yield Finding(".", "a process is writing here now", "check again when it has ended", "note")
-        return
+def _strays(root: Path) -> Iterator[Finding]:
+    """Yield the temporary files that nobody is writing any more."""
     for path in sorted(root.rglob(f"{TEMPORARY}*")):
         where = str(path.relative_to(root))
-        if time.time() - path.lstat().st_mtime < FRESH:  # plot and claims write without the lock
-            yield Finding(where, "being written, or just left by a killed process", "check again in a minute", "note")
-        elif ASIDE not in path.relative_to(root).parts:
+        if ASIDE in path.relative_to(root).parts:
+            continue
+        if writer_is_dead(path) or time.time() - path.lstat().st_mtime > LONG:
             yield Finding(where, "left by a killed process", "--fix removes it", "remove")
-    for path in dead_writers(root):
-        yield Finding(str(path.relative_to(root)), "the lock of a dead process", "--fix removes it", "remove")
+        else:
+            yield Finding(where, "being written, or left by a process of another machine", "look again later", "note")
 
 
 def _unknown_files(root: Path) -> Iterator[Finding]:
     """Yield the files that ntkrun did not write, and a note if set-aside/ holds anything."""
     for path in sorted(root.iterdir()):
-        known = (*FOLDERS, ASIDE) if path.is_dir() else FILES
+        known = (*FOLDERS, *EARLIER, ASIDE) if path.is_dir() else (*FILES, *EARLIER)
         if path.name not in known and not path.name.startswith(TEMPORARY):
             yield Finding(path.name, "not an ntkrun file", "it is left alone", "note")
     aside = root / ASIDE
@@ -162,107 +147,34 @@ def _tables(store: Store) -> list[Finding]:
     return [Finding("runs.parquet", what, "--fix rewrites the tables", "tables")] if what else []
 
 
-def _tables_after(findings: list[Finding]) -> list[Finding]:
-    """Return a finding if the tables need rewriting after damaged or duplicate stacks are removed. This needs a
-    plan."""
-    if any(finding.where == "plan.parquet" and finding.wrong for finding in findings) or not any(
-        finding.cure in ("aside", "packed") and finding.where.startswith("stacks") for finding in findings
-    ):
-        return []
-    return [Finding("runs.parquet", "made from damaged or duplicate stacks", "--fix rewrites the tables", "tables")]
-
-
-# ---------------------------------------------------------------- runs
-
-
-REPEAT = "the next sweep repeats its runs"
-MOVED_ASIDE = "--fix moves it to set-aside"
-
-
-def stacks_of(root: Path) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
-    """Return the runs of each stack that can be read, by its folder's name, and the findings on the others."""
-    readable, findings = {}, []
-    for folder in Store(root).stack_folders():
-        where = f"stacks/{folder.name}"
+def _stacks(store: Store) -> Iterator[Finding]:
+    """Yield the stacks and the kept kernels that cannot be read."""
+    for folder in store.stack_folders():
         try:
-            tables = read_stack(folder)
+            read_stack(folder)
         except UserError as error:
-            findings.append(torn(where, error, f"{MOVED_ASIDE}, and {REPEAT}"))
-            continue
-        readable[folder.name] = tables["runs"]
-    return readable, findings
-
-
-def runs_and_kernels(store: Store, stacks: Mapping[str, pd.DataFrame], busy: bool) -> Iterator[Finding]:
-    """Yield runs that were committed twice, kernels that have no run, are damaged or are lost, and useless
-    checkpoints."""
-    packed = {folder.name for folder in store.packed_twice()}
-    if packed and not busy:
-        what = f"{len(packed)} of them are in a pack too: a process was killed while it packed them"
-        yield Finding("stacks", what, "--fix removes the copies outside the pack", "packed")
-    yield from _duplicates({name: frame for name, frame in stacks.items() if name not in packed})
-    finished = pd.concat([frame[["run_id", "status"]] for frame in stacks.values()]) if stacks else _NO_RUNS
-    kernels = {path.stem: path for path in _kernel_files(store.root)}
-    for run_id, path in kernels.items():
-        where = f"kernels/{path.name}"
-        if run_id not in set(finished["run_id"]):
-            if not busy:  # else it may belong to the stack that is being written
-                yield Finding(where, "kernels without a run", MOVED_ASIDE, "aside")
-            continue
+            yield torn(f"stacks/{folder.name}", error, f"{MOVED_ASIDE}, and the next sweep repeats its runs")
+    for path in sorted([*store.root.glob("stacks/[!.]*/kernels/[!.]*.npz"), *store.root.glob("kernels/[!.]*.npz")]):
+        where = str(path.relative_to(store.root))
         try:
-            store.kernels(run_id)
+            read_kernels(path)
         except UserError as error:
             yield torn(where, error, MOVED_ASIDE)
-    yield from _lost_kernels(store.plan(), finished, kernels)
-    if not busy:
-        yield from _checkpoints(store.root, set(finished["run_id"]))
 
 
-def _kernel_files(root: Path) -> list[Path]:
-    kernels = inside(root, "kernels")
-    return sorted(kernels.glob("[!.]*.npz")) if kernels.is_dir() else []
-
-
-_NO_RUNS = pd.DataFrame({"run_id": [], "status": []})
-
-
-def _duplicates(stacks: Mapping[str, pd.DataFrame]) -> Iterator[Finding]:
-    """Yield stacks that share runs with others. A stack without runs of its own is moved aside; the user has to choose
-    among the others."""
-    remaining = {name: set(frame["run_id"]) for name, frame in stacks.items() if (frame["status"] != "failed").any()}
-    for name in sorted(remaining):
-        runs_elsewhere = set().union(*(ids for other, ids in remaining.items() if other != name))
-        if shared := remaining[name] & runs_elsewhere:
-            where, what = f"stacks/{name}", f"{len(shared)} of its runs are in another stack too"
-            if remaining[name] <= runs_elsewhere:
-                del remaining[name]
-                yield Finding(where, what, MOVED_ASIDE, "aside")
-            else:
-                yield Finding(where, what, f"move it away, and {REPEAT}")
-
-
-def _checkpoints(root: Path, ended: set[str]) -> Iterator[Finding]:
+def _checkpoints(store: Store) -> Iterator[Finding]:
     """Yield checkpoints that cannot be read and checkpoints of stacks that have ended."""
-    folder = inside(root, "checkpoints")
-    for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
+    try:
+        ended = store.finished() | store.failed().keys()
+    except UserError:  # a stack that cannot be read is another finding
+        return
+    for path in sorted(store.root.glob("checkpoints/[!.]*")):
         where = f"checkpoints/{path.name}"
         runs = run_ids_in(path)
         if not runs:
             yield Finding(where, "not a readable checkpoint", MOVED_ASIDE, "aside")
         elif ended.intersection(runs):
             yield Finding(where, "of a stack that has ended", "--fix removes it", "remove")
-
-
-def _lost_kernels(plan: pd.DataFrame, finished: pd.DataFrame, kernels: Mapping[str, Path]) -> Iterator[Finding]:
-    """Yield a finding if finished runs have no kernels although their config keeps some."""
-    if "probes.kernels" not in plan:
-        return
-    expected = plan[plan["probes.kernels"].astype(str) != "[]"]["run_id"]
-    done = finished[finished["status"] == "done"]["run_id"]
-    lost = sorted(set(expected) & set(done) - set(kernels))
-    if lost:
-        what = f"the kernels of {len(lost)} finished runs are lost ({', '.join(lost[:3])}{', ...' * (len(lost) > 3)})"
-        yield Finding("kernels", what, "move their stacks away if you need them, and the next sweep repeats the runs")
 
 
 # ---------------------------------------------------------------- plans
@@ -302,11 +214,9 @@ def _repair_once(root: Path, findings: Sequence[Finding]) -> None:
     with store.writing():
         for finding in findings:
             if finding.cure == "remove":
-                _remove(inside(root, finding.where))
+                remove_tree(inside(root, finding.where))  # opening the store may have removed it already
             elif finding.cure == "aside":
                 _move_aside(root, finding.where)
-            elif finding.cure == "packed":
-                store.tidy()
             elif finding.cure == "plan":
                 rows = planned(store)
                 _move_aside(root, finding.where)
@@ -315,21 +225,14 @@ def _repair_once(root: Path, findings: Sequence[Finding]) -> None:
             store.write_tables(anew=True)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)  # opening the store for writing may have removed it already
-
-
 def _move_aside(root: Path, where: str) -> None:
     """Move a file or folder into set-aside/ under a free name."""
     folder = inside(root, ASIDE)
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     name, number = where.replace("/", "-"), 0
     while (target := folder / (f"{name}.{number}" if number else name)).exists():
         number += 1
     path = inside(root, where)
     if os.path.lexists(path):
-        path.rename(target)
-        flush(folder)
+        disk.rename(path, target)
+        disk.flush(folder)

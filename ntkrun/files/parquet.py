@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -42,6 +43,15 @@ def read_with_metadata(
         except _DAMAGED as error:
             raise Unreadable(_reason(error)) from None
         return table.replace_schema_metadata(None), dict(parquet.schema_arrow.metadata or {})
+
+
+def save_parquet(frame: pd.DataFrame, path: Path, metadata: dict[bytes, bytes] | None = None) -> None:
+    """Write a table, compressed, with these entries in the metadata of its schema."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    if metadata:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    with path.open("wb") as file:  # not a path: pyarrow reads a path as an address and refuses one that is not UTF-8
+        pq.write_table(table, file, compression="zstd")
 
 
 def _supported(kind: Any) -> bool:

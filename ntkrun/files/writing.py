@@ -1,18 +1,20 @@
 """Atomic writing: a file appears complete or not at all. It is written under a temporary name in its folder, flushed
 and renamed, and then the folder is flushed."""
 
+import hashlib
 import os
-import shutil
+import re
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ntkrun.errors import UserError
-
-TEMPORARY = ".tmp-"  # prefix of temporary names
+from ntkrun.files import disk
 
 
 def inside(root: Path, *parts: str) -> Path:
@@ -27,12 +29,13 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file of plain arrays, atomically. Raises UserError where it cannot be written."""
     if path.suffix != ".npz":
         raise UserError(f"{path}: the file must end in .npz")
+    write_file(path, lambda temporary: save_arrays(temporary, arrays))
 
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    write_file(path, save)
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write plain arrays as npz, whatever the suffix of the path."""
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,18 +61,11 @@ def write_folder(path: Path, save: Callable[[Path], object]) -> None:
     exists and is not an empty folder, or where it cannot be written."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: exists already; remove it, or name another folder")
-    with errors_as_sentence(path, comfort=""):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
-        temporary.mkdir()
-        try:
-            save(temporary)
-            for file in temporary.rglob("*"):
-                flush(file)
-            temporary.replace(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        flush(path.parent)
+    with errors_as_sentence(path, comfort=""), temporary_folder(path.parent) as temporary:
+        disk.write(temporary, save)
+        flush_tree(temporary)
+        disk.rename(temporary, path)
+        disk.flush(path.parent)
 
 
 @contextmanager
@@ -85,23 +81,16 @@ def errors_as_sentence(where: Path, comfort: str = "; finished runs are kept") -
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file atomically: write it under a temporary name, flush it, rename it to `path`, flush the folder."""
-    with temporary_file(path, write) as temporary:
-        temporary.replace(path)
-    flush(path.parent)
-
-
-@contextmanager
-def temporary_file(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
-    """Yield a flushed temporary file with the suffix of `path`, ready to be renamed to `path`. It is removed if the
-    caller does not rename it."""
     make_folder(path.parent)
     temporary = temporary_name(path)
     try:
-        write(temporary)
-        flush(temporary)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+        disk.write(temporary, write)
+        disk.flush(temporary)
+        disk.rename(temporary, path)
+    except BaseException:
+        disk.remove(temporary)
+        raise
+    disk.flush(path.parent)
 
 
 @contextmanager
@@ -110,42 +99,82 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     it."""
     make_folder(parent)
     folder = temporary_name(parent / "folder")
-    folder.mkdir()
+    disk.make(folder)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def temporary_name(path: Path) -> Path:
-    """Return an unused name in the same folder, with the same suffix."""
-    return path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}")
-
-
-def remove_strays(folders: Iterable[Path], before: float) -> None:
-    """Remove temporary files and folders that killed processes have left. Only those not modified since `before` are
-    removed, because other processes may be writing at this moment."""
-    for folder in folders:
-        for stray in folder.glob(f"{TEMPORARY}*"):
-            with suppress(FileNotFoundError):  # another process has just renamed it
-                is_folder = stray.is_dir() and not stray.is_symlink()
-                parts = [stray, *stray.iterdir()] if is_folder else [stray]
-                if max(part.lstat().st_mtime for part in parts) < before:
-                    shutil.rmtree(stray) if is_folder else stray.unlink()
+        if folder.exists():
+            remove_tree(folder)
 
 
 def make_folder(path: Path) -> None:
     """Create a folder and its missing parents, and flush the parent of each."""
     if not path.is_dir():
         make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        flush(path.parent)
+        disk.make(path)
+        disk.flush(path.parent)
 
 
-def flush(path: Path) -> None:
-    """Flush a file, or the list of names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def flush_tree(folder: Path) -> None:
+    """Flush every file in a folder and its subfolders, then their names."""
+    for path in folder.iterdir():
+        flush_tree(path) if path.is_dir() else disk.flush(path)
+    disk.flush(folder)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, if it is there. Links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        for inner in path.iterdir():
+            remove_tree(inner)
+        disk.remove_folder(path)
+    else:
+        disk.remove(path)
+
+
+# ---------------------------------------------------------------- temporary names
+
+
+TEMPORARY = ".tmp-"  # prefix of temporary names, followed by the writer's machine and process
+_NAME = re.compile(rf"{re.escape(TEMPORARY)}([0-9a-f]{{12}})-([0-9]{{1,9}})-.*")
+
+
+def temporary_name(path: Path) -> Path:
+    """Return an unused name in the same folder, with the same suffix. It names the writer: this process."""
+    return path.with_name(f"{TEMPORARY}{_this_machine()}-{os.getpid()}-{uuid.uuid4().hex}{path.suffix}")
+
+
+def remove_strays(folders: Iterable[Path]) -> None:
+    """Remove the temporary files and folders whose writers are dead for certain."""
+    for folder in folders:
+        for stray in folder.glob(f"{TEMPORARY}*"):
+            if writer_is_dead(stray):
+                with suppress(FileNotFoundError):  # another process removes it too
+                    remove_tree(stray)
+
+
+def writer_is_dead(temporary: Path) -> bool:
+    """Return True if the writer of a temporary file has ended for certain: it was a process of this machine since its
+    last start, in this container, and no process has its number. A number that was given to another process makes a
+    dead writer look alive, never the reverse."""
+    match = _NAME.fullmatch(temporary.name)
+    return match is not None and match[1] == _this_machine() and not _process_exists(int(match[2]))
+
+
+def _process_exists(pid: int) -> bool:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's process; no process at all, but then not ours either
+        return True
+    return True
+
+
+@lru_cache(maxsize=1)
+def _this_machine() -> str:
+    """Return 12 hexadecimal digits for the machine since its last start and the space of its process numbers."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    known = [socket.gethostname(), boot.read_text(encoding="ascii").strip() if boot.exists() else ""]
+    known.append(str(namespace.readlink()) if namespace.is_symlink() else "")  # a container numbers its own processes
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:12]

@@ -1,8 +1,8 @@
 """Checkpoints of stacks in mid-run, so that a kill costs minutes: when they are written and which files are usable.
 
 A file is used only if its checksum is right and it was made for the same runs, the same kind of device and the same
-versions. Any other file is set aside and the stack starts over: a checkpoint saves time and is never needed for a
-correct number.
+versions. Otherwise the stack starts over, and its next checkpoint replaces the file: a checkpoint saves time and is
+never needed for a correct number.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from torch import Tensor
 import ntkrun
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import UserError
+from ntkrun.files import disk
 from ntkrun.files.parquet import LARGEST_FILE
 from ntkrun.files.reading import Unreadable, open_plain_file
 from ntkrun.files.writing import inside, replace_file
 from ntkrun.plan.runs import Run, Stack, stacks
 from ntkrun.plan.stacks import fits, stacks_within
-from ntkrun.store.stack_folders import stack_name
 
 INTERVAL = 300.0  # seconds between checkpoints of a stack: the most that a kill costs. Shorter stacks write none
 AT_ONCE = 2**29  # largest checkpoint in bytes that is still written after Ctrl-C: about three seconds
 SHARE = 0.01  # largest share of a stack's time that checkpoints may take: slow checkpoints are written less often
 FORMAT = 1  # raised when older files cannot be read
 KEY = "ntkrun"  # key in the file's metadata
-ENDING, UNUSABLE = ".safetensors", ".unusable"  # of a checkpoint, and of a file that was set aside
+ENDING = ".safetensors"
 # Errors that reading raises if something other than ntkrun wrote or changed the file.
 UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -58,15 +58,14 @@ class Checkpoints:
     stopping: Callable[[], bool] = lambda: False
 
     def load(self, stack: Stack) -> Checkpoint | None:
-        """Return the checkpoint of this stack, or None. A checkpoint that cannot be used is set aside."""
-        path = self._path(stack)
+        """Return the checkpoint of this stack, or None if there is none that can be used."""
+        path = path_of(self.folder, stack)
         if not os.path.lexists(path):
             return None
         try:
             checkpoint = read(path, self._made_for(stack))
         except UnusableCheckpoint as error:
-            aside = path.replace(path.with_suffix(UNUSABLE))
-            self.note(stack, f"its checkpoint {error}; the stack starts over, and the file is kept as {aside}")
+            self.note(stack, f"its checkpoint {error}; the stack starts over ({path})")
             return None
         self.note(stack, f"continues from step {checkpoint.step} of {stack.point.training.steps}")
         return checkpoint
@@ -77,7 +76,7 @@ class Checkpoints:
 
     def keep(self, stack: Stack, checkpoint: Checkpoint) -> None:
         """Write a checkpoint in place of the previous one. If the disk has no room, note it and continue without."""
-        path, made_for = self._path(stack), self._made_for(stack)
+        path, made_for = path_of(self.folder, stack), self._made_for(stack)
         try:
             replace_file(path, lambda temporary: write(temporary, checkpoint, made_for))
         except (OSError, SafetensorError) as error:
@@ -99,20 +98,11 @@ class Checkpoints:
                     del remaining[run.run_id]
         return resumed + stacks_within(remaining.values(), budget, self.device)
 
-    def remove(self, stack: Stack) -> None:
-        """Remove the checkpoint files of this stack, whose outcome has been recorded."""
-        for path in (self._path(stack), self._path(stack).with_suffix(UNUSABLE)):
-            if path.is_symlink() or not path.is_dir():  # ntkrun makes no folder of this name
-                path.unlink(missing_ok=True)
-
     def remove_stale(self, finished: set[str]) -> None:
         """Remove the checkpoints that contain a run which has since finished in another stack."""
         for path in self.folder.glob("[!.]*"):
             if finished.intersection(run_ids_in(path)):
-                path.unlink(missing_ok=True)
-
-    def _path(self, stack: Stack) -> Path:
-        return self.folder / (stack_name([run.run_id for run in stack.runs]) + ENDING)
+                disk.remove(path)
 
     def _made_for(self, stack: Stack) -> dict[str, Any]:
         """Return everything that must match for the numbers to be the same.
@@ -122,6 +112,12 @@ class Checkpoints:
         versions = {"ntkrun": ntkrun.__version__, "torch": torch.__version__, "numpy": np.__version__}
         runs = [run.run_id for run in stack.runs]
         return {"format": FORMAT, "device": self.device.type, "versions": versions, "runs": runs}
+
+
+def path_of(folder: Path, stack: Stack) -> Path:
+    """Return the path of a stack's checkpoint. Its name depends on the runs and their order."""
+    run_ids = " ".join(run.run_id for run in stack.runs)
+    return folder / (hashlib.sha256(run_ids.encode()).hexdigest()[:16] + ENDING)
 
 
 @dataclass

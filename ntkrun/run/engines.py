@@ -117,9 +117,13 @@ def open_engine(
         return
     from ntkrun.run.ray import Ray, connected_workers
 
+    def stopping() -> bool:
+        watch.tick()
+        return interrupts.requested()
+
     with connected_workers(selection.ray_address, selection.jobs, device) as workers:
         worker_device = torch.device(workers.device)
-        engine = Ray(workers, timed, interrupts.requested)
+        engine = Ray(workers, timed, stopping)
         checkpoints = Checkpoints(checkpoint_folder, worker_device, watch.note)
         yield OpenEngine(engine, worker_device, workers.count, workers.made_by, workers.memory, checkpoints)
 
@@ -141,4 +145,3 @@ class Local:
         while waiting:
             stack = waiting.popleft()
             yield stack, run_task(stack, self.device, self.made_by, self.on_state, self.timed, self.checkpoints)
-            self.checkpoints.remove(stack)  # its outcome has been recorded

@@ -16,7 +16,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
-        self._deferred = False
+        self._deferred = self._overdue = False
 
     def requested(self) -> bool:
         """Return True if the sweep is to end."""
@@ -41,13 +41,14 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defer a first interrupt until this context ends."""
+        """Defer the end of GRACE until this context ends."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-        self.raise_if_requested()
+        if self._overdue:
+            raise KeyboardInterrupt
 
     def raise_if_requested(self) -> None:
         """Raise KeyboardInterrupt if the sweep is to end."""
@@ -65,5 +66,6 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     def _on_grace_over(self, number: int, frame: FrameType | None) -> None:
+        self._overdue = self._deferred
         if not self._deferred:
             raise KeyboardInterrupt

@@ -11,20 +11,58 @@ from ntkrun.engine.tiles import pieces
 from ntkrun.engine.training import State
 from ntkrun.plan.runs import Stack
 from ntkrun.run.task import Done
-from ntkrun.store.lock import Writer
 
 
 class ProgressListener:
     """Receives each event and ignores it. Subclasses, such as the progress bar, show events."""
 
-    def waiting_for(self, writer: Writer) -> None: ...
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
     def committed(self, stack: Stack, done: Done) -> None: ...
     def note(self, stack: Stack, text: str) -> None: ...
     def split(self, stack: Stack, why: str) -> None: ...
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None: ...
+    def tick(self) -> None: ...  # about every half second while an engine of several workers waits
     def close(self) -> None: ...
+
+
+class Listeners(ProgressListener):
+    """Hands each event on to several listeners, in their order."""
+
+    def __init__(self, *listeners: ProgressListener):
+        self.listeners = listeners
+
+    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None:
+        for listener in self.listeners:
+            listener.begin(missing, finished, failed, workers)
+
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
+        for listener in self.listeners:
+            listener.state(stack, state, measurement)
+
+    def committed(self, stack: Stack, done: Done) -> None:
+        for listener in self.listeners:
+            listener.committed(stack, done)
+
+    def note(self, stack: Stack, text: str) -> None:
+        for listener in self.listeners:
+            listener.note(stack, text)
+
+    def split(self, stack: Stack, why: str) -> None:
+        for listener in self.listeners:
+            listener.split(stack, why)
+
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        for listener in self.listeners:
+            listener.failed(stack, reason, last_step, log)
+
+    def tick(self) -> None:
+        for listener in self.listeners:
+            listener.tick()
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
 
 
 # ---------------------------------------------------------------- profile

@@ -1,6 +1,5 @@
 """Run the missing runs of a sweep (those in the plan but not in the store) with an engine, and store their results."""
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
@@ -14,9 +13,10 @@ from ntkrun.files.writing import inside
 from ntkrun.plan.problem import check_ready, notes_on, task_of
 from ntkrun.plan.runs import Run, Stack, missing_runs, plan, run_row
 from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, halved, runs_in_shard, split_for_workers, too_large
+from ntkrun.run.commits import Committer, EndedStacks
 from ntkrun.run.engines import THIS_PROCESS, EngineSelection, open_engine
 from ntkrun.run.interrupts import Interrupts
-from ntkrun.run.progress import Profile, ProgressListener
+from ntkrun.run.progress import Listeners, Profile, ProgressListener
 from ntkrun.run.rows import rows_of_failed
 from ntkrun.run.task import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
 from ntkrun.store.results_directory import Results, Store
@@ -69,7 +69,10 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
     store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
     shard_runs, checkpoints = runs_in_shard(shard, runs), inside(store.root, "checkpoints")
     check_ready(point for point, _ in sweep.points)
-    with open_engine(how.engine, how.device, checkpoints, watch, interrupts, how.profile is not None) as opened:
+    watch = Listeners(EndedStacks(checkpoints), watch)
+    committer = Committer(store, watch, interrupts, how.profile)
+    everyone = Listeners(committer, watch)
+    with open_engine(how.engine, how.device, checkpoints, everyone, interrupts, how.profile is not None) as opened:
         budget = bytes_for(opened.memory if how.memory is None else how.memory, opened.device)
 
         def missing_stacks(finished: set[str], failed: Collection[str]) -> list[Stack]:
@@ -77,8 +80,8 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
             stacks = opened.checkpoints.stacked(missing, budget)
             return split_for_workers(stacks, opened.workers) if opened.workers > 1 else stacks
 
-        missing_stacks(store.finished(), store.failed())  # raises for a network that does not fit, before any writing
-        with store.writing(shard, watch.waiting_for):
+        missing_stacks(store.finished(), store.failed())  # raises for a network that does not fit
+        with store.writing(shard):
             if how.retry_failed:
                 store.forget_failed({run.run_id for run in shard_runs})
             finished, failed = store.finished(), store.failed()
@@ -86,7 +89,7 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
             store.begin(_description(sweep, runs, opened.made_by), [run_row(run) for run in runs])
             finished_count, failed_count = (sum(run.run_id in ids for run in shard_runs) for ids in (finished, failed))
             watch.begin(missing, finished_count, failed_count, opened.workers)
-            executor = Executor(store, watch, how.profile, opened.made_by, budget, how.fail_fast, interrupts)
+            executor = Executor(committer, opened.made_by, budget, how.fail_fast)
             remaining = executor.run_and_write_tables(opened.engine, missing, lambda: _write_tables(store, shard, runs))
             opened.checkpoints.remove_stale(store.finished())
     return remaining
@@ -115,32 +118,35 @@ def _description(sweep: Sweep, runs: Sequence[Run], made_by: dict[str, Any]) -> 
 
 @dataclass(frozen=True)
 class Executor:
-    """Runs stacks and commits their rows as they end.
+    """Runs stacks and hands those that end to the committer.
 
     A stack that fails is tried again in halves. A run that fails by itself is recorded as failed, and the others
     continue.
     """
 
-    store: Store
-    watch: ProgressListener
-    profile: Profile | None
+    committer: Committer
     made_by: dict[str, Any]
     budget: int
     fail_fast: bool
-    interrupts: Interrupts
     lost: Counter[Stack] = field(default_factory=Counter)
 
     def run_and_write_tables(self, engine: Engine, missing: Sequence[Stack], write: Callable[[], int]) -> int:
-        """Run all missing stacks and `write` the tables. After an error or interrupt, the tables are written too."""
-        with self.interrupts.handled():
+        """Run all missing stacks and `write` the tables. After an error or interrupt too, what ended is committed and
+        the tables are written."""
+        interrupts = self.committer.interrupts
+        with interrupts.handled():
             try:
                 self.run(engine, missing)
+                self.committer.flush()
             except BaseException:
-                self.interrupts.cancel_grace()
-                write()  # a second interrupt stops this at once
+                interrupts.cancel_grace()
+                self.committer.flush()  # a second interrupt stops this and the next at once
+                write()
                 raise
-            with self.interrupts.deferred():
-                return write()
+            with interrupts.deferred():
+                remaining = write()
+            interrupts.raise_if_requested()
+            return remaining
 
     def run(self, engine: Engine, missing: Sequence[Stack]) -> None:
         waiting = deque(missing)
@@ -148,7 +154,7 @@ class Executor:
             for stack, outcome in outcomes:
                 outcome = self.outcome_after_loss(stack, outcome)
                 if isinstance(outcome, Done):
-                    self.commit(stack, outcome)
+                    self.committer.add(stack, outcome, waiting[0] if waiting else None)
                 elif isinstance(outcome, Lost):
                     waiting.append(stack)
                 elif len(stack.runs) > 1 and not (isinstance(outcome, Failed) and outcome.every_run):
@@ -159,7 +165,7 @@ class Executor:
                     self.record_failure(stack, outcome)
                     if self.fail_fast:
                         return
-                self.interrupts.raise_if_requested()
+                self.committer.interrupts.raise_if_requested()
 
     def outcome_after_loss(self, stack: Stack, outcome: Outcome) -> Outcome:
         """Return the outcome, or Failed for a stack that was Lost ATTEMPTS times: then the stack itself is to blame."""
@@ -168,32 +174,24 @@ class Executor:
         self.lost[stack] += 1
         if self.lost[stack] == ATTEMPTS:
             return Failed(f"{outcome.reason}, {ATTEMPTS} times", 0, outcome.log)
-        self.watch.note(stack, f"{outcome.reason}; it runs again")
+        self.committer.watch.note(stack, f"{outcome.reason}; it runs again")
         return outcome
-
-    def commit(self, stack: Stack, outcome: Done) -> None:
-        started = time.perf_counter()
-        with self.interrupts.deferred():
-            self.store.commit(outcome.frames, outcome.kernels)
-        if self.profile is not None:
-            self.profile.add(stack.point, outcome.phases)
-            self.profile.add(stack.point, {"writing": time.perf_counter() - started})
-        self.watch.committed(stack, outcome)
 
     def smaller_stacks(self, stack: Stack, outcome: OutOfMemory | Failed, waiting: Sequence[Stack]) -> list[Stack]:
         """Return the stacks to run in place of `waiting`. If memory ran out, all stacks of the grid point are halved.
         For another failure only this stack is halved, so that one bad run does not fail the others."""
         if isinstance(outcome, OutOfMemory):
-            self.watch.split(stack, "do not fit into memory")
+            self.committer.watch.split(stack, "do not fit into memory")
             return halved(stack, waiting)
-        self.watch.split(stack, f"failed at step {outcome.last_step}, {outcome.reason}")
+        self.committer.watch.split(stack, f"failed at step {outcome.last_step}, {outcome.reason}")
         return [*halved(stack, ()), *waiting]
 
     def record_failure(self, stack: Stack, outcome: OutOfMemory | Failed) -> None:
         reason = outcome.reason if isinstance(outcome, Failed) else self.too_large_after_all(stack)
-        with self.interrupts.deferred():
-            log = self.store.commit_failed(rows_of_failed(stack, reason, outcome.last_step, self.made_by), outcome.log)
-        self.watch.failed(stack, reason, outcome.last_step, log)
+        rows = rows_of_failed(stack, reason, outcome.last_step, self.made_by)
+        with self.committer.interrupts.deferred():
+            log = self.committer.store.commit_failed(rows, outcome.log)
+        self.committer.watch.failed(stack, reason, outcome.last_step, log)
 
     def too_large_after_all(self, stack: Stack) -> str:
         needed = Footprint(task_of(stack.point)).bytes(1)

@@ -104,7 +104,10 @@ def run_task(
     def watch(state: State, measurement: Measurement | None) -> None:
         nonlocal last_step
         last_step = state.step
-        on_state(stack, state, measurement)
+        try:
+            on_state(stack, state, measurement)
+        except Exception as error:  # it is raised again below
+            raise _OfTheListener(error) from error
 
     try:
         clock = Clock(device) if timed else NO_CLOCK
@@ -117,11 +120,20 @@ def run_task(
         return Done(*rows, result.seconds, clock.seconds if isinstance(clock, Clock) else {})
     except OSError:
         raise
+    except _OfTheListener as raised:
+        raise raised.error from None
     except Exception as error:  # noqa: BLE001 - no error in a stack may end the other stacks
         outcome = _outcome(error, last_step)
     if isinstance(outcome, OutOfMemory) and device.type == "cuda":
         torch.cuda.empty_cache()  # possible now that the error and its tensors are gone
     return outcome
+
+
+class _OfTheListener(BaseException):
+    """An error of whoever watches the states, such as one that commits other stacks: it is no fault of this stack."""
+
+    def __init__(self, error: Exception):
+        self.error = error
 
 
 def _outcome(error: Exception, last_step: int) -> Outcome:

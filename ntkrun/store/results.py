@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ntkrun.errors import UserError
+from ntkrun.files import disk
 from ntkrun.files.reading import Unreadable, holds, read_json
 from ntkrun.files.writing import errors_as_sentence, inside, replace_file
-from ntkrun.store.readers import check_id, read_description, read_kernels
+from ntkrun.store.readers import read_description
+from ntkrun.store.stacks import Stacks
 
 LARGEST_TEXT = 2**26  # bytes of claims.json, the captions and a figure's drawing
 
@@ -32,7 +34,7 @@ class Results:
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         """Return the whole kernels stored for a run: `steps` (K,) and `ntk` (K, N, N, O, O); None if there are none."""
-        return kept_kernels(self.path, run_id)
+        return Stacks(self.path).kernels(run_id)
 
     def write_figure(self, name: str, raw: bytes) -> Path:
         """Write the file of a figure under figures/ and return its path."""
@@ -46,7 +48,7 @@ class Results:
         for ending in endings:
             path = inside(self.path, "figures", f"{stem}.{ending}")
             with errors_as_sentence(path):
-                path.unlink(missing_ok=True)
+                disk.remove(path)
 
     def write_captions(self, captions: dict[str, str]) -> None:
         """Write the caption of each figure, by its stem, and the fingerprint of the tables; call this after all are
@@ -84,16 +86,6 @@ class Results:
     def figures_are_current(self) -> bool:
         """Return True if every figure was drawn from these very tables."""
         return bool(self.captions())
-
-
-def kernel_file(root: Path, run_id: str) -> Path:
-    """Return the path of a run's kernels. Raises UserError where `run_id` is not a valid id."""
-    return inside(root, "kernels", f"{check_id(run_id)}.npz")
-
-
-def kept_kernels(root: Path, run_id: str) -> dict[str, np.ndarray] | None:
-    path = kernel_file(root, run_id)
-    return read_kernels(path) if path.exists() else None
 
 
 def description_of(root: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_sweep_says_what_came_out_and_leaves_the_files_of_the_contract(swept: Sw
     assert [line.split(":")[0] for line in done.stderr.splitlines()[1:]] == ["width 32", "width 64"]
     assert "\x1b" not in done.stderr + done.stdout
     found = {path.name for path in (here / "results" / "tiny").iterdir()}
-    assert {"sweep.yaml", "runs.parquet", "steps.parquet", "layers.parquet", "kernels", "figures"} <= found
+    assert {"sweep.yaml", "runs.parquet", "steps.parquet", "layers.parquet", "figures"} <= found
     for stem in (
         "kernel_drift",
         "weight_drift",

@@ -17,7 +17,7 @@ from ntkrun.engine.devices import GIB
 from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.training import State
 from ntkrun.errors import UserError
-from ntkrun.files import writing
+from ntkrun.files import disk
 from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack, plan, stacks
 from ntkrun.run import checkpoints
@@ -103,7 +103,7 @@ def _steps_are_read_one_by_one() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Putting each file on the disk takes longer here than all else."""
-    monkeypatch.setattr(writing, "flush", lambda path: None)
+    monkeypatch.setattr(disk, "flush", lambda path: None)
 
 
 @pytest.fixture(scope="module")
@@ -182,27 +182,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_file_that_does_not_fit_is_set_aside(damage: str, tmp_path: Path, whole: Results) -> None:
+def test_a_file_that_does_not_fit_is_not_used(damage: str, tmp_path: Path, whole: Results) -> None:
     path = _stopped(tmp_path)
     harm, said = DAMAGE[damage]
     harm(path)
     found, watching = _resumed(tmp_path)
     (note,) = watching.notes
     assert f"its checkpoint {said}" in note
-    assert str(path.with_suffix(".unusable")) in note
+    assert note.endswith(f"; the stack starts over ({path})")
     assert watching.passed == [(8, step) for step in range(31)]
     _assert_equal(found, whole)
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_folder_in_place_of_a_checkpoint_is_set_aside_and_stays(tmp_path: Path, whole: Results) -> None:
+def test_a_folder_in_place_of_a_checkpoint_stays(tmp_path: Path, whole: Results) -> None:
     path = _stopped(tmp_path)
     path.unlink()
     (path / "mine").mkdir(parents=True)
     found, watching = _resumed(tmp_path)
     assert "its checkpoint cannot be read (not a plain file)" in watching.notes[0]
     _assert_equal(found, whole)
-    assert list(path.parent.rglob("*")) == [aside := path.with_suffix(".unusable"), aside / "mine"]
+    assert list(path.parent.rglob("*")) == [path, path / "mine"]
 
 
 def test_checkpoints_behind_a_link_out_of_the_directory_are_not_read(tmp_path: Path) -> None:
@@ -221,7 +221,6 @@ def test_a_file_of_another_device_or_of_other_runs_does_not_fit(tmp_path: Path) 
     with pytest.raises(UnusableCheckpoint, match="other runs"):
         read(path, {"runs": ["another"]})
     assert Checkpoints(path.parent, torch.device("cuda")).load(stack) is None
-    assert [left.suffix for left in path.parent.iterdir()] == [".unusable"]
 
 
 def test_a_full_disk_costs_the_checkpoint_alone(

@@ -11,6 +11,7 @@ import pytest
 from ntkrun.engine import stack as engine_stack
 from ntkrun.engine.training import State
 from ntkrun.plan.runs import Stack
+from ntkrun.run import commits
 from ntkrun.run import interrupts as interrupting
 from ntkrun.run.interrupts import Interrupts
 from ntkrun.run.progress import ProgressListener
@@ -38,13 +39,16 @@ def _reached(*numbers: signal.Signals, then: Exception | None = None) -> list[st
     """What was reached, in something that must not be cut in two, in spite of these interrupts one after the other."""
     reached, interrupts = [], Interrupts()
     try:
-        with interrupts.handled(), interrupts.deferred():
-            for number in numbers:
-                signal.raise_signal(number)
-                reached.append(number.name)
-            if then:
-                raise then
-            reached.append("end")
+        with interrupts.handled():
+            with interrupts.deferred():
+                for number in numbers:
+                    signal.raise_signal(number)
+                    reached.append(number.name)
+                if then:
+                    raise then
+                reached.append("end")
+            reached.append("afterwards")
+            interrupts.raise_if_requested()
     except KeyboardInterrupt:
         reached.append("KeyboardInterrupt")
     return reached
@@ -52,10 +56,10 @@ def _reached(*numbers: signal.Signals, then: Exception | None = None) -> list[st
 
 def test_a_first_interrupt_waits_and_a_second_does_not() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    assert _reached(signal.SIGINT) == ["SIGINT", "end", "KeyboardInterrupt"]
+    assert _reached(signal.SIGINT) == ["SIGINT", "end", "afterwards", "KeyboardInterrupt"]
     assert _reached(signal.SIGTERM, signal.SIGINT) == ["SIGTERM", "KeyboardInterrupt"]
     assert _reached(signal.SIGINT, signal.SIGALRM) == ["SIGINT", "SIGALRM", "end", "KeyboardInterrupt"]
-    assert _reached() == ["end"]
+    assert _reached() == ["end", "afterwards"]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -63,7 +67,7 @@ def test_what_goes_wrong_within_is_not_hidden_and_what_is_ignored_stays_so() -> 
     with pytest.raises(OSError, match="full"):
         _reached(signal.SIGINT, then=OSError("full"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert _reached(signal.SIGINT) == ["SIGINT", "end"]
+    assert _reached(signal.SIGINT) == ["SIGINT", "end", "afterwards"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -86,20 +90,24 @@ def test_threads_may_use_it() -> None:
     thread = threading.Thread(target=lambda: reached.extend(_reached()))
     thread.start()
     thread.join()
-    assert reached == ["end"]
+    assert reached == ["end", "afterwards"]
 
 
-def test_a_commit_that_is_under_way_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("hold", "widths"), [(0.0, [4, 4, 4]), (60.0, [4, 4, 4, 8, 8, 8])])
+def test_a_commit_that_is_under_way_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: float, widths: list[int]
+) -> None:
     commit = Store.commit
 
     def interrupted(self: Store, *rows: object) -> None:
         signal.raise_signal(signal.SIGINT)
         commit(self, *rows)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(commits, "HOLD", hold)
     monkeypatch.setattr(Store, "commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(_sweep(), tmp_path, "cpu")
-    assert pd.read_parquet(tmp_path / "tiny" / "runs.parquet")["network.width"].tolist() == [4, 4, 4]
+    assert pd.read_parquet(tmp_path / "tiny" / "runs.parquet")["network.width"].tolist() == widths
     assert not list(tmp_path.rglob(".tmp-*"))
 
 

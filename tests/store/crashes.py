@@ -5,12 +5,12 @@
     python -m tests.store.crashes faults EIO    or in one of them
 
 Each sweep runs in a fork of this process, which has imported torch and started no thread: that costs milliseconds where
-a start of Python costs seconds. Some sweeps pack their stacks, and some leave a checkpoint at each step (KINDS). After
-each accident every file is read, the sweep goes on, and its tables must be those of a sweep that nothing happened to.
+a start of Python costs seconds. Some sweeps commit each stack by itself, some merge their folders, and some leave a
+checkpoint at each step (KINDS). After each accident every file is read, the sweep goes on, and its tables must be those
+of a sweep that nothing happened to.
 """
 
 import errno
-import io
 import itertools
 import json
 import multiprocessing
@@ -36,13 +36,13 @@ from safetensors.numpy import load_file
 
 from ntkrun.config.reader import parse_config
 from ntkrun.errors import UserError
+from ntkrun.files import disk
 from ntkrun.plan.runs import Stack
-from ntkrun.run import checkpoints
+from ntkrun.run import checkpoints, commits
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
-from ntkrun.store import results_directory
+from ntkrun.store import stacks
 from ntkrun.store.results_directory import read_results
-from ntkrun.store.stack_folders import PACK
 from ntkrun.store.tables import TABLES
 
 FORK = multiprocessing.get_context("fork")
@@ -54,8 +54,14 @@ training: {steps: 4}
 probes: {outputs: [last]}
 sweep: {grid: {network.width: [4, 8], network.beta: BETAS}, seeds: 2}
 """
-# Stacks that are packed (0: never), and whether a checkpoint is kept at each step.
-KINDS = {"plain": (0, False), "packing": (3, False), "checkpoints": (0, True), "both": (2, True)}
+# Seconds of work that are committed together, folders that stay unmerged, and whether each step has a checkpoint.
+KINDS = {
+    "together": (0.1, stacks.MOST, False),
+    "one by one": (0.0, stacks.MOST, False),
+    "merging": (0.0, 2, False),
+    "checkpoints": (0.0, stacks.MOST, True),
+    "all": (0.05, 2, True),
+}
 GONE = 77  # exit code of a process that the disk took along
 HURRY = 0.5  # so that a sweep is killed several times before it is complete
 WAYS = ("ENOSPC", "EIO", "full", "before", "after")
@@ -76,8 +82,8 @@ class _Telling(ProgressListener):
 
 def swept(told: Connection, root: Path, betas: str, kind: str) -> str:
     """Run the sweep; what it says if it cannot."""
-    packed, kept = KINDS[kind]
-    results_directory.LOOSE = packed or results_directory.LOOSE
+    commits.HOLD, stacks.MOST, kept = KINDS[kind]
+    stacks.WORTHWHILE = 2
     if kept:
         checkpoints.INTERVAL, checkpoints.SHARE = 0.0, float("inf")
     try:
@@ -88,28 +94,20 @@ def swept(told: Connection, root: Path, betas: str, kind: str) -> str:
 
 
 def check(told: Connection, root: Path, ended: bool) -> tuple[list[str], bool]:
-    """Read every file that has its name. Returns the runs that are committed, and whether some lie twice: in a small
-    stack and in the pack that it went into, until the next sweep begins; when that has `ended` each lies once."""
+    """Read every file that has its name. Returns the runs that are committed, and whether some lie twice: in a merged
+    folder and in one that it was made of, until the next merge."""
     for path in root.rglob("*"):
         if not any(part.startswith(".") for part in path.relative_to(root).parts) and path.is_file():
             _read_whole(path)
-    packed, small = _runs_in(root, f"[!.]*{PACK}"), _runs_in(root, "[!.]*[!k]")  # which no small one's name ends with
-    assert len(packed) == len(set(packed)), f"packed twice: {packed}"
-    assert len(small) == len(set(small)), f"committed twice: {small}"
-    twice, runs = not set(packed).isdisjoint(small), set(packed) | set(small)
-    assert not (ended and twice), "packed, and still there"
+    runs = [run for path in root.glob("small/stacks/[!.]*/runs.parquet") for run in pd.read_parquet(path)["run_id"]]
     assert not (ended and list(root.glob("small/checkpoints/[!.]*"))), "a checkpoint of what has ended"
     if (root / "small" / "plan.parquet").exists():
         results = read_results(root / "small")
-        assert sorted(results.runs["run_id"]) == sorted(runs)
-        assert set(results.steps["run_id"]) == runs
+        assert sorted(results.runs["run_id"]) == sorted(set(runs))
+        assert set(results.steps["run_id"]) == set(runs)
         assert not results.steps.duplicated(["run_id", "step"]).any()
         assert all(results.kernels(run) is not None for run in runs)
-    return sorted(runs), twice
-
-
-def _runs_in(root: Path, stacks: str) -> list[str]:
-    return [run for path in root.glob(f"small/stacks/{stacks}/runs.parquet") for run in pd.read_parquet(path)["run_id"]]
+    return sorted(set(runs)), len(set(runs)) < len(runs)
 
 
 def _read_whole(path: Path) -> None:
@@ -194,11 +192,11 @@ def kills(count: int, root: Path) -> dict[str, Any]:
             killed, before = killed + 1, set(runs)
             left[len(runs)] += 1
             seen[f"kills, {kind}"] += 1
-            seen["kills that left runs packed and still there"] += twice
+            seen["kills that left runs merged and still there"] += twice
             continue
         assert said[-1] == ""
         assert len(runs) == 16
-        done(same, here, root / "plain")
+        done(same, here, root / "together")
         shutil.rmtree(here)
         sweeps, before = sweeps + 1, set()
     return {"kills": killed, "sweeps completed": sweeps, "kills by runs that were finished": dict(sorted(left.items())),
@@ -206,12 +204,12 @@ def kills(count: int, root: Path) -> dict[str, Any]:
 
 
 def _undisturbed(root: Path, betas: str, kind: str) -> float:
-    """Seconds that a sweep of this kind takes when nothing happens; its tables are those of the plain one."""
+    """Seconds that a sweep of this kind takes when nothing happens; its tables are those of the first kind."""
     started = time.monotonic()
     assert done(swept, root / kind, betas, kind) == ""
     took = time.monotonic() - started
     done(check, root / kind, True)
-    done(same, root / kind, root / "plain")
+    done(same, root / kind, root / "together")
     return took
 
 
@@ -226,50 +224,42 @@ class Disk:
         self.nth, self.way, self.count, self.failed = nth, way, 0, False
 
     def install(self) -> None:
-        for home, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir")):
-            setattr(home, name, self.failing(getattr(home, name), 0))
-        for home, name, place in ((pq, "write_table", 1), (np, "savez", 0), (Path, "write_text", 0)):
-            setattr(home, name, self.failing(getattr(home, name), place, writes=True))
-        checkpoints.save_file = self.failing(checkpoints.save_file, 1, writes=True)
+        for name in disk.OPERATIONS:
+            setattr(disk, name, self.failing(getattr(disk, name)))
 
-    def failing(self, real: Callable[..., Any], place: int, writes: bool = False) -> Callable[..., Any]:
-        """`place` of the argument that says where: what is there when writing fails is half of it."""
+    def failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """What is there when writing fails is half of it."""
 
-        def call(*arguments: Any, **options: Any) -> Any:
+        def call(path: Path, *arguments: Any) -> Any:
             self.count += 1
             if self.count != self.nth and not (self.way == "full" and self.count > self.nth):
-                return real(*arguments, **options)
-            where = _path_of(arguments[place])
-            if self.way == "before":
-                os._exit(GONE)
-            self.failed |= real.__name__ != "mkdir" or not where.is_dir()  # whoever comes second may ask for a folder
+                return real(path, *arguments)
+            if self.way == "before" or (self.way == "full" and real.__name__.startswith("remove")):
+                if self.way == "before":
+                    os._exit(GONE)
+                return real(path, *arguments)  # a full disk lets one remove files
+            self.failed |= real.__name__ != "link"  # then it is copied
+            writes = real.__name__ == "write"
             if self.way == "after" or writes:
-                real(*arguments, **options)
+                real(path, *arguments)
             if self.way == "after":
                 os._exit(GONE)
             if writes:
-                os.truncate(where, where.stat().st_size // 2)
+                os.truncate(path, path.stat().st_size // 2)
             code = errno.EIO if self.way == "EIO" else errno.ENOSPC
-            raise OSError(code, os.strerror(code), str(where))
+            raise OSError(code, os.strerror(code), str(path))
 
         return call
 
 
-def _path_of(file: Any) -> Path:
-    """Of a path, an open file or a descriptor."""
-    if isinstance(file, int):
-        return Path(f"/proc/self/fd/{file}").readlink()
-    return Path(file.name if isinstance(file, io.IOBase) else file)
-
-
 def swept_on(told: Connection, root: Path, betas: str, nth: float, way: str) -> tuple[str, int, bool]:
-    disk = Disk(nth, way)
-    disk.install()
-    return swept(told, root, betas, "both"), disk.count, disk.failed
+    faulty = Disk(nth, way)
+    faulty.install()
+    return swept(told, root, betas, "all"), faulty.count, faulty.failed
 
 
 def faults(root: Path, ways: Sequence[str] = WAYS) -> dict[str, Any]:
-    """Every request of a sweep that packs and keeps checkpoints, in each of these ways."""
+    """Every request of a sweep that merges and keeps checkpoints, in each of these ways."""
     betas, reference = "[0.1]", root / "reference"
     said, requests, _ = done(swept_on, reference, betas, float("inf"), "")
     assert said == ""
@@ -281,8 +271,8 @@ def faults(root: Path, ways: Sequence[str] = WAYS) -> dict[str, Any]:
         sentences[sentence] += 1
         runs, twice = done(check, here, False)
         assert committed <= set(runs), f"{way} {nth}: a finished run was lost"
-        ends[f"{way}: runs packed and still there"] += twice
-        assert done(swept, here, betas, "both") == ""
+        ends[f"{way}: runs merged and still there"] += twice
+        assert done(swept, here, betas, "all") == ""
         done(check, here, True)
         done(same, here, reference)
         shutil.rmtree(here)

@@ -18,4 +18,4 @@ def test_two_hundred_kills_lose_nothing_and_tear_nothing(tmp_path: Path) -> None
 def test_no_request_of_the_disk_may_fail_in_a_way_that_loses_or_tears(tmp_path: Path) -> None:
     found = faults(tmp_path)
     assert found["requests of the disk"] > 50
-    assert found["ends"]["before: runs packed and still there"] > 0
+    assert found["ends"]["before: runs merged and still there"] > 0

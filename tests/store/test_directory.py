@@ -1,11 +1,11 @@
 """The store: whole files or none, finished runs kept, one writer at a time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,16 @@ import pandas as pd
 import pytest
 
 from ntkrun.errors import StoreBusy, UserError
-from ntkrun.store.lock import LOCK_TIMEOUT
+from ntkrun.files import writing
+from ntkrun.files.writing import temporary_name
+from ntkrun.store.locks import LOCKS
 from ntkrun.store.results_directory import Store, read_results
 from tests.store.store_of import DESCRIPTION, filled, frames_of, plan_of
 
 
 def _files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {str(path) for path in files if path.parts[0] != LOCKS}
 
 
 def test_tables_hold_the_plan_in_its_order_and_open_with_pandas(tmp_path: Path) -> None:
@@ -70,25 +73,45 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         assert Store(tmp_path).writers()
 
 
-def test_temporaries_of_a_killed_process_are_swept_and_never_read(tmp_path: Path) -> None:
+def _pid_of_a_dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_temporaries_are_never_read_and_removed_once_their_writer_is_dead_for_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = filled(tmp_path, ["a"], ["a"])
     before = _files(tmp_path)
-    for stray in (tmp_path / ".tmp-1.parquet", tmp_path / "kernels" / ".tmp-2.npz"):
-        stray.write_bytes(b"torn")
-    torn = tmp_path / "stacks" / ".tmp-3"
-    torn.mkdir()
-    (torn / "runs.parquet").write_bytes(b"torn")
+
+    def leave_temporaries() -> None:
+        for name in (tmp_path / "runs.parquet", tmp_path / "figures" / "loss.png"):
+            name.parent.mkdir(exist_ok=True)
+            temporary_name(name).write_bytes(b"torn")
+        torn = temporary_name(tmp_path / "stacks" / "folder")
+        (torn / "kernels").mkdir(parents=True)
+        (torn / "kernels" / "a.npz").write_bytes(b"torn")
+        (torn / "runs.parquet").write_bytes(b"torn")
+
+    leave_temporaries()  # of this process, which lives
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "_this_machine", lambda: "0" * 12)
+        patched.setattr(os, "getpid", lambda: dead)
+        dead = _pid_of_a_dead_process()
+        leave_temporaries()  # of another machine, which cannot be asked
+    (tmp_path / ".tmp-0123").write_bytes(b"of an earlier version")
+    kept = _files(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getpid", lambda: dead)
+        leave_temporaries()
+    assert len(_files(tmp_path)) == len(kept) + 4
     assert store.finished() == {"a"}
     assert len(read_results(tmp_path).runs) == 1
-    strays = _files(tmp_path) - before
     with store.writing():
         pass
-    assert _files(tmp_path) == before | strays  # somebody may be at it: `plot`, or another shard
-    for path in tmp_path.rglob("*"):
-        os.utime(path, (0, time.time() - LOCK_TIMEOUT - 1))
-    with store.writing():
-        pass
-    assert _files(tmp_path) == before
+    assert _files(tmp_path) == kept
+    assert len(kept) == len(before) + 9
 
 
 def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +121,7 @@ def test_an_exception_while_writing_leaves_what_was_there(tmp_path: Path, monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("ntkrun.store.stack_folders.pq.write_table", full)
+    monkeypatch.setattr("ntkrun.files.parquet.pq.write_table", full)
     sentence = r"cannot be written \(No space left on device\); finished runs are kept"
     with pytest.raises(UserError, match=sentence), store.writing():
         store.commit(frames_of("b"), {})
@@ -156,14 +179,78 @@ def test_a_run_that_was_put_there_twice_counts_once_and_rather_finished(tmp_path
     assert results.steps["run_id"].tolist() == ["a", "a", "b", "b"]
 
 
-def test_a_stack_that_is_there_stands(tmp_path: Path) -> None:
-    store = filled(tmp_path, ["a"], ["a"])
-    other = frames_of("a")
-    other["steps"]["loss"] = 7.0
+def test_a_commit_leaves_out_what_another_process_has_committed_meanwhile(tmp_path: Path) -> None:
+    store, other = filled(tmp_path, ["a", "b"], []), Store(tmp_path)
+    assert store.finished() == set()
+    changed = frames_of("b")
+    changed["steps"]["loss"] = 7.0
+    with other.writing():
+        other.commit(changed, {"b": {0: np.full((1, 1, 1, 1), 7.0)}})
+        store.commit(frames_of("a", "b"), {run_id: {0: np.ones((1, 1, 1, 1))} for run_id in ("a", "b")})
+        store.commit(frames_of("a"), {})
+    results = read_results(tmp_path)
+    assert results.steps["loss"].tolist() == [0.5, 0.5, 7.0, 7.0]
+    assert [results.kernels(run_id)["ntk"].item() for run_id in ("a", "b")] == [1.0, 7.0]  # type: ignore[index]
+    assert [list(pd.read_parquet(path)["run_id"]) for path in sorted(tmp_path.glob("stacks/*/runs.parquet"))] == [
+        ["b"],
+        ["a"],
+    ]
+
+
+def test_where_locks_do_not_reach_the_first_of_two_commits_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes choose the same number, and neither has seen the other's run."""
+    first, second = filled(tmp_path, ["a"], []), Store(tmp_path)
+    later = frames_of("a")
+    later["steps"]["loss"] = 7.0
+    monkeypatch.setattr(Store, "_present", lambda self, run_ids: set())
+    names = Store._names
+    with first.writing():
+        first.commit(frames_of("a"), {"a": {0: np.zeros((1, 1, 1, 1))}})
+        monkeypatch.setattr(Store, "_names", lambda self: [])
+        second.commit(later, {"a": {0: np.ones((1, 1, 1, 1))}})
+    monkeypatch.setattr(Store, "_names", names)
+    assert sorted(path.name for path in (tmp_path / "stacks").iterdir()) == ["00000001", "00000002"]
+    results = read_results(tmp_path)
+    assert results.steps["loss"].tolist() == [0.5, 0.5]
+    assert results.kernels("a")["ntk"].item() == 0.0  # type: ignore[index]
+    assert Store(tmp_path).finished() == {"a"}
+
+
+def test_results_of_the_version_before_are_read_and_continued(tmp_path: Path) -> None:
+    """It named a folder after its runs, packed small ones, and kept kernels beside them."""
+    store = filled(tmp_path, ["a", "b", "c", "d"], ["a", "b", "c"])
+    stacks = tmp_path / "stacks"
+    kernels = tmp_path / "kernels"
+    kernels.mkdir()
+    for folder, name in zip(store.stack_folders(), ("00112233445566ff", "9999999999999999", "ab-pack"), strict=True):
+        for file in (folder / "kernels").iterdir():
+            file.rename(kernels / file.name)
+        (folder / "kernels").rmdir()
+        folder.rename(stacks / name)
+    shutil.copytree(stacks / "00112233445566ff", stacks / "0123456789abcdef")  # and killed while it packed
+    (stacks / "0123456789abcdef").rename(stacks / "cd-pack")
     with store.writing():
-        store.commit(other, {})
-    assert read_results(tmp_path).steps["loss"].tolist() == [0.5, 0.5]
-    assert not list(tmp_path.rglob(".tmp-*"))
+        store.commit_failed(frames_of("d")["runs"].assign(status="failed"), "why")
+        (failed,) = stacks.glob("*-failed")
+        failed.rename(stacks / "00ff-failed")
+    store = Store(tmp_path)
+    assert store.finished() == {"a", "b", "c"}
+    assert store.failed() == {"d": stacks / "00ff-failed" / "log.txt"}
+    assert read_results(tmp_path).runs["run_id"].tolist() == ["a", "b", "c", "d"]
+    with store.writing():
+        store.begin(DESCRIPTION, plan_of("a", "b", "c", "d"))
+        store.forget_failed(["d"])
+        store.commit(frames_of("c", "d"), {})
+        store.write_tables()
+    assert pd.read_parquet(stacks / "00000001" / "runs.parquet")["run_id"].tolist() == ["d"]
+    results = read_results(tmp_path)
+    assert results.runs["status"].tolist() == ["done"] * 4
+    assert not results.steps.duplicated(["run_id", "step"]).any()
+    kept = results.kernels("c")
+    assert kept is not None
+    assert kept["steps"].tolist() == [0, 7]
 
 
 def test_stacks_of_a_version_that_measured_less_stay_readable(tmp_path: Path) -> None:
