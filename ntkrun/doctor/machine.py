@@ -77,7 +77,7 @@ def odd(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("results", "less than 1 GiB of disk is free", "make room before a long sweep", "note")
     if system and str(system["type"]).removeprefix("fuse.").startswith(NETWORK):
         what = f"a network file system ({system['type']}): its locks may not reach other machines"
-        advice = "to sweep from several machines use --shard; a dead process counts as alive for ten minutes"
+        advice = "to sweep from several machines use --shard, and start no shard twice"
         yield Finding("results", what, advice, "note")
     if system and system["type"] == "tmpfs":
         yield Finding("results", "in memory: lost when the machine restarts", "choose a disk with --results", "note")
