@@ -74,7 +74,7 @@ def _plan_all(sweep: Sweep) -> None:
 # Blocks of a limit kernel: training with training, test with training, and for predictions test with test inputs.
 @pytest.mark.parametrize(
     ("betas", "outputs", "blocks"),
-    [(10, "[first, last]", 3), (10, "[]", 2), pytest.param(100, "[first, last]", 3, marks=pytest.mark.slow)],
+    [(4, "[first, last]", 3), (4, "[]", 2), pytest.param(100, "[first, last]", 3, marks=pytest.mark.slow)],
 )
 def test_a_sweep_computes_each_limit_and_each_task_once(
     betas: int, outputs: str, blocks: int, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +175,7 @@ def test_a_limit_that_is_not_available_is_tried_once(calls: Calls, tmp_path: Pat
 
 
 def test_widths_and_step_sizes_share_targets_and_kernels() -> None:
-    sweep = _sweep(1, "data.targets={component: 1}", "sweep.grid.training.step_size=[0.1, 0.2]")
+    sweep = _sweep(1, "data={name: gaussian, dimension: 3, samples: 6, targets: {component: 1}}", "sweep.grid.training.step_size=[0.1, 0.2]")
     first, *others = (task_of(point) for point, _ in sweep.points)
     assert len(others) == 3
     assert all(task.y is first.y and task.limit is first.limit for task in others)
