@@ -26,6 +26,7 @@ data: {name: circle, samples: 4, test_samples: 3, targets: product}
 training: {steps: 1}
 sweep: {grid: {network.beta: BETAS, network.width: [4, 5]}, seeds: 1}
 """
+DATA = "data={name: gaussian, dimension: 3, samples: 9, test_samples: 6}"
 Calls = Counter[tuple[Any, ...]]
 
 
@@ -125,7 +126,8 @@ def test_with_room_for_two_limits_the_numbers_are_the_same_and_no_more_is_kept(
 def test_the_limit_and_the_step_size_of_a_task_are_bitwise_those_of_the_theory(
     parametrization: str, activation: str, outputs: str
 ) -> None:
-    changes = (f"network.parametrization={parametrization}", f"network.activation={activation}", "data.samples=6")
+    """On inputs of many norms, where another choice of inputs changes the series of a numerical dual."""
+    changes = (f"network.parametrization={parametrization}", f"network.activation={activation}", DATA)
     for point, _ in _sweep(1, *changes, f"probes.outputs={outputs}").points:
         task, again = task_of(point, (0,)), task_of(point, (1, 2))
         net, data = task.network, point.data.load()
@@ -175,7 +177,11 @@ def test_a_limit_that_is_not_available_is_tried_once(calls: Calls, tmp_path: Pat
 
 
 def test_widths_and_step_sizes_share_targets_and_kernels() -> None:
-    sweep = _sweep(1, "data={name: gaussian, dimension: 3, samples: 6, targets: {component: 1}}", "sweep.grid.training.step_size=[0.1, 0.2]")
+    sweep = _sweep(
+        1,
+        "data={name: gaussian, dimension: 3, samples: 6, targets: {component: 1}}",
+        "sweep.grid.training.step_size=[0.1, 0.2]",
+    )
     first, *others = (task_of(point) for point, _ in sweep.points)
     assert len(others) == 3
     assert all(task.y is first.y and task.limit is first.limit for task in others)
