@@ -18,7 +18,6 @@ from ntkrun.engine.update import Update
 from ntkrun.evidence.claims.verdicts import claim_requests, judge
 from ntkrun.evidence.regression.baseline import records
 from ntkrun.evidence.regression.comparison import compare
-from ntkrun.plan import problem as limits
 from ntkrun.plan import problem as points
 from ntkrun.store.results_directory import Results
 from ntkrun.theory.activations import Activation
@@ -53,8 +52,9 @@ def _nothing_cached() -> Iterator[None]:
     """What is computed of a grid point is kept for the next sweep, broken or sound."""
 
     def clear() -> None:
-        for cached in (points._relative, points._limit_kernel, limits._kernels):
-            cached.cache_clear()
+        points.problem_of.cache_clear()
+        points._relative.cache_clear()
+        points._KERNELS.clear()
 
     clear()
     yield

@@ -1,26 +1,36 @@
-"""The engine's input for a grid point: data, network, step size, the predictions of infinite width, and the task."""
+"""The engine's input for a grid point: data, network, step size, limit kernels, task, predictions of infinite width.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+`problem_of` builds a grid point's task once, with shapes in place of arrays, which is all that planning needs.
+`inputs_of` gives the arrays too, for running. Data sets and limit kernels are shared and kept up to 1 GiB each.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.config.schema import Centred, Point, Relative
+from ntkrun.config.schema import MOST_POINTS, Centred, Point, Probes, Relative
 from ntkrun.data import Data
-from ntkrun.data.base import read_only
+from ntkrun.data.base import DataSet, read_only
 from ntkrun.engine.devices import check_free
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.stack import StackTask
 from ntkrun.errors import ConfigError, ConfigProblem, FieldError, TooLarge, UserError
+from ntkrun.plan.memo import Memo
 from ntkrun.plan.runs import Run, detail_steps, kept_steps, probed_steps
 from ntkrun.theory.dynamics import EPSILON, component
 from ntkrun.theory.ensemble import ensemble
-from ntkrun.theory.limit import LimitKernels, dual_error, expected_kernel, limit_kernels, relative_step
+from ntkrun.theory.limit import expected_kernel, limit_kernels_with_error, relative_step
 from ntkrun.theory.rules import Descent
+
+_DATA = Memo[Point | DataSet, Data](
+    lambda data: sum(part.nbytes for part in (data.x, data.y, data.x_test, data.y_test))
+)
 
 
 def data_of(point: Point) -> Data:
@@ -28,17 +38,17 @@ def data_of(point: Point) -> Data:
     under its key in the config, where the data or targets are not available."""
     if point.data.component is None:
         return _loaded(point)
-    return _with_component(Point(network=_as_its_limit(point).network, data=point.data))
+    limit = _limit_of(point)
+    return _DATA.get(limit, lambda: _with_component(limit))
 
 
 def _loaded(point: Point) -> Data:
     try:
-        return point.data.load()
+        return _DATA.get(point.data, point.data.load)
     except FieldError as error:
         raise FieldError(f"data.{error.field}", error.what) from None
 
 
-@lru_cache(maxsize=16)
 def _with_component(point: Point) -> Data:
     data, target = _loaded(point), point.data.component
     assert target is not None
@@ -75,8 +85,7 @@ def check_ready(points: Iterable[Point]) -> None:
     problems = list[ConfigProblem]()
     for point in points:
         try:
-            point.check_targets(data_of(point))
-            step_size(point)
+            problem_of(point)
         except FieldError as error:
             problems.append(ConfigProblem("", error.field, error.what))
     if problems:
@@ -87,14 +96,13 @@ def step_size(point: Point) -> float:
     """Return η of a grid point. Raises FieldError where a relative step needs a limit kernel that is not available."""
     if not isinstance(point.training.step_size, Relative):
         return point.training.step_size
-    return _relative(_as_its_limit(point))
+    return _relative(_limit_of(point), point.training.step_size.relative)
 
 
-@lru_cache(maxsize=256)
-def _relative(point: Point) -> float:
-    assert isinstance(point.training.step_size, Relative)
+@lru_cache(maxsize=MOST_POINTS)
+def _relative(point: Point, relative: float) -> float:
     try:
-        return relative_step(limit_kernel(point)[: point.data.samples], point.training.step_size.relative)
+        return relative_step(limit_kernel(point)[: point.data.samples], relative)
     except TooLarge:
         raise
     except UserError as error:
@@ -103,31 +111,89 @@ def _relative(point: Point) -> float:
         ) from None
 
 
+# ---------------------------------------------------------------- limit kernels
+
+
+class Kernels(NamedTuple):
+    """Kernels on the same pairs of inputs: Σ^(L) (`nngp`, None where no prediction needs it) and the expected kernel
+    (`ntk`), float64, and the measured error of their numerical duals."""
+
+    nngp: np.ndarray | None
+    ntk: np.ndarray
+    error: float
+
+    @property
+    def nbytes(self) -> int:
+        return self.ntk.nbytes + (0 if self.nngp is None else self.nngp.nbytes)
+
+
+# Kernels by what they depend on, or why they are not available. Each is computed once as long as all fit into 1 GiB.
+_KERNELS = Memo[tuple[Point, str], Kernels | str](lambda found: 0 if isinstance(found, str) else found.nbytes)
+
+
 def limit_kernel(point: Point) -> Tensor:
     """Return the kernel that theory expects at the start, in the parametrization of the grid point (K_inf itself under
     ntk). Rows are the training inputs and then the test inputs, columns the training inputs, (N + M, N). Raises
-    UserError where it is not available, TooLarge where it does not fit."""
-    return _limit_kernel(Point(network=_as_its_limit(point).network, data=point.data))
+    UserError where it is not available, TooLarge where it does not fit. Do not write into it: it is shared."""
+    return torch.from_numpy(_training_kernels(point).ntk)
 
 
-def _as_its_limit(point: Point) -> Point:
-    """Return the part of a grid point that its expected kernel depends on. Under ntk this excludes the width, so one
-    computation serves all widths of a sweep."""
+def _limit_of(point: Point) -> Point:
+    """Return the part of a grid point that its limit kernels depend on. Under ntk this excludes the width, so one
+    computation serves all widths of a sweep. `probes.outputs` is not empty where predictions need Σ^(L) too."""
     if point.network.parametrization != "ntk":
-        return point
-    return point.model_copy(update={"network": point.network.model_copy(update={"width": 1})})
+        return Point(network=point.network, data=point.data, probes=Probes(outputs=()))
+    net = point.network.model_copy(update={"width": 1})
+    return Point(network=net, data=point.data, probes=Probes(outputs=("first",) if point.probes.outputs else ()))
 
 
-@lru_cache(maxsize=64)
-def _limit_kernel(point: Point) -> Tensor:
+def _kept(key: tuple[Point, str], compute: Callable[[Point], Kernels]) -> Kernels:
+    """Return the kernels of a key. Raises UserError where they are not available, TooLarge where they do not fit."""
+
+    def attempt() -> Kernels | str:
+        try:
+            return compute(key[0])
+        except FieldError:
+            raise
+        except UserError as error:
+            return str(error)
+
+    found = _KERNELS.get(key, attempt)
+    if isinstance(found, str):
+        raise UserError(found)
+    return found
+
+
+def _training_kernels(point: Point) -> Kernels:
+    """Return the kernels from all inputs, training first, to the training inputs, (N + M, N)."""
+    return _kept((_limit_of(point), "training"), _compute_training_kernels)
+
+
+def _compute_training_kernels(point: Point) -> Kernels:
     data, net = _loaded(point), network(point)
     n, m = len(data.x), len(data.x_test)
-    # Three float64 matrices at once: both kernels and a scaled copy of one, or one kernel and its eigenvalue workspace.
-    check_kernels(24 * n * (n + m), n + m)
-    train = expected_kernel(net, data.x)
-    if m == 0:
-        return train
-    return torch.cat([train, expected_kernel(net, data.x_test, data.x)])
+    pairs = [(data.x, None), (data.x_test, data.x)][: 2 if m else 1]
+    # Float64 matrices at once: both kernels and a scaled copy of one, or one kernel and its eigenvalue workspace; with
+    # Σ kept, both kernels twice as they are put together.
+    check_kernels((32 if point.probes.outputs else 24) * n * (n + m), n + m)
+    if not point.probes.outputs:
+        return Kernels(None, torch.cat([expected_kernel(net, *pair) for pair in pairs]).numpy(), 0.0)
+    parts = [limit_kernels_with_error(net, *pair) for pair in pairs]
+    nngp, ntk = (torch.cat(blocks).numpy() for blocks in zip(*(kernels for kernels, _ in parts), strict=True))
+    return Kernels(nngp, ntk, max(error for _, error in parts))
+
+
+def _test_kernels(point: Point) -> Kernels:
+    """Return the kernels among the test inputs, (M, M)."""
+    return _kept((_limit_of(point), "test"), _compute_test_kernels)
+
+
+def _compute_test_kernels(point: Point) -> Kernels:
+    x = _loaded(point).x_test
+    if not len(x):
+        return Kernels(np.empty((0, 0)), np.empty((0, 0)), 0.0)
+    (nngp, ntk), error = limit_kernels_with_error(network(point), x)
+    return Kernels(nngp.numpy(), ntk.numpy(), error)
 
 
 def check_kernels(needed: int, inputs: int) -> None:
@@ -136,130 +202,190 @@ def check_kernels(needed: int, inputs: int) -> None:
     check_free(needed, torch.device("cpu"), "data.samples", what, todo)
 
 
-# ---------------------------------------------------------------- limits
-
-
-COLUMNS = ("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "limit_covariance")
-
-
-def limit_outputs(point: Point, steps: Sequence[int]) -> dict[str, np.ndarray]:
-    """Return the predictions of infinite width on all A inputs, training first, at T steps, (T, A, O) each.
-
-    They are K_inf(x, x), K_inf(x, x') with the first test input (nan without test inputs), the mean of f_t(x) over
-    initialisations, its variance, and its covariance with f_t of the first input of x's part, under the steps of the
-    grid point's own training.
-
-    Values are nan where there is no formula: at steps beyond 0 with batches or a loss other than squared, where the
-    limit is not available, and in parametrizations that have none.
-    """
-    data = data_of(point)
-    shape = (len(steps), len(data.x) + len(data.x_test), data.outputs)
-    columns = {name: np.full(shape, np.nan) for name in COLUMNS}
-    if not steps or point.network.parametrization != "ntk":
-        return columns
-    kernels = _kernels(_architecture(point))
-    if kernels is None:
-        return columns
-    (nngp, ntk), error = kernels
-    columns["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
-    if len(data.x_test):
-        columns["limit_kernel_row"][:] = ntk[:, len(data.x)].numpy()[:, None]
-    training, predicted = point.training, _predicted_positions(point, steps)
-    if predicted:
-        eta = step_size(point)
-        rule, times = Descent(eta, training.momentum), [steps[k] * eta for k in predicted]
-        start = output_scale(point).variance(nngp)
-        law = ensemble(start, ntk, torch.from_numpy(data.y.copy()), times, rule, max(EPSILON, error))
-        columns["limit_mean"][predicted] = law.mean.numpy()
-        columns["limit_variance"][predicted] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
-        firsts = [0] * len(data.x) + [len(data.x)] * len(data.x_test)
-        columns["limit_covariance"][predicted] = law.covariance[:, range(len(firsts)), firsts].unsqueeze(2).numpy()
-    return columns
-
-
-def check_limits(point: Point) -> None:
-    """Raise TooLarge where the memory that `limit_outputs` needs for the kept outputs is not available. Call this
-    before training, so that training is not wasted."""
-    steps, data = sorted(kept_steps(point.probes.outputs, point.training.steps)), data_of(point)
-    if steps and point.network.parametrization == "ntk":
-        inputs = len(data.x) + len(data.x_test)
-        check_kernels(8 * inputs**2 * (6 + 4 * len(_predicted_positions(point, steps))), inputs)
-
-
-def _predicted_positions(point: Point, steps: Sequence[int]) -> list[int]:
-    """Return the positions of the steps for which theory predicts the outputs' distribution."""
-    linear = point.training.loss == "squared" and point.training.batch == "full"
-    return [k for k, step in enumerate(steps) if linear or step == 0]
-
-
-def _architecture(point: Point) -> Point:
-    """Return the part of a grid point that the limit depends on. One computation serves all widths and trainings."""
-    network_of_limit = point.network.model_copy(update={"width": 1})
-    return Point(network=network_of_limit, data=point.data)
-
-
-@lru_cache(maxsize=4)
-def _kernels(point: Point) -> tuple[LimitKernels, float] | None:
-    """Return Σ^(L) and K^(L) on all inputs, (A, A) each, and the measured error of their numerical duals. Return None
-    where they are not available (sweep.yaml says why, under notes)."""
-    data, net = data_of(point), network(point)
-    points = np.concatenate([data.x, data.x_test])
-    try:
-        return limit_kernels(net, points), dual_error(net, points)
-    except UserError:
-        return None
-
-
 # ---------------------------------------------------------------- tasks
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
-    """Return the engine's task for a stack of these seeds of a grid point."""
+@dataclass(frozen=True)
+class Problem:
+    """A grid point for the planner: the engine's task without seeds, and a note on its limit kernel.
+
+    The arrays of `task`, which are data and limit kernel, have their shapes but no values: costs and memory depend on
+    shapes alone, and so the problems of a whole sweep are small. `inputs_of` gives the values. `note` says why the
+    limit kernel is not available, "" if it is.
+    """
+
+    point: Point
+    task: StackTask
+    note: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that running the stacks of a grid point takes: the engine's task without seeds, with all its arrays,
+    and the `kernels` of the predictions of infinite width.
+
+    These are the kernels from all inputs to the training inputs, (A, N), and among the test inputs, (M, M). They are
+    None where no outputs are kept or the predictions are not available.
+    """
+
+    task: StackTask
+    kernels: tuple[Kernels, Kernels] | None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        task = self.task
+        arrays = [task.x, task.y, task.x_test, task.y_test, *([] if task.limit is None else [task.limit])]
+        return sum(part.nbytes for part in (*arrays, *(self.kernels or ())))
+
+
+@lru_cache(maxsize=MOST_POINTS)
+def problem_of(point: Point) -> Problem:
+    """Return the problem of a grid point, built once. Raises FieldError where data, targets or step size are not
+    available or the targets do not suit the loss, TooLarge where kernels or predictions do not fit."""
     data = data_of(point)
     point.check_targets(data)
-    check_limits(point)
-    steps, probes = point.training.steps, point.probes
-    keep = kept_steps((step for step in probes.kernels if step != "last"), steps)
-    outputs = kept_steps(probes.outputs, steps)
-    return StackTask(
+    eta, (limit, note) = step_size(point), _limit(point)
+    task = StackTask(
         network=network(point),
-        seeds=seeds,
-        x=data.x,
-        y=data.y,
-        x_test=data.x_test,
-        y_test=data.y_test,
-        step_size=step_size(point),
-        steps=steps,
-        probed=probed_steps(probes, steps) | keep | outputs,
-        keep_kernels=keep,
-        keep_last_kernel="last" in probes.kernels,
+        seeds=(),
+        x=_shape_of(data.x),
+        y=_shape_of(data.y),
+        x_test=_shape_of(data.x_test),
+        y_test=_shape_of(data.y_test),
+        step_size=eta,
+        steps=point.training.steps,
         dtype=DTYPES[point.training.dtype],
         loss=point.training.loss,
         batch=None if point.training.batch == "full" else point.training.batch,
         momentum=point.training.momentum,
-        limit=_limit(point)[0],
-        detailed=detail_steps(probes, steps),
-        keep_outputs=outputs,
+        limit=None if limit is None else _shape_of(limit),
         scale=output_scale(point),
+        **_schedule(point.probes, point.training.steps),
     )
+    check_limits(task)
+    return Problem(point, task, note)
+
+
+def _shape_of(array: np.ndarray) -> np.ndarray:
+    """Return an array of the same shape that is nan everywhere and takes no memory."""
+    return np.broadcast_to(np.nan, array.shape)
+
+
+@lru_cache(maxsize=16)
+def _schedule(probes: Probes, steps: int) -> dict[str, Any]:
+    """Return the steps of a task at which each kind of measurement is made. Grid points share these sets, which may
+    hold a million steps."""
+    keep = kept_steps((step for step in probes.kernels if step != "last"), steps)
+    outputs = kept_steps(probes.outputs, steps)
+    return {
+        "probed": probed_steps(probes, steps) | keep | outputs,
+        "keep_kernels": keep,
+        "keep_last_kernel": "last" in probes.kernels,
+        "detailed": detail_steps(probes, steps),
+        "keep_outputs": outputs,
+    }
+
+
+def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
+    """Return the engine's task for a stack of these seeds of a grid point, with its arrays. Raises as `problem_of`."""
+    task, data, (limit, _) = problem_of(point).task, data_of(point), _limit(point)
+    return replace(task, seeds=seeds, x=data.x, y=data.y, x_test=data.x_test, y_test=data.y_test, limit=limit)
+
+
+def inputs_of(point: Point) -> Inputs:
+    """Return what running a grid point takes. Raises as `problem_of`."""
+    return Inputs(task_of(point), _prediction_kernels(point))
+
+
+def _prediction_kernels(point: Point) -> tuple[Kernels, Kernels] | None:
+    if not _limit_of(point).probes.outputs:
+        return None
+    try:
+        return _training_kernels(point), _test_kernels(point)
+    except TooLarge:
+        raise
+    except UserError:
+        return None
 
 
 def notes_on(runs: Sequence[Run]) -> tuple[str, ...]:
     """Return what the user should know before reading the numbers: notes of the data sets, such as repeated inputs, and
-    limit kernels that are not available."""
+    limit kernels that are not available. Raises as `check_ready`."""
     points = list(dict.fromkeys(run.point for run in runs))
+    check_ready(points)
     data_notes = [note for point in points for note in data_of(point).notes]
-    limit_notes = [note for point in points if (note := _limit(point)[1])]
+    limit_notes = [note for point in points if (note := problem_of(point).note)]
     return tuple(dict.fromkeys(data_notes + limit_notes))
 
 
 def _limit(point: Point) -> tuple[np.ndarray | None, str]:
     """Return the limit kernel of a grid point and "", or None and why it is not available. Raises TooLarge."""
     try:
-        return limit_kernel(point).numpy(), ""
+        return _training_kernels(point).ntk, ""
     except TooLarge:
         raise
     except UserError as error:
         return None, f"{error}; so distance_to_limit and the limit's flow are not measured"
+
+
+# ---------------------------------------------------------------- predictions
+
+
+COLUMNS = ("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "limit_covariance")
+
+
+def limit_outputs(inputs: Inputs, steps: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return the predictions of infinite width on all A inputs, training first, at T steps, (T, A, O) each.
+
+    They are K_inf(x, x), K_inf(x, x') with the first test input (nan without test inputs), the mean of f_t(x) over
+    initialisations, its variance, and its covariance with f_t of the first input of x's part, under the steps of the
+    task's own training.
+
+    Values are nan where there is no formula: at steps beyond 0 with batches or a loss other than squared, where the
+    limit is not available, and in parametrizations that have none.
+    """
+    task = inputs.task
+    n, m = len(task.x), len(task.x_test)
+    columns = {name: np.full((len(steps), n + m, task.network.outputs), np.nan) for name in COLUMNS}
+    if not steps or inputs.kernels is None:
+        return columns
+    nngp, ntk = (_whole(*blocks) for blocks in zip(*((k.nngp, k.ntk) for k in inputs.kernels), strict=True))
+    columns["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
+    if m:
+        columns["limit_kernel_row"][:] = ntk[:, n].numpy()[:, None]
+    predicted = _predicted_positions(task, steps)
+    if predicted:
+        rule, times = Descent(task.step_size, task.momentum), [steps[k] * task.step_size for k in predicted]
+        precision = max(EPSILON, *(kernels.error for kernels in inputs.kernels))
+        law = ensemble(task.scale.variance(nngp), ntk, torch.tensor(task.y), times, rule, precision)
+        columns["limit_mean"][predicted] = law.mean.numpy()
+        columns["limit_variance"][predicted] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
+        firsts = [0] * n + [n] * m
+        columns["limit_covariance"][predicted] = law.covariance[:, range(len(firsts)), firsts].unsqueeze(2).numpy()
+    return columns
+
+
+def _whole(training: np.ndarray, test: np.ndarray) -> Tensor:
+    """Return a symmetric kernel (A, A) from its columns of the training inputs (A, N) and its last block (M, M)."""
+    count, n = training.shape
+    whole = torch.empty(count, count, dtype=torch.float64)
+    values = whole.numpy()
+    values[:, :n], values[:n, n:], values[n:, n:] = training, training[n:].T, test
+    return whole
+
+
+def check_limits(task: StackTask) -> None:
+    """Raise TooLarge where the memory that `limit_outputs` needs for the kept outputs is not available. Call this
+    before training, so that training is not wasted."""
+    steps, inputs = sorted(task.keep_outputs), len(task.x) + len(task.x_test)
+    if steps and task.network.parametrization == "ntk":
+        check_kernels(8 * inputs**2 * (6 + 4 * len(_predicted_positions(task, steps))), inputs)
+
+
+def _predicted_positions(task: StackTask, steps: Sequence[int]) -> list[int]:
+    """Return the positions of the steps for which theory predicts the outputs' distribution."""
+    linear = task.loss == "squared" and task.batch is None
+    return [k for k, step in enumerate(steps) if linear or step == 0]

@@ -13,7 +13,7 @@ from ntkrun.engine.devices import GIB
 from ntkrun.engine.footprint import Footprint
 from ntkrun.errors import UserError
 from ntkrun.plan.costs import rough_seconds
-from ntkrun.plan.problem import task_of
+from ntkrun.plan.problem import problem_of
 from ntkrun.plan.runs import Stack, plan
 from ntkrun.plan.stacks import bytes_for, deal, stacks_within
 
@@ -55,7 +55,7 @@ def sbatch_script(sweep: Sweep, array: Array) -> str:
 
 
 def _gib(stacks: Sequence[Stack]) -> int:
-    return math.ceil(max(Footprint(task_of(s.point)).bytes(len(s.runs)) for s in stacks) / GIB + BESIDE)
+    return math.ceil(max(Footprint(problem_of(s.point).task).bytes(len(s.runs)) for s in stacks) / GIB + BESIDE)
 
 
 def _time(seconds: float) -> str:

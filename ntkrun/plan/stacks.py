@@ -13,7 +13,7 @@ from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import UserError
 from ntkrun.plan.costs import operations
-from ntkrun.plan.problem import network, task_of
+from ntkrun.plan.problem import network, problem_of
 from ntkrun.plan.runs import Run, Stack, stacks
 
 SHARE = 0.75  # share of the free memory that a stack may take by default
@@ -42,7 +42,7 @@ def stacks_within(runs: Iterable[Run], budget: int, device: torch.device) -> lis
 
 def fits(stack: Stack, budget: int) -> bool:
     """Return True if a stack takes no more than `budget` bytes."""
-    return Footprint(task_of(stack.point)).bytes(len(stack.runs)) <= budget
+    return Footprint(problem_of(stack.point).task).bytes(len(stack.runs)) <= budget
 
 
 def split_stack(stack: Stack, most: int) -> list[Stack]:
@@ -63,7 +63,7 @@ def halved(stack: Stack, later: Sequence[Stack]) -> list[Stack]:
 
 def largest_stack(point: Point, budget: int, device: torch.device) -> int:
     """Return the largest number of runs of a grid point in a stack. Raises UserError where not even one fits."""
-    footprint = Footprint(task_of(point))
+    footprint = Footprint(problem_of(point).task)
     count = footprint.most(budget, largest_worthwhile(point) if device.type == "cpu" else MOST_RUNS)
     if not count:
         raise UserError(too_large(point, footprint.bytes(1), budget))

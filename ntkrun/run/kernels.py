@@ -22,7 +22,7 @@ from ntkrun.files.writing import errors_as_sentence
 from ntkrun.plan.problem import DTYPES, data_of, network
 from ntkrun.plan.runs import flattened
 from ntkrun.run.engines import EngineSelection
-from ntkrun.theory.limit import dual_error, limit_kernels
+from ntkrun.theory.limit import limit_kernels_with_error
 
 CPU = torch.device("cpu")
 ZEROS = 2**24  # bytes written at a time
@@ -46,7 +46,7 @@ def limit_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     for needed_on in {inputs.device, CPU}:
         what = f"the limit kernels of {len(x)} inputs"
         check_free(16 * len(x) ** 2, needed_on, "data.samples", what, "take fewer")
-    kernels, error = limit_kernels(net, inputs), dual_error(net, inputs)
+    kernels, error = limit_kernels_with_error(net, inputs)
     how = f"numerical dual of {net.activation}, error {error:.0e}" if error else "closed form"
     arrays = {"ntk": kernels.ntk.cpu().numpy(), "nngp": kernels.nngp.cpu().numpy(), "x": x}
     return arrays, how + LIMITS[net.parametrization]

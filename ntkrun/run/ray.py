@@ -13,17 +13,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from ntkrun.config.schema import Point
 from ntkrun.engine.devices import GIB, free_bytes
 from ntkrun.engine.footprint import Footprint
 from ntkrun.errors import UserError
 from ntkrun.files.writing import errors_as_sentence
-from ntkrun.plan.problem import task_of
+from ntkrun.plan.memo import Memo
+from ntkrun.plan.problem import Inputs, inputs_of, problem_of
 from ntkrun.plan.runs import Stack
 from ntkrun.plan.stacks import SHARE
 from ntkrun.run.provenance import provenance
@@ -251,22 +253,28 @@ def log_tails(logs: Path) -> str:
 @dataclass(frozen=True)
 class Ray:
     """The engine that runs stacks on the workers from `connected_workers`. It raises KeyboardInterrupt once `stopping`
-    returns True."""
+    returns True.
+
+    The workers receive the inputs of a grid point, and so load no data and compute no limit kernel. Inputs are sent to
+    Ray once per grid point, and again where those of later grid points have taken 1 GiB since.
+    """
 
     workers: Workers
     timed: bool
     stopping: Callable[[], bool]
 
     def run(self, waiting: deque[Stack]) -> Generator[tuple[Stack, Outcome], None, None]:
-        with closing(in_flight(waiting, self._submit, self.workers.count, self.stopping)) as results:
+        submit = partial(self._submit, Memo[Point, tuple[Any, int]](lambda sent: sent[1]))
+        with closing(in_flight(waiting, submit, self.workers.count, self.stopping)) as results:
             for stack, reference in results:
                 yield stack, self._outcome(reference)
 
-    def _submit(self, stack: Stack) -> Any:
+    def _submit(self, references: Memo[Point, tuple[Any, int]], stack: Stack) -> Any:
         workers = self.workers
-        size = Footprint(task_of(stack.point)).bytes(len(stack.runs)) if workers.device == "cpu" else 0
+        reference, _ = references.get(stack.point, lambda: _with_size(inputs_of(stack.point)))
+        size = Footprint(problem_of(stack.point).task).bytes(len(stack.runs)) if workers.device == "cpu" else 0
         remote_task = task(_attempted, workers.cpus, workers.gpus, min(size + BESIDE, workers.node_bytes))
-        return remote_task.remote(stack, workers.device, workers.cpus, self.timed, workers.registered)
+        return remote_task.remote(stack, reference, workers.device, workers.cpus, self.timed, workers.registered)
 
     def _outcome(self, reference: Any) -> Outcome:
         from ray import exceptions
@@ -282,12 +290,19 @@ class Ray:
             return Lost(f"its worker is gone: {why}", f"{error}\n{log_tails(self.workers.logs)}")
 
 
-def _attempted(stack: Stack, kind: str, threads: int, timed: bool, registered: Sequence[Activation]) -> Outcome:
+def _with_size(inputs: Inputs) -> tuple[Any, int]:
+    """Return a Ray reference to these inputs, and their bytes."""
+    return import_ray().put(inputs), inputs.nbytes
+
+
+def _attempted(
+    stack: Stack, inputs: Inputs, kind: str, threads: int, timed: bool, registered: Sequence[Activation]
+) -> Outcome:
     """Run a stack in a worker with as many threads as it has CPUs. The number of threads affects the last digits."""
     know(registered)
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
-    return run_task(stack, torch.device(kind), _made_by(kind), timed=timed)
+    return run_task(stack, torch.device(kind), _made_by(kind), timed=timed, inputs_of=lambda point: inputs)
 
 
 @lru_cache(maxsize=1)

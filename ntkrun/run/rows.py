@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 import ntkrun
+from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.stack import StackResult
 from ntkrun.errors import UserError
-from ntkrun.plan.problem import data_of, limit_outputs, network, step_size
-from ntkrun.plan.runs import Stack, kept_steps
+from ntkrun.plan.problem import Inputs, limit_outputs, network, step_size
+from ntkrun.plan.runs import Stack
 from ntkrun.store.tables import completed
 from ntkrun.theory import corrections
 from ntkrun.theory.activations import activation
@@ -25,27 +26,28 @@ T = TypeVar("T")
 
 
 def rows_of(
-    stack: Stack, result: StackResult, threads: int, made_by: dict[str, Any]
+    stack: Stack, inputs: Inputs, result: StackResult, threads: int, made_by: dict[str, Any]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, np.ndarray]]]:
-    """Return a stack's result, computed with `threads` threads, as rows of the tables, and its kernels by run."""
-    ids, point = [run.run_id for run in stack.runs], stack.point
+    """Return a stack's result, computed from `inputs` with `threads` threads, as rows of the tables, and its kernels by
+    run."""
+    ids, task = [run.run_id for run in stack.runs], inputs.task
     diverged = {run.position: run for run in result.diverged}
     ended = {
         "status": ["diverged" if k in diverged else "done" for k in range(len(ids))],
         "reason": [diverged[k].reason if k in diverged else "" for k in range(len(ids))],
-        "last_step": [diverged[k].step if k in diverged else point.training.steps for k in range(len(ids))],
-        "step_size": step_size(point),
+        "last_step": [diverged[k].step if k in diverged else task.steps for k in range(len(ids))],
+        "step_size": task.step_size,
         "seconds": result.seconds / len(ids),
         "threads": threads,
     }
-    output_steps = sorted(kept_steps(point.probes.outputs, point.training.steps))
+    output_steps = sorted(task.keep_outputs)
     frames = {
-        "runs": _runs(stack, ended, made_by),
+        "runs": _runs(stack, task.network, ended, made_by),
         "steps": of_runs(result.steps, ids),
         "layers": of_runs(result.layers, ids),
         "modes": completed(of_runs(result.modes, ids), "modes"),
         "outputs": with_limits(
-            of_runs(result.outputs, ids), len(data_of(point).x), output_steps, limit_outputs(point, output_steps)
+            of_runs(result.outputs, ids), len(task.x), output_steps, limit_outputs(inputs, output_steps)
         ),
     }
     return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
@@ -62,12 +64,11 @@ def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str,
         "seconds": 0.0,
         "threads": 0,
     }
-    return _runs(stack, ended, made_by)
+    return _runs(stack, network(stack.point), ended, made_by)
 
 
-def _runs(stack: Stack, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
+def _runs(stack: Stack, net: DenseNetwork, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
     """Return one row per run: how it ended, and the facts that do not depend on training."""
-    net = network(stack.point)
     return pd.DataFrame(
         {
             "run_id": [run.run_id for run in stack.runs],

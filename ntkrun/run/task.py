@@ -3,13 +3,14 @@
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ntkrun.config.schema import Point
 from ntkrun.engine.checkpoint import NO_CHECKPOINTS
 from ntkrun.engine.clock import NO_CLOCK, Clock
 from ntkrun.engine.probes import Measurement
@@ -17,7 +18,7 @@ from ntkrun.engine.stack import run_stack
 from ntkrun.engine.torch_settings import SHARED, threads_for
 from ntkrun.engine.training import State
 from ntkrun.errors import UserError
-from ntkrun.plan.problem import task_of
+from ntkrun.plan.problem import Inputs, check_limits, inputs_of
 from ntkrun.plan.runs import Stack
 from ntkrun.run.checkpoints import Checkpoints
 from ntkrun.run.rows import rows_of
@@ -96,9 +97,11 @@ def run_task(
     on_state: OnState = lambda stack, state, measurement: None,
     timed: bool = False,
     checkpoints: Checkpoints | None = None,
+    inputs_of: Callable[[Point], Inputs] = inputs_of,
 ) -> Outcome:
-    """Train and measure a stack, from its checkpoint if there is one, and return the outcome. An OSError of the disk or
-    the terminal is not a fault of the stack and is raised, as interrupts are."""
+    """Train and measure a stack, from its checkpoint if there is one, and return the outcome. `inputs_of` gives the
+    inputs of its grid point. An OSError of the disk or the terminal is not a fault of the stack and is raised, as
+    interrupts are."""
     last_step = 0
 
     def watch(state: State, measurement: Measurement | None) -> None:
@@ -112,10 +115,12 @@ def run_task(
     try:
         clock = Clock(device) if timed else NO_CLOCK
         resume, keeper = (checkpoints.load(stack), checkpoints.keeper(stack)) if checkpoints else (None, NO_CHECKPOINTS)
-        task = task_of(stack.point, tuple(stack.seeds))
+        inputs = inputs_of(stack.point)
+        check_limits(inputs.task)
+        task = replace(inputs.task, seeds=tuple(stack.seeds))
         with threads_for(SHARED if device.type == "cuda" else task.largest_product) as threads:
             result = run_stack(task, device, watch, clock=clock, keeper=keeper, resume=resume)
-        rows = rows_of(stack, result, threads, made_by)
+        rows = rows_of(stack, inputs, result, threads, made_by)
         clock.lap("writing")
         return Done(*rows, result.seconds, clock.seconds if isinstance(clock, Clock) else {})
     except OSError:

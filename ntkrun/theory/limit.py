@@ -67,11 +67,19 @@ def limit_kernels(
     equal.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
     tolerance, for kernels that overflow, and for a parametrization without a limit.
     """
+    return limit_kernels_with_error(net, x, x2, parametrization)[0]
+
+
+def limit_kernels_with_error(
+    net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
+) -> tuple[LimitKernels, float]:
+    """Return `limit_kernels` of the same arguments, and `limit_layers(...).error`, in one computation."""
     scheme = _parametrization(net, parametrization)
     if scheme == "standard" and net.depth == 1:
         raise UserError("a network without hidden layers has no width to grow: in the standard parametrization its "
                         "kernel is always x·x' + 1; use expected_kernel")  # fmt: skip
-    return _last(_Recursion(net, x, x2), _standard_limit(net) if scheme == "standard" else _ntk_term)
+    recursion = _Recursion(net, x, x2)
+    return _last(recursion, _standard_limit(net) if scheme == "standard" else _ntk_term), recursion.error
 
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
@@ -87,11 +95,6 @@ def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> Limi
             if slope is not None:
                 recursion.write(slopes[layer - 1], rows, columns, slope)
     return LimitLayers(nngp, slopes, ntk, recursion.error)
-
-
-def dual_error(net: Architecture, x: Points, x2: Points | None = None) -> float:
-    """Return `limit_layers(...).error` without computing the kernels."""
-    return _Recursion(net, x, x2).error
 
 
 def expected_kernel(

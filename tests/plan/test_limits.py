@@ -8,7 +8,7 @@ import ntkrun
 from ntkrun.config.reader import parse_config
 from ntkrun.config.schema import Point
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.plan.problem import COLUMNS, limit_outputs, step_size
+from ntkrun.plan.problem import COLUMNS, inputs_of, limit_outputs, step_size
 from ntkrun.theory.limit import limit_kernels
 
 TEXT = """\
@@ -47,7 +47,7 @@ def test_the_ensemble_follows_the_recursion_of_its_training(momentum: float, act
     push = np.concatenate([pull @ target, pull @ target])
     mean, spread = np.zeros((2 * a, y.shape[1])), np.concatenate([eye, np.zeros((a, a))])
     steps = [0, 1, 4, 6]
-    found = limit_outputs(point, steps)
+    found = limit_outputs(inputs_of(point), steps)
     assert tuple(found) == COLUMNS
     for k in range(7):
         if k in steps:
@@ -75,7 +75,7 @@ def test_without_a_formula_only_the_start_is_known(override: str) -> None:
     point = _point(override)
     nngp, ntk, y = _kernels(point)
     count = len(y)
-    found = limit_outputs(point, [0, 6])
+    found = limit_outputs(inputs_of(point), [0, 6])
     np.testing.assert_allclose(found["limit_variance"][0, :, 0], nngp.diagonal(), rtol=1e-12)
     np.testing.assert_allclose(found["limit_covariance"][0, :, 0], _with_the_first(nngp, count), rtol=1e-12)
     np.testing.assert_allclose(found["limit_kernel"][1, :, 0], ntk.diagonal(), rtol=1e-12)
@@ -87,11 +87,11 @@ def test_without_a_formula_only_the_start_is_known(override: str) -> None:
 def test_without_a_limit_all_is_nan() -> None:
     ntkrun.register_activation("more_kinks_untold", torch.nn.functional.hardtanh)
     point = _point("network.activation=more_kinks_untold", "training.step_size=0.1")
-    assert all(np.isnan(values).all() for values in limit_outputs(point, [0, 6]).values())
+    assert all(np.isnan(values).all() for values in limit_outputs(inputs_of(point), [0, 6]).values())
 
 
 def test_without_test_inputs() -> None:
-    found = limit_outputs(_point("data={name: sphere, dimension: 3, samples: 5, test_samples: 0}"), [0, 6])
+    found = limit_outputs(inputs_of(_point("data={name: sphere, dimension: 3, samples: 5, test_samples: 0}")), [0, 6])
     assert found["limit_covariance"].shape == (2, 5, 1)
     assert np.isfinite(found["limit_covariance"]).all()
     assert np.isnan(found["limit_kernel_row"]).all()
@@ -99,8 +99,8 @@ def test_without_test_inputs() -> None:
 
 def test_several_outputs_share_a_law_but_for_their_means() -> None:
     point = _point("data={name: digits, samples: 6, test_samples: 3, targets: one_hot}", "network.activation=relu")
-    found = limit_outputs(point, [0, 6])
+    found = limit_outputs(inputs_of(point), [0, 6])
     assert found["limit_mean"].shape == (2, 9, 10)
     assert np.ptp(found["limit_variance"], axis=2).max() == 0
     assert np.ptp(found["limit_mean"][1], axis=1).max() > 0
-    assert limit_outputs(point, [])["limit_mean"].shape == (0, 9, 10)
+    assert limit_outputs(inputs_of(point), [])["limit_mean"].shape == (0, 9, 10)

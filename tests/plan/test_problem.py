@@ -70,13 +70,6 @@ def test_kernel_and_step_are_those_expected_at_the_width(name: str) -> None:
         assert points.step_size(point) == pytest.approx(relative_step_size(net, data.x, 0.5), rel=1e-12)
 
 
-def test_one_limit_serves_all_widths_of_a_sweep() -> None:
-    points._limit_kernel.cache_clear()
-    for point in _points("sweep.grid.network.width=[8, 16, 32]"):
-        points.limit_kernel(point)
-    assert points._limit_kernel.cache_info().misses == 1
-
-
 def test_the_limit_that_is_written_says_which_it_is() -> None:
     for name, says in (("standard", "limit of K_n/n"), ("mean_field", "limits of n times")):
         sweep = parse_config(TEXT, overrides=["sweep.grid.network.width=[8, 16]", f"network.parametrization={name}"])

@@ -63,7 +63,7 @@ def test_a_disk_without_room_is_a_sentence_before_anything_starts(
 def test_no_step_size_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative one takes the eigenvalues of the limit kernel: minutes and gigabytes at N = 20,000, for nothing."""
 
-    def wanted(point: object) -> float:
+    def wanted(*point: object) -> float:
         raise AssertionError
 
     monkeypatch.setattr(problem, "_relative", wanted)

@@ -9,7 +9,7 @@ import pytest
 from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine import devices
 from ntkrun.errors import TooLarge, UserError
-from ntkrun.plan.problem import check_limits, limit_kernel, limit_outputs
+from ntkrun.plan.problem import check_limits, inputs_of, limit_kernel, limit_outputs, problem_of
 from ntkrun.run.engines import EngineSelection
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.kernels import empirical_arrays, empirical_in_blocks, limit_arrays
@@ -80,15 +80,16 @@ def test_a_sweep_that_needs_such_a_kernel_ends_before_it_begins(
 def test_what_the_outputs_of_infinite_width_take_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """At sizes where the 20 MiB of a block's temporaries are few."""
     (point, _), *_ = _sweep("data.samples=900", "data.test_samples=300", "probes.outputs=[0, 1, 2]").points
-    taken = peak_of(lambda: limit_outputs(point, [0, 1, 2]))
+    taken = peak_of(lambda: limit_outputs(inputs_of(point), [0, 1, 2]))
     assert peak_of(lambda: limit_kernel(point)) < 24 * 900 * 1200 + 2**25
+    task = problem_of(point).task
     for free, fits in ((2 * taken, True), (0.6 * taken, False)):
         monkeypatch.setattr(devices, "free_bytes", lambda device, free=free: free)
         if fits:
-            check_limits(point)
+            check_limits(task)
         else:
             with pytest.raises(TooLarge):
-                check_limits(point)
+                check_limits(task)
 
 
 def test_empirical_kernels_of_several_seeds_are_put_together_in_their_place() -> None:

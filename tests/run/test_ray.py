@@ -2,12 +2,13 @@
 and nothing left behind. One Ray serves all tests of this module."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,12 @@ import pytest
 import torch
 
 from ntkrun.config.reader import parse_config
+from ntkrun.config.schema import Point
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.plan.problem import data_of, network
+from ntkrun.plan.problem import data_of, inputs_of, network
 from ntkrun.plan.runs import Stack, plan, stacks
+from ntkrun.plan.stacks import split_stack
+from ntkrun.run import ray
 from ntkrun.run.kernel_blocks import fill
 from ntkrun.run.provenance import provenance
 from ntkrun.run.ray import Ray, Workers, connected_workers, import_ray, in_flight, task
@@ -64,6 +68,43 @@ def test_stacks_give_bitwise_what_they_give_here(workers: Workers) -> None:
         for run_id, of_run in here.kernels.items():
             for step, kernel in of_run.items():
                 np.testing.assert_array_equal(there.kernels[run_id][step], kernel)
+
+
+def test_a_worker_loads_no_data_and_computes_no_limit_kernel(workers: Workers) -> None:
+    """Its functions for both are taken away; the stack's numbers are those of above."""
+
+    def without(*arguments: Any) -> Any:
+        from ntkrun.data.base import DataSet
+        from ntkrun.plan import problem
+        from ntkrun.run.ray import _attempted
+
+        names = ("expected_kernel", "limit_kernels_with_error", "data_of", "_loaded")
+        kept = {name: getattr(problem, name) for name in names}, DataSet.load
+        try:
+            for name in names:
+                setattr(problem, name, None)
+            DataSet.load = None  # type: ignore[method-assign,assignment]
+            return _attempted(*arguments)
+        finally:
+            for name, function in kept[0].items():
+                setattr(problem, name, function)
+            DataSet.load = kept[1]  # type: ignore[method-assign]
+
+    for stack in _stacks("sweep.grid.network.width=[8]", "network.activation=silu"):
+        inputs = import_ray().put(inputs_of(stack.point))
+        ended = import_ray().get(task(without, 1, 0, 0).remote(stack, inputs, "cpu", 1, False, workers.registered))
+        assert isinstance(ended, Done), ended
+        assert ended.frames["outputs"]["limit_variance"].notna().all()
+        assert ended.frames["steps"]["distance_to_limit"].notna().all()
+
+
+def test_the_inputs_of_a_grid_point_are_sent_once(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Counter[Point]()
+    monkeypatch.setattr(ray, "inputs_of", lambda point: sent.update([point]) or inputs_of(point))
+    planned = [part for stack in _stacks("sweep.seeds=3") for part in split_stack(stack, 1)]
+    ended = list(Ray(workers, timed=False, stopping=lambda: False).run(deque(planned)))
+    assert [type(outcome) for _, outcome in ended] == [Done] * 9
+    assert sent == {stack.point: 1 for stack in planned}
 
 
 def test_a_stack_that_fails_there_fails_as_it_does_here(workers: Workers) -> None:

@@ -11,7 +11,7 @@ import ntkrun
 from ntkrun.config.reader import parse_config
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.network import DenseNetwork
-from ntkrun.plan.problem import limit_outputs
+from ntkrun.plan.problem import inputs_of, limit_outputs
 from ntkrun.store.results_directory import Results, Store, read_results
 from ntkrun.theory.limit import limit_kernels
 
@@ -40,7 +40,7 @@ def test_outputs_stand_at_their_inputs_beside_their_limits(tmp_path: Path) -> No
     assert set(table["output"]) == {0}
     sweep = parse_config(TEXT)
     point, data = sweep.points[0][0], sweep.points[0][0].data.load()
-    limits = limit_outputs(point, [2, 6])
+    limits = limit_outputs(inputs_of(point), [2, 6])
     for at, step in enumerate((2, 6)):
         rows = table[(table["run_id"] == ids[1]) & (table["step"] == step)]
         for name, values in limits.items():
