@@ -18,6 +18,7 @@ from ntkrun.engine.update import Update
 from ntkrun.evidence.claims.verdicts import claim_requests, judge
 from ntkrun.evidence.regression.baseline import records
 from ntkrun.evidence.regression.comparison import compare
+from ntkrun.plan import limits
 from ntkrun.plan import problem as points
 from ntkrun.store.results_directory import Results
 from ntkrun.theory.activations import Activation
@@ -54,7 +55,7 @@ def _nothing_cached() -> Iterator[None]:
     def clear() -> None:
         points.problem_of.cache_clear()
         points._relative.cache_clear()
-        points._KERNELS.clear()
+        limits._KERNELS.clear()
 
     clear()
     yield

@@ -16,7 +16,8 @@ from ntkrun.engine.devices import GIB, resolve_device
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.training import State
 from ntkrun.plan.costs import rough_seconds, seconds_of
-from ntkrun.plan.problem import network, step_size
+from ntkrun.plan.limits import network
+from ntkrun.plan.problem import step_size
 from ntkrun.plan.runs import Stack, run_row
 from ntkrun.report.tables import PlainConsole
 from ntkrun.run.forecast import DryRun

@@ -10,7 +10,8 @@ from ntkrun.config.schema import Point
 from ntkrun.engine.costs import Cost, Rates, measure
 from ntkrun.engine.devices import GIB
 from ntkrun.engine.footprint import Footprint
-from ntkrun.plan.problem import data_of, network, task_of
+from ntkrun.plan.limits import network
+from ntkrun.plan.problem import data_of, task_of
 from ntkrun.plan.runs import Run, Stack, probed_steps, stacks
 
 ROUGH_RATE = 3e10  # multiplications per second, where nothing has been measured

@@ -1,13 +1,13 @@
-"""The engine's input for a grid point: data, network, step size, limit kernels, task, predictions of infinite width.
+"""The engine's input for a grid point: data, step size, task, predictions of infinite width.
 
 `problem_of` builds a grid point's task once, with shapes in place of arrays, which is all that planning needs.
-`inputs_of` gives the arrays too, for running. Data sets and limit kernels are shared and kept up to 1 GiB each.
+`inputs_of` gives the arrays too, for running; they are shared (limits.py).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,42 +15,39 @@ from torch import Tensor
 
 from ntkrun.config.schema import MOST_POINTS, Centred, Point, Probes, Relative
 from ntkrun.data import Data
-from ntkrun.data.base import DataSet, read_only
-from ntkrun.engine.devices import check_free
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.data.base import read_only
 from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.stack import StackTask
 from ntkrun.errors import ConfigError, ConfigProblem, FieldError, TooLarge, UserError
-from ntkrun.plan.memo import Memo
+from ntkrun.plan.limits import (
+    DATA,
+    Kernels,
+    check_kernels,
+    kernels_of_test_inputs,
+    kernels_to_training_inputs,
+    limit_kernel,
+    limit_of,
+    loaded,
+    network,
+)
 from ntkrun.plan.runs import Run, detail_steps, kept_steps, probed_steps
 from ntkrun.theory.dynamics import EPSILON, component
 from ntkrun.theory.ensemble import ensemble
-from ntkrun.theory.limit import expected_kernel, limit_kernels_with_error, relative_step
+from ntkrun.theory.limit import relative_step
 from ntkrun.theory.rules import Descent
-
-_DATA = Memo[Point | DataSet, Data](
-    lambda data: sum(part.nbytes for part in (data.x, data.y, data.x_test, data.y_test))
-)
 
 
 def data_of(point: Point) -> Data:
     """Return the data of a grid point. Targets may be an eigenvector of its network's limit kernel. Raises FieldError,
     under its key in the config, where the data or targets are not available."""
     if point.data.component is None:
-        return _loaded(point)
-    limit = _limit_of(point)
-    return _DATA.get(limit, lambda: _with_component(limit))
-
-
-def _loaded(point: Point) -> Data:
-    try:
-        return _DATA.get(point.data, point.data.load)
-    except FieldError as error:
-        raise FieldError(f"data.{error.field}", error.what) from None
+        return loaded(point)
+    limit = limit_of(point)
+    return DATA.get(limit, lambda: _with_component(limit))
 
 
 def _with_component(point: Point) -> Data:
-    data, target = _loaded(point), point.data.component
+    data, target = loaded(point), point.data.component
     assert target is not None
     try:
         values = component(limit_kernel(point), target.component)[:, None].numpy()
@@ -61,13 +58,6 @@ def _with_component(point: Point) -> Data:
     targets = point.data.target_scale * target.size * values
     y_test = data.y_test if point.data.between else read_only(targets[len(data.x) :])
     return replace(data, y=read_only(targets[: len(data.x)]), y_test=y_test)
-
-
-def network(point: Point) -> DenseNetwork:
-    """Return the network of a grid point."""
-    data, net = _loaded(point), point.network
-    scales = (net.beta, net.weight_scale, net.parametrization)
-    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, *scales)
 
 
 def output_scale(point: Point) -> OutputScale:
@@ -96,7 +86,7 @@ def step_size(point: Point) -> float:
     """Return η of a grid point. Raises FieldError where a relative step needs a limit kernel that is not available."""
     if not isinstance(point.training.step_size, Relative):
         return point.training.step_size
-    return _relative(_limit_of(point), point.training.step_size.relative)
+    return _relative(limit_of(point), point.training.step_size.relative)
 
 
 @lru_cache(maxsize=MOST_POINTS)
@@ -109,97 +99,6 @@ def _relative(point: Point, relative: float) -> float:
         raise FieldError(
             "training.step_size", f"{error}; give the step size as a number instead, as in step_size: 0.5"
         ) from None
-
-
-# ---------------------------------------------------------------- limit kernels
-
-
-class Kernels(NamedTuple):
-    """Kernels on the same pairs of inputs: Σ^(L) (`nngp`, None where no prediction needs it) and the expected kernel
-    (`ntk`), float64, and the measured error of their numerical duals."""
-
-    nngp: np.ndarray | None
-    ntk: np.ndarray
-    error: float
-
-    @property
-    def nbytes(self) -> int:
-        return self.ntk.nbytes + (0 if self.nngp is None else self.nngp.nbytes)
-
-
-# Kernels by what they depend on, or why they are not available. Each is computed once as long as all fit into 1 GiB.
-_KERNELS = Memo[tuple[Point, str], Kernels | str](lambda found: 0 if isinstance(found, str) else found.nbytes)
-
-
-def limit_kernel(point: Point) -> Tensor:
-    """Return the kernel that theory expects at the start, in the parametrization of the grid point (K_inf itself under
-    ntk). Rows are the training inputs and then the test inputs, columns the training inputs, (N + M, N). Raises
-    UserError where it is not available, TooLarge where it does not fit. Do not write into it: it is shared."""
-    return torch.from_numpy(_training_kernels(point).ntk)
-
-
-def _limit_of(point: Point) -> Point:
-    """Return the part of a grid point that its limit kernels depend on. Under ntk this excludes the width, so one
-    computation serves all widths of a sweep. `probes.outputs` is not empty where predictions need Σ^(L) too."""
-    if point.network.parametrization != "ntk":
-        return Point(network=point.network, data=point.data, probes=Probes(outputs=()))
-    net = point.network.model_copy(update={"width": 1})
-    return Point(network=net, data=point.data, probes=Probes(outputs=("first",) if point.probes.outputs else ()))
-
-
-def _kept(key: tuple[Point, str], compute: Callable[[Point], Kernels]) -> Kernels:
-    """Return the kernels of a key. Raises UserError where they are not available, TooLarge where they do not fit."""
-
-    def attempt() -> Kernels | str:
-        try:
-            return compute(key[0])
-        except FieldError:
-            raise
-        except UserError as error:
-            return str(error)
-
-    found = _KERNELS.get(key, attempt)
-    if isinstance(found, str):
-        raise UserError(found)
-    return found
-
-
-def _training_kernels(point: Point) -> Kernels:
-    """Return the kernels from all inputs, training first, to the training inputs, (N + M, N)."""
-    return _kept((_limit_of(point), "training"), _compute_training_kernels)
-
-
-def _compute_training_kernels(point: Point) -> Kernels:
-    data, net = _loaded(point), network(point)
-    n, m = len(data.x), len(data.x_test)
-    pairs = [(data.x, None), (data.x_test, data.x)][: 2 if m else 1]
-    # Float64 matrices at once: both kernels and a scaled copy of one, or one kernel and its eigenvalue workspace; with
-    # Σ kept, both kernels twice as they are put together.
-    check_kernels((32 if point.probes.outputs else 24) * n * (n + m), n + m)
-    if not point.probes.outputs:
-        return Kernels(None, torch.cat([expected_kernel(net, *pair) for pair in pairs]).numpy(), 0.0)
-    parts = [limit_kernels_with_error(net, *pair) for pair in pairs]
-    nngp, ntk = (torch.cat(blocks).numpy() for blocks in zip(*(kernels for kernels, _ in parts), strict=True))
-    return Kernels(nngp, ntk, max(error for _, error in parts))
-
-
-def _test_kernels(point: Point) -> Kernels:
-    """Return the kernels among the test inputs, (M, M)."""
-    return _kept((_limit_of(point), "test"), _compute_test_kernels)
-
-
-def _compute_test_kernels(point: Point) -> Kernels:
-    x = _loaded(point).x_test
-    if not len(x):
-        return Kernels(np.empty((0, 0)), np.empty((0, 0)), 0.0)
-    (nngp, ntk), error = limit_kernels_with_error(network(point), x)
-    return Kernels(nngp.numpy(), ntk.numpy(), error)
-
-
-def check_kernels(needed: int, inputs: int) -> None:
-    """Raise TooLarge where the limit kernels of `inputs` inputs do not fit into the memory of this machine."""
-    what, todo = f"the limit kernels of {inputs} inputs", "take fewer, or fewer data.test_samples"
-    check_free(needed, torch.device("cpu"), "data.samples", what, todo)
 
 
 # ---------------------------------------------------------------- tasks
@@ -301,10 +200,10 @@ def inputs_of(point: Point) -> Inputs:
 
 
 def _prediction_kernels(point: Point) -> tuple[Kernels, Kernels] | None:
-    if not _limit_of(point).probes.outputs:
+    if not limit_of(point).probes.outputs:
         return None
     try:
-        return _training_kernels(point), _test_kernels(point)
+        return kernels_to_training_inputs(point), kernels_of_test_inputs(point)
     except TooLarge:
         raise
     except UserError:
@@ -324,7 +223,7 @@ def notes_on(runs: Sequence[Run]) -> tuple[str, ...]:
 def _limit(point: Point) -> tuple[np.ndarray | None, str]:
     """Return the limit kernel of a grid point and "", or None and why it is not available. Raises TooLarge."""
     try:
-        return _training_kernels(point).ntk, ""
+        return kernels_to_training_inputs(point).ntk, ""
     except TooLarge:
         raise
     except UserError as error:

@@ -13,7 +13,8 @@ from ntkrun.engine.footprint import Footprint
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import UserError
 from ntkrun.plan.costs import operations
-from ntkrun.plan.problem import network, problem_of
+from ntkrun.plan.limits import network
+from ntkrun.plan.problem import problem_of
 from ntkrun.plan.runs import Run, Stack, stacks
 
 SHARE = 0.75  # share of the free memory that a stack may take by default

@@ -19,7 +19,8 @@ from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import FieldError, UserError
 from ntkrun.files.writing import errors_as_sentence
-from ntkrun.plan.problem import DTYPES, data_of, network
+from ntkrun.plan.limits import network
+from ntkrun.plan.problem import DTYPES, data_of
 from ntkrun.plan.runs import flattened
 from ntkrun.run.engines import EngineSelection
 from ntkrun.theory.limit import limit_kernels_with_error

@@ -11,7 +11,8 @@ import ntkrun
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.stack import StackResult
 from ntkrun.errors import UserError
-from ntkrun.plan.problem import Inputs, limit_outputs, network, step_size
+from ntkrun.plan.limits import network
+from ntkrun.plan.problem import Inputs, limit_outputs, step_size
 from ntkrun.plan.runs import Stack
 from ntkrun.store.tables import completed
 from ntkrun.theory import corrections

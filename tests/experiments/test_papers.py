@@ -12,7 +12,8 @@ from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.network import DenseNetwork
 from ntkrun.experiments import jacot_1, jacot_2, jacot_3, lee_1
 from ntkrun.experiments.framework import Evidence, Experiment, Row
-from ntkrun.plan.problem import data_of, limit_kernel, step_size
+from ntkrun.plan.limits import limit_kernel
+from ntkrun.plan.problem import data_of, step_size
 from ntkrun.run.sweep import run_sweep
 
 

@@ -12,6 +12,7 @@ import torch
 
 import ntkrun
 from ntkrun.config.reader import Sweep, parse_config
+from ntkrun.plan import limits
 from ntkrun.plan import problem as points
 from ntkrun.plan.problem import check_ready, inputs_of, notes_on, problem_of, task_of
 from ntkrun.plan.runs import plan
@@ -37,8 +38,8 @@ def _sweep(betas: int, *overrides: str) -> Sweep:
 def _forget() -> None:
     points.problem_of.cache_clear()
     points._relative.cache_clear()
-    points._KERNELS.clear()
-    points._DATA.clear()
+    limits._KERNELS.clear()
+    limits.DATA.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Count the limit kernels that are computed, by all that they depend on."""
     counted = Calls()
     for name in ("expected_kernel", "limit_kernels_with_error"):
-        monkeypatch.setattr(points, name, _counting(getattr(points, name), counted))
+        monkeypatch.setattr(limits, name, _counting(getattr(limits, name), counted))
     return counted
 
 
@@ -101,16 +102,16 @@ def test_with_room_for_two_limits_the_numbers_are_the_same_and_no_more_is_kept(
     calls.clear()
     # Σ and K, each (4 + 3, 4) and (3, 3) in float64.
     most, kept = 2 * 2 * 8 * (7 * 4 + 3 * 3), list[int]()
-    monkeypatch.setattr(points._KERNELS, "most", most)
-    get = points._KERNELS.get
+    monkeypatch.setattr(limits._KERNELS, "most", most)
+    get = limits._KERNELS.get
 
     def watched(*arguments: Any) -> Any:
         found = get(*arguments)
-        kept.append(sum(kernels.nbytes for kernels in points._KERNELS.values.values()))  # type: ignore[union-attr]
-        assert kept[-1] == points._KERNELS.bytes
+        kept.append(sum(kernels.nbytes for kernels in limits._KERNELS.values.values()))  # type: ignore[union-attr]
+        assert kept[-1] == limits._KERNELS.bytes
         return found
 
-    monkeypatch.setattr(points._KERNELS, "get", watched)
+    monkeypatch.setattr(limits._KERNELS, "get", watched)
     _plan_all(sweep)
     assert set(calls.values()) == {1}  # planning asks for each once, however often it plans
     bounded = ntkrun.run_sweep(sweep, tmp_path / "bounded", "cpu")

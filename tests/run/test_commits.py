@@ -148,8 +148,7 @@ def test_an_error_while_others_are_committed_is_not_the_running_stacks(
 def test_whoever_sees_that_no_run_is_missing_writes_the_tables(tmp_path: Path) -> None:
     sweep = _sweep()
     first, last = (
-        run_shard(Shard(number, 2), sweep, tmp_path, RunOptions("cpu"), ProgressListener())
-        for number in (2, 1)
+        run_shard(Shard(number, 2), sweep, tmp_path, RunOptions("cpu"), ProgressListener()) for number in (2, 1)
     )
     assert first > 0
     assert last == 0

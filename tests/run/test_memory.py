@@ -9,7 +9,8 @@ import pytest
 from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine import devices
 from ntkrun.errors import TooLarge, UserError
-from ntkrun.plan.problem import check_limits, inputs_of, limit_kernel, limit_outputs, problem_of
+from ntkrun.plan.limits import limit_kernel
+from ntkrun.plan.problem import check_limits, inputs_of, limit_outputs, problem_of
 from ntkrun.run.engines import EngineSelection
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.kernels import empirical_arrays, empirical_in_blocks, limit_arrays

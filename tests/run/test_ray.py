@@ -18,7 +18,8 @@ import torch
 from ntkrun.config.reader import parse_config
 from ntkrun.config.schema import Point
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.plan.problem import data_of, inputs_of, network
+from ntkrun.plan.limits import network
+from ntkrun.plan.problem import data_of, inputs_of
 from ntkrun.plan.runs import Stack, plan, stacks
 from ntkrun.plan.stacks import split_stack
 from ntkrun.run import ray
@@ -75,20 +76,14 @@ def test_a_worker_loads_no_data_and_computes_no_limit_kernel(workers: Workers) -
 
     def without(*arguments: Any) -> Any:
         from ntkrun.data.base import DataSet
-        from ntkrun.plan import problem
+        from ntkrun.plan import limits
         from ntkrun.run.ray import _attempted
 
-        names = ("expected_kernel", "limit_kernels_with_error", "data_of", "_loaded")
-        kept = {name: getattr(problem, name) for name in names}, DataSet.load
-        try:
-            for name in names:
-                setattr(problem, name, None)
-            DataSet.load = None  # type: ignore[method-assign,assignment]
+        with pytest.MonkeyPatch.context() as patched:
+            for name in ("expected_kernel", "limit_kernels_with_error", "loaded"):
+                patched.setattr(limits, name, None)
+            patched.setattr(DataSet, "load", None)
             return _attempted(*arguments)
-        finally:
-            for name, function in kept[0].items():
-                setattr(problem, name, function)
-            DataSet.load = kept[1]  # type: ignore[method-assign]
 
     for stack in _stacks("sweep.grid.network.width=[8]", "network.activation=silu"):
         inputs = import_ray().put(inputs_of(stack.point))
