@@ -81,11 +81,11 @@ class Store(Stacks):
     def write_tables(self, anew: bool = False) -> None:
         """Write the tables from the stacks, for people and for other tools. Do nothing if they are current, unless
         `anew` is True."""
-        folders = self.stack_folders()
-        made_from = self._made_from(folders)
+        names = self.names()
+        made_from = self._made_from(names)
         if not anew and self._from_tables(made_from, TABLES) is not None:
             return
-        tables, metadata = self._assemble(folders, TABLES), {FINGERPRINT: made_from.encode()}
+        tables, metadata = self._assemble(names, TABLES), {FINGERPRINT: made_from.encode()}
         for table in reversed(TABLES):  # runs.parquet last: until it is new, the tables do not count as written
             replace_file(self._table(table), partial(save_parquet, tables[table], metadata=metadata))
 
@@ -115,7 +115,7 @@ class Store(Stacks):
     def _read(self, names: Sequence[str]) -> tuple[str, dict[str, pd.DataFrame]]:
         """Return the fingerprint of these tables, and the tables with the plan, all from one moment."""
 
-        def read_once(folders: list[Path]) -> tuple[str, dict[str, pd.DataFrame], str]:
+        def read_once(folders: list[str]) -> tuple[str, dict[str, pd.DataFrame], str]:
             made_from = self._made_from(folders)
             tables = self._from_tables(made_from, names) or self._assemble(folders, names)
             return made_from, tables, self._made_from(folders)
@@ -127,7 +127,7 @@ class Store(Stacks):
 
     def stale(self) -> str:
         """Return what is wrong with the tables on disk, "" if they agree with the stacks."""
-        folders = self.stack_folders()
+        folders = self.names()
         stored = self._from_tables(self._made_from(folders), TABLES)
         if stored is None:
             return "damaged, or out of date with the stacks"
@@ -140,14 +140,14 @@ class Store(Stacks):
     def _table(self, name: str) -> Path:
         return inside(self.root, f"{name}.parquet")
 
-    def _made_from(self, folders: Sequence[Path]) -> str:
+    def _made_from(self, folders: Sequence[str]) -> str:
         """Return a fingerprint of what the tables depend on: the version, the plan and the names of the stacks."""
         try:
             plan = read_bytes(inside(self.root, "plan.parquet"), LARGEST_FILE)
         except Unreadable:
             plan = b""
         digest = hashlib.sha256(ntkrun.__version__.encode() + plan)
-        digest.update("\n".join(folder.name for folder in folders).encode())
+        digest.update("\n".join(folders).encode())
         return digest.hexdigest()
 
     def _from_tables(self, made_from: str, names: Sequence[str]) -> dict[str, pd.DataFrame] | None:
@@ -163,7 +163,7 @@ class Store(Stacks):
             return None
         return tables | {"plan": self.plan()}
 
-    def _assemble(self, folders: Sequence[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    def _assemble(self, folders: Sequence[str], names: Sequence[str]) -> dict[str, pd.DataFrame]:
         plan = self.plan()
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         joined = self.joined(folders, ("runs", *(name for name in names if name != "runs")))

@@ -121,7 +121,7 @@ class Stacks:
             if len(names) > MOST:
                 with merge_lock(self.root) as free:
                     if free:
-                        self._merge(_smallest([inside(self._folder, name) for name in names]))
+                        self._merge(_smallest(list(map(self.folder, names))))
 
     def _merge(self, members: Sequence[Path]) -> None:
         """Write one folder in place of these. It begins with their lowest number: their runs count as before."""
@@ -151,8 +151,8 @@ class Stacks:
         them."""
         ids, seen, counting = self._ids(), set[str](), dict[Path, frozenset[str]]()
         mine = set[str]().union(*(ids[folder.name] for folder in members))
-        for folder in self.stack_folders():
-            runs = ids.get(folder.name, frozenset())  # empty if it has come just now: it counts after all of these
+        for name, runs in ids.items():
+            folder = self.folder(name)
             if folder in members:
                 counting[folder] = runs - seen
             if folder in members or (not mine.isdisjoint(runs) and _intact(folder) is not None):
@@ -161,9 +161,17 @@ class Stacks:
 
     # ---------------------------------------------------------------- reading
 
+    def names(self) -> list[str]:
+        """Return the names of the folders of stacks that ended, in the order in which they count."""
+        return sorted(self._names(), key=_order)
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of this name. Raises UserError where it is a link out of the directory."""
+        return inside(self._folder, name)
+
     def stack_folders(self) -> list[Path]:
         """Return the folders of stacks that ended, in the order in which they count."""
-        return [inside(self._folder, name) for name in sorted(self._names(), key=_order)]
+        return list(map(self.folder, self.names()))
 
     def finished(self) -> set[str]:
         """Return the ids of all runs that ended as done or diverged, in this plan or another."""
@@ -175,45 +183,45 @@ class Stacks:
         names = [name for name in sorted(ids, key=_order, reverse=True) if name.endswith(FAILED)]
         return {run_id: self._folder / name / LOG for name in names for run_id in ids[name] - finished}
 
-    def joined(self, folders: Iterable[Path], names: Sequence[str]) -> dict[str, pd.DataFrame]:
-        """Concatenate the parts of these tables, `runs` among them. Raises UserError where one is damaged or
-        missing."""
-        parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
+    def joined(self, names: Iterable[str], tables: Sequence[str]) -> dict[str, pd.DataFrame]:
+        """Concatenate the parts of these tables, `runs` among them, in the folders of these names. Raises UserError
+        where one is damaged or missing."""
+        parts: dict[str, list[pd.DataFrame]] = {table: [] for table in tables}
         seen: set[str] = set()
-        for folder in folders:
-            tables = read_stack(folder, names)
-            runs = set(tables["runs"]["run_id"])
-            for name, part in tables.items():
-                parts[name].append(part if seen.isdisjoint(runs) else part[~part["run_id"].isin(seen)])
+        for name in names:
+            frames = read_stack(self.folder(name), tables)
+            runs = set(frames["runs"]["run_id"])
+            for table, frame in frames.items():
+                parts[table].append(frame if seen.isdisjoint(runs) else frame[~frame["run_id"].isin(seen)])
             seen |= runs
-        return {name: concatenated(table_parts, name) for name, table_parts in parts.items()}
+        return {table: concatenated(table_parts, table) for table, table_parts in parts.items()}
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         """Return the kernels that are kept of a run, None if there are none."""
         file = f"kernels/{check_id(run_id)}.npz"  # earlier versions wrote it beside stacks/
-        paths = [*(f"stacks/{name}/{file}" for name in sorted(self._names(), key=_order)), file]
+        paths = [*(f"stacks/{name}/{file}" for name in self.names()), file]
         path = next((path for path in paths if (self.root / path).exists()), None)
         return read_kernels(inside(self.root, path)) if path else None
 
-    def consistently(self, read: Callable[[list[Path]], T]) -> T:
-        """Return the result of `read` on the folders. It is called again if folders were merged or removed meanwhile,
-        or while they were being listed: then there is a merged folder that was not listed."""
+    def consistently(self, read: Callable[[list[str]], T]) -> T:
+        """Return the result of `read` on the names of the folders, in the order in which they count. It is called again
+        if folders were merged or removed meanwhile, or while they were being listed: then there is a merged folder that
+        was not listed."""
         while True:
-            folders = self.stack_folders()
+            names = self.names()
             try:
-                result = read(folders)
-                listed = {folder.name for folder in folders}
-                if all(name in listed for name in self._names() if _is_merged(name)):
+                result = read(names)
+                if all(name in names for name in self._names() if _is_merged(name)):
                     return result
             except UserError:
-                if all(folder.exists() for folder in folders):
+                if all((self._folder / name).exists() for name in names):
                     raise
 
     def _ids(self) -> dict[str, frozenset[str]]:
-        """Return the ids of the runs in each folder. Each folder is read once."""
+        """Return the ids of the runs in each folder. Each folder is read once, since this is called at every commit."""
 
-        def read(folders: list[Path]) -> dict[str, frozenset[str]]:
-            return {folder.name: self._runs.get(folder.name) or frozenset(run_ids_in(folder)) for folder in folders}
+        def read(names: list[str]) -> dict[str, frozenset[str]]:
+            return {name: self._runs.get(name) or frozenset(run_ids_in(self.folder(name))) for name in names}
 
         self._runs = self.consistently(read)
         return self._runs

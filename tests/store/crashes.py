@@ -35,6 +35,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from ntkrun.config.reader import parse_config
+from ntkrun.engine import stack as engine_stack
 from ntkrun.errors import UserError
 from ntkrun.files import disk
 from ntkrun.plan.runs import Stack
@@ -86,6 +87,7 @@ def swept(told: Connection, root: Path, betas: str, kind: str) -> str:
     stacks.WORTHWHILE = 2
     if kept:
         checkpoints.INTERVAL, checkpoints.SHARE = 0.0, float("inf")
+        engine_stack.STEPS_UNREAD["cpu"] = 1  # else so few steps are read together, and none is in between
     try:
         run_sweep(parse_config(SWEEP.replace("BETAS", betas)), root, "cpu", _Telling(told), memory=1.0)
     except UserError as error:
