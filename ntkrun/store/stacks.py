@@ -103,10 +103,12 @@ class Stacks:
                 self._remove([folder])
 
     def _remove(self, folders: Iterable[Path]) -> None:
-        """Remove folders. Each disappears as a whole, before its files do."""
-        for folder in folders:
-            temporary = temporary_name(folder)
+        """Remove folders. Each disappears as a whole, and on the disk too, before its files do."""
+        renamed = {folder: temporary_name(folder) for folder in folders}
+        for folder, temporary in renamed.items():
             disk.rename(folder, temporary)
+        disk.flush(self._folder)
+        for temporary in renamed.values():
             remove_tree(temporary)
 
     # ---------------------------------------------------------------- merging
