@@ -10,7 +10,7 @@ import torch
 
 from ntkrun.config.reader import Sweep
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.errors import UserError
 from ntkrun.plan.costs import rough_seconds
 from ntkrun.plan.problem import task_of
@@ -55,7 +55,7 @@ def sbatch_script(sweep: Sweep, array: Array) -> str:
 
 
 def _gib(stacks: Sequence[Stack]) -> int:
-    return math.ceil(max(Footprint(task_of(s.point)).bytes(len(s.runs)) for s in stacks) / GIB + BESIDE)
+    return math.ceil(max(stack_bytes(task_of(s.point), len(s.runs)) for s in stacks) / GIB + BESIDE)
 
 
 def _time(seconds: float) -> str:

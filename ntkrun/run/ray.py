@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from ntkrun.engine.devices import GIB, free_bytes
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.errors import UserError
 from ntkrun.files.writing import errors_as_sentence
 from ntkrun.plan.problem import task_of
@@ -264,7 +264,7 @@ class Ray:
 
     def _submit(self, stack: Stack) -> Any:
         workers = self.workers
-        size = Footprint(task_of(stack.point)).bytes(len(stack.runs)) if workers.device == "cpu" else 0
+        size = stack_bytes(task_of(stack.point), len(stack.runs)) if workers.device == "cpu" else 0
         remote_task = task(_attempted, workers.cpus, workers.gpus, min(size + BESIDE, workers.node_bytes))
         return remote_task.remote(stack, workers.device, workers.cpus, self.timed, workers.registered)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ntkrun.config.reader import Sweep
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.files.writing import inside
 from ntkrun.plan.problem import check_ready, notes_on, task_of
 from ntkrun.plan.runs import Run, Stack, missing_runs, plan, run_row
@@ -196,5 +196,5 @@ class Executor:
         self.watch.failed(stack, reason, outcome.last_step, log)
 
     def too_large_after_all(self, stack: Stack) -> str:
-        needed = Footprint(task_of(stack.point)).bytes(1)
+        needed = stack_bytes(task_of(stack.point), 1)
         return f"{too_large(stack.point, needed, self.budget)}; it did not fit"
