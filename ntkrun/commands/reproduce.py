@@ -81,7 +81,7 @@ def reproduce(
         return
     runner.check(forecasts)
     with interruptible(kept_in(root)):
-        watch = partial(progress_for, device, quiet)
+        watch = partial(progress_for, quiet)
         outcome = runner.reproduce(experiments, preset, root, device, watch, report, retry_failed, more)
     _print_outcome(outcome, preset, report, json)
     raise typer.Exit(outcome.code(strict))

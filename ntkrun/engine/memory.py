@@ -16,8 +16,9 @@ b bytes per number:
                  one is held in float64 at a time, the start
 
 With details a run also keeps the activations, sub-networks' kernels and leading vectors of its start, b (N h + L N² +
-8 h). The bound counts tensors that never stand in memory at once as if they did: what torch allocates is 0.4 to 0.95 of it
-(tests/engine/test_memory.py). The packing buffers of a library's product are not in it.
+16 h). Tensors that never stand in memory at once are counted as if they did, so torch allocates 0.5 to 1 of this, and
+less where Python's objects for the tables count (tests/engine/test_memory.py). The packing buffers of a library's
+product are not in it.
 """
 
 from itertools import pairwise

@@ -16,9 +16,10 @@ from ntkrun.plan.runs import Run, Stack, missing_runs, plan, run_row
 from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, halved, runs_in_shard, split_for_workers, too_large
 from ntkrun.run.engines import THIS_PROCESS, EngineSelection, open_engine
 from ntkrun.run.interrupts import Interrupts
-from ntkrun.run.progress import Profile, ProgressListener
+from ntkrun.run.progress import Listeners, Profile, ProgressFile, ProgressListener
 from ntkrun.run.rows import rows_of_failed
 from ntkrun.run.task import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
+from ntkrun.run.timing import timed_ahead
 from ntkrun.store.results_directory import Results, Store
 
 
@@ -67,6 +68,8 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
     """Run a shard of the sweep as `run_sweep` does, while other processes may run other shards. Return the number of
     runs of the sweep that are still missing. The tables are written once none is missing."""
     store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
+    progress_file = ProgressFile(store.root, shard)
+    watch = Listeners(watch, progress_file)
     shard_runs, checkpoints = runs_in_shard(shard, runs), inside(store.root, "checkpoints")
     check_ready(point for point, _ in sweep.points)
     with open_engine(how.engine, how.device, checkpoints, watch, interrupts, how.profile is not None) as opened:
@@ -78,13 +81,15 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
             return split_for_workers(stacks, opened.workers) if opened.workers > 1 else stacks
 
         missing_stacks(store.finished(), store.failed())  # raises for a network that does not fit, before any writing
-        with store.writing(shard, watch.waiting_for):
+        with store.writing(shard, watch.waiting_for), closing(progress_file):
             if how.retry_failed:
                 store.forget_failed({run.run_id for run in shard_runs})
             finished, failed = store.finished(), store.failed()
             missing = missing_stacks(finished, failed)
             store.begin(_description(sweep, runs, opened.made_by), [run_row(run) for run in runs])
             finished_count, failed_count = (sum(run.run_id in ids for run in shard_runs) for ids in (finished, failed))
+            if how.engine.engine == "local":
+                watch.timed(timed_ahead(missing, opened.device, watch.timing))
             watch.begin(missing, finished_count, failed_count, opened.workers)
             executor = Executor(store, watch, how.profile, opened.made_by, budget, how.fail_fast, interrupts)
             remaining = executor.run_and_write_tables(opened.engine, missing, lambda: _write_tables(store, shard, runs))
