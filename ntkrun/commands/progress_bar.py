@@ -77,7 +77,7 @@ class TerminalProgress(ProgressListener):
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
         now = time.monotonic()
         assert self.remaining is not None, "begin comes first"
-        self.remaining.state(stack, state.step, measurement is not None, now)
+        self.remaining.state(stack, state.step, now)
         if self.bar is None or measurement is None or not state.positions or now - self.looked < REFRESH:
             return
         self.looked = now
@@ -174,9 +174,9 @@ def plan_lines(ahead: DryRun) -> list[str]:
     if ahead.estimates:
         largest = max(estimate.bytes for estimate in ahead.estimates) * ahead.workers / GIB
         workers = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
-        lines.append(f"about {_duration(ahead.seconds)} in all{workers}, {largest:.2g} GiB at a time")
         points = f"{ahead.timed} of {_count(len(ahead.estimates), 'grid point')}"
         lines.append(f"timed a few steps of {points} in {ahead.timing_seconds:.1f} s")
+        lines.append(f"about {_duration(ahead.seconds)} in all{workers}, {largest:.2g} GiB at a time")
     return lines + [f"note: {note}" for note in ahead.notes]
 
 

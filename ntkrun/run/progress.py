@@ -109,7 +109,7 @@ class ProgressFile(ProgressListener):
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
         assert self.remaining is not None, "begin comes first"
         now = time.monotonic()
-        self.remaining.state(stack, state.step, measurement is not None, now)
+        self.remaining.state(stack, state.step, now)
         if now - self.written < WRITE_EVERY:
             return
         numbers = measurement.numbers if measurement is not None and state.positions else {}

@@ -1,56 +1,61 @@
 """The time that a running sweep still takes, from what its stacks have taken so far.
 
-A stack that runs is extrapolated from its own states: probed and plain ones by their own means. A stack to come takes
+A stack that runs is extrapolated from its own states: plain ones, probed ones and those with details by their own
+means, since the early states of a stack are often of other kinds than the later ones. A stack to come takes
 the seconds per run of its grid point, as far as it is known: from stacks that ended, else from the one that runs, else
 from timing (timing.py); of other grid points they are interpolated.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ntkrun.config.schema import Point
+from ntkrun.engine.stack import StackTask
 from ntkrun.plan.costs import operations
 from ntkrun.plan.problem import task_of
 from ntkrun.plan.runs import Stack
 from ntkrun.run.timing import interpolated, writing_seconds
 
-PROBED = 3.0  # seconds of a probed state, in those of a plain one, as long as only one kind has been seen
+# Seconds of a state of each kind relative to a plain one, for kinds that have not been seen yet.
+RELATIVE = {"plain": 1.0, "probed": 3.0, "detailed": 10.0}
 
 
 @dataclass
 class Current:
-    """The stack that runs: when it began and reached its first and its last state so far, and, of probed states and of
-    plain ones, how many follow the first state, how many of these were reached, and in how many seconds."""
+    """The stack that runs: its task, when it began and when it reached its last state so far, and, by the kind of
+    state, how many are to come, how many were reached after the first one, and in how many seconds."""
 
     stack: Stack
+    task: StackTask
     began: float
     last: float
-    states: dict[bool, int]
-    reached: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
-    took: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
+    to_come: Counter[str]
+    reached: Counter[str] = field(default_factory=Counter)
+    took: dict[str, float] = field(default_factory=lambda: dict.fromkeys(RELATIVE, 0.0))
 
     @classmethod
     def begin(cls, stack: Stack, step: int, began: float, now: float) -> "Current":
         task = task_of(stack.point)
-        probed = sum(later > step for later in task.probed)
-        return cls(stack, began, now, {True: probed, False: task.steps - step - probed})
+        probed, detailed = (sum(later > step for later in steps) for steps in (task.probed, task.detailed))
+        counts = {"plain": task.steps - step - probed, "probed": probed - detailed, "detailed": detailed}
+        return cls(stack, task, began, now, Counter(counts))
 
-    def state(self, probed: bool, now: float) -> None:
-        self.reached[probed] += 1
-        self.took[probed] += now - self.last
+    def state(self, step: int, now: float) -> None:
+        kind = "detailed" if step in self.task.detailed else "probed" if step in self.task.probed else "plain"
+        self.to_come[kind] -= 1
+        self.reached[kind] += 1
+        self.took[kind] += now - self.last
         self.last = now
 
     def seconds(self) -> float | None:
         """Return the seconds of the stack from its beginning to its end; None before the first of several steps."""
-        means = {kind: self.took[kind] / count for kind, count in self.reached.items() if count}
-        if not means and any(self.states.values()):
-            return None
-        if True not in means and False in means:
-            means[True] = PROBED * means[False]
-        if False not in means and True in means:
-            means[False] = means[True] / PROBED
-        left = sum(max(0, self.states[kind] - self.reached[kind]) * mean for kind, mean in means.items())
-        return self.last - self.began + left
+        if not self.reached:
+            return None if any(self.to_come.values()) else self.last - self.began
+        plain = sum(self.took.values()) / sum(count * RELATIVE[kind] for kind, count in self.reached.items())
+        means = {kind: plain * relative for kind, relative in RELATIVE.items()}
+        means |= {kind: self.took[kind] / count for kind, count in self.reached.items()}
+        return self.last - self.began + sum(count * means[kind] for kind, count in self.to_come.items())
 
 
 class Remaining:
@@ -71,10 +76,10 @@ class Remaining:
         self.current: Current | None = None
         self.uncommitted: list[Stack] = []  # that ended in this process and are not committed yet
 
-    def state(self, stack: Stack, step: int, probed: bool, now: float) -> None:
+    def state(self, stack: Stack, step: int, now: float) -> None:
         """Learn that a stack in this process has reached a state. The stack before it has then ended."""
         if self.current is not None and self.current.stack is stack:
-            self.current.state(probed, now)
+            self.current.state(step, now)
             return
         if self.current is not None:
             self.uncommitted.append(self.current.stack)

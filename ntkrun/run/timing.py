@@ -100,16 +100,22 @@ def spread_order(count: int) -> list[int]:
 
 def interpolated(seconds: Mapping[Point, float], costs: Mapping[Point, float]) -> dict[Point, float]:
     """Return the seconds of every grid point of `costs`: those that are known, else its cost times the seconds per unit
-    of cost, whose logarithm is interpolated in log(cost) between the known ones and constant beyond; a rough rate if
-    none is known."""
+    of cost, whose logarithm is interpolated in log(cost) between the known ones; a rough rate if none is known.
+
+    Beyond the known ones it goes on with half the slope at the end, which is at least -1 and at most 0: seconds are an
+    overhead plus a multiple of the cost, so the slope tends to 0 where the cost is large and to -1 where it is small.
+    """
     known = sorted((costs[point], value / costs[point]) for point, value in seconds.items() if value > 0)
     if not known:
-        return {point: seconds.get(point, cost / ROUGH_RATE) for point, cost in costs.items()}
+        return {point: cost / ROUGH_RATE for point, cost in costs.items()}
     at, rates = np.log([cost for cost, _ in known]), np.log([rate for _, rate in known])
-    return {
-        point: seconds[point] if point in seconds else cost * math.exp(np.interp(math.log(cost), at, rates))
-        for point, cost in costs.items()
-    }
+    slopes = np.clip(np.diff(rates) / np.maximum(np.diff(at), 1e-9), -1, 0) if len(at) > 1 else np.zeros(1)
+
+    def rate(cost: float) -> float:
+        beyond = min(0.0, cost - at[0]) * slopes[0] + max(0.0, cost - at[-1]) * slopes[-1]
+        return math.exp(np.interp(cost, at, rates) + beyond / 2)
+
+    return {point: seconds.get(point) or cost * rate(math.log(cost)) for point, cost in costs.items()}
 
 
 def _sizes(task: StackTask) -> object:

@@ -1,4 +1,5 @@
-"""How far the writers of a results directory have come: progress.json, or progress-I-of-K.json for shard I of K > 1.
+"""The progress that the writers of a results directory tell of: progress.json, or progress-I-of-K.json for shard I of
+K > 1.
 
 Nothing depends on these files. A file that is missing or damaged is ignored, and a file that cannot be written is left
 out.

@@ -46,7 +46,7 @@ def _run(left: Remaining, stack: Stack, now: float, last: int = 12) -> float:
     """Bring a stack to a step: 5 s for state 0, 3 s for a probed one, 1 s for a plain one: 5 + 3 * 3 + 9 in all."""
     for step in range(last + 1):
         now += 5 if step == 0 else 3 if step in PROBED else 1
-        left.state(stack, step, step in PROBED, now)
+        left.state(stack, step, now)
     return now
 
 
@@ -64,6 +64,18 @@ def test_a_stack_is_extrapolated_by_the_kinds_of_its_states() -> None:
     assert left.seconds(now) == 3 * 3 + 8 * 1
     now = _run(left := Remaining([stack], 1, 0.0, {}), stack, 0.0)
     assert left.seconds(now) == 0
+
+
+def test_states_with_details_are_a_kind_of_their_own() -> None:
+    (stack,) = _stacks("probes={every: 1, detail: {log_spaced: 4}}")  # details at 0, 1, 3 and 12
+    left = Remaining([stack], 1, 0.0, {})
+    for step, now in enumerate([5.0, 12.0, 14.0, 21.0]):  # 7 s with details and 2 s without
+        left.state(stack, step, now)
+    assert left.seconds(21.0) == 8 * 2 + 7
+    left = Remaining([stack], 1, 0.0, {})
+    left.state(stack, 0, 5.0)
+    left.state(stack, 1, 15.0)  # no other kind has been seen: a probed state takes 3/10 of one with details
+    assert left.seconds(15.0) == pytest.approx(9 * 3 + 2 * 10, rel=1e-12)
 
 
 def test_stacks_of_a_grid_point_take_what_the_ended_ones_took_per_run() -> None:
@@ -115,7 +127,7 @@ def test_other_grid_points_are_interpolated_and_known_times_count() -> None:
     assert left.seconds(now) == pytest.approx(23 * left.costs[wide.point] / left.costs[narrow.point], rel=1e-12)
     left = Remaining([narrow, wide], 1, 0.0, {narrow.point: 1.0, wide.point: 10.0})
     assert left.seconds(0.0) == 77
-    left.state(narrow, 0, True, 3.0)
+    left.state(narrow, 0, 3.0)
     assert left.seconds(3.0) == 74
     now = _run(left, narrow, 0.0)
     assert left.seconds(now) == pytest.approx(70, rel=1e-12)
@@ -124,9 +136,9 @@ def test_other_grid_points_are_interpolated_and_known_times_count() -> None:
 def test_a_resumed_stack_has_only_its_later_states_before_it() -> None:
     (stack,) = _stacks()
     left = Remaining([stack], 1, 0.0, {})
-    left.state(stack, 6, False, 2.0)
-    left.state(stack, 7, False, 3.0)
-    left.state(stack, 8, True, 6.0)
+    left.state(stack, 6, 2.0)
+    left.state(stack, 7, 3.0)
+    left.state(stack, 8, 6.0)
     assert left.seconds(6.0) == 3 * 1 + 3
 
 

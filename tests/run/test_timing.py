@@ -139,7 +139,10 @@ def test_seconds_per_operation_are_interpolated_between_timed_grid_points() -> N
     a, b, c, d = (stack.point for stack in _stacks(WIDTHS))
     costs = {a: 1.0, b: 100.0, c: 10000.0, d: 1e6}
     found = interpolated({a: 1.0, c: 100.0}, costs)
-    assert [found[point] for point in (a, b, c, d)] == pytest.approx([1, 10, 100, 10000], rel=1e-12)
+    # The rate falls like cost^(-1/2) between the two, and like cost^(-1/4) beyond.
+    assert [found[point] for point in (a, b, c, d)] == pytest.approx([1, 10, 100, 10**3.5], rel=1e-12)
+    assert interpolated({b: 1.0, c: 10000.0}, costs)[d] == pytest.approx(1e6, rel=1e-12)  # a rate that rises stays
+    assert interpolated({b: 1.0}, costs)[a] == pytest.approx(0.01, rel=1e-12)
     assert interpolated({}, costs)[c] == 10000 / ROUGH_RATE
 
 
