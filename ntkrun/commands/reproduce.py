@@ -72,7 +72,7 @@ def reproduce(
         raise UserError(f"--preset {preset}: choose {', '.join(PRESETS)}")
     root = runner.root_of(results, preset)
     report = _nothing if quiet else partial(say, error=True)
-    with under_way("estimating time and memory", quiet):
+    with under_way("timing a few steps of each sweep", quiet):
         forecasts = runner.ahead(experiments, preset, root, device, retry_failed)
     report("\n".join(runner.lines(forecasts)))
     if dry_run:

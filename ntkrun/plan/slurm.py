@@ -1,4 +1,4 @@
-"""Write an sbatch script that runs a sweep as a Slurm job array, sized by the cost model."""
+"""Write an sbatch script that runs a sweep as a Slurm job array, sized by rough costs."""
 
 import math
 import os

@@ -171,13 +171,16 @@ def pilot(task: StackTask, each: int) -> Pilot:
 def stack_seconds(
     stack: Stack, device: torch.device, limit: float, rate: float = 1 / ROUGH_RATE, now: Clock = time.perf_counter
 ) -> float | None:
-    """Return the seconds of a stack, from a pilot of about `limit` seconds at most; None where it ends before its first
-    state or fails. A stack that would take longer at a `rate` of seconds per operation is timed with fewer runs."""
+    """Return the seconds of a stack, from a pilot of about `limit` seconds at most. A stack that would take longer at a
+    `rate` of seconds per operation is timed with fewer runs. Return None where a single state of one run would take
+    longer, and where the stack fails."""
     fewer = stack
     while len(fewer.runs) > 1 and 4 * rate * operations(fewer) / (stack.point.training.steps + 1) > limit:
         fewer = Stack(stack.point, fewer.runs[: len(fewer.runs) // 2])
     task = task_of(stack.point, tuple(fewer.seeds))
     per_state = rate * operations(fewer) / (task.steps + 1)
+    if per_state > limit:
+        return None
     each = max(1, min(ROUND, steps_unread(task, device), int(limit / (5 * per_state))))
     short = pilot(task, each)
     largest_product = SHARED if device.type == "cuda" else task_of(stack.point, tuple(stack.seeds)).largest_product

@@ -112,6 +112,11 @@ def test_a_stack_that_takes_too_long_is_timed_with_fewer_runs(monkeypatch: pytes
     assert found == pytest.approx(3 * operations(stack) / operations(alone), rel=1e-12)
 
 
+def test_a_stack_of_which_one_state_takes_too_long_is_not_timed() -> None:
+    (stack,) = _stacks("sweep.seeds=1")
+    assert stack_seconds(stack, CPU, limit=0.9 * operations(stack) / 101, rate=1.0) is None
+
+
 def test_a_stack_that_fails_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the engine is broken")
