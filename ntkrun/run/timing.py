@@ -172,7 +172,7 @@ def stack_seconds(
     stack: Stack, device: torch.device, limit: float, rate: float = 1 / ROUGH_RATE, now: Clock = time.perf_counter
 ) -> float | None:
     """Return the seconds of a stack, from a pilot of about `limit` seconds at most. A stack that would take longer at a
-    `rate` of seconds per operation is timed with fewer runs. Return None where a single state of one run would take
+    `rate` of seconds per operation is timed with fewer runs. Return None where a single state of one run takes
     longer, and where the stack fails."""
     fewer = stack
     while len(fewer.runs) > 1 and 4 * rate * operations(fewer) / (stack.point.training.steps + 1) > limit:
@@ -201,7 +201,8 @@ def stack_seconds(
         rows_of(fewer, result, threads, provenance(device))
         tail = now() - started - times[-1]
     except _Deadline:
-        pass
+        if len(times) == 1:  # state 0 alone tells nothing of the others
+            return None
     except Exception:  # noqa: BLE001 - an error of a stack is told when it runs, not when it is timed
         return None
     return seconds_from(short, task, times, tail) * operations(stack) / operations(fewer)
@@ -210,14 +211,13 @@ def stack_seconds(
 def seconds_from(short: Pilot, task: StackTask, times: Sequence[float], tail: float) -> float:
     """Return the seconds of a task from the `times` at which a pilot has reached its states and its `tail`, the seconds
     after the last one."""
-    if short.task is task and len(times) == task.steps + 1:
+    if len(times) in (1, task.steps + 1):  # whole, or all runs diverged at once
         return times[-1] + tail
     lasted = {
         name: np.diff(times[start : stop + 1]) for name, (start, stop) in short.rounds.items() if stop < len(times)
     }
-    some = np.diff(times) if len(times) > 1 else np.array(times)
     rounds = [float(np.mean(lasted[name])) for name in ("probed", "probed again") if name in lasted]
-    probed = min(rounds, default=float(np.mean(some)))
+    probed = min(rounds) if rounds else float(np.min(np.diff(times)))  # a mean of few states may be that of one pause
     plain = float(np.median(lasted.get("plain", [probed])))
     details = float(np.sum(lasted["with details"])) - short.each * probed if "with details" in lasted else 0.0
     states = (len(task.probed) - 1) * probed + (task.steps + 1 - len(task.probed)) * plain

@@ -76,10 +76,15 @@ def test_the_seconds_of_a_task_follow_from_those_of_each_kind_of_state() -> None
     assert seconds_from(pilot(whole, 2), whole, [1.0, 2.0, 3.0, 4.0], tail=0.5) == 4.5
 
 
+def test_runs_that_all_diverge_at_once_take_no_steps() -> None:
+    task = task_of(_stacks()[0].point, (0, 1))
+    assert seconds_from(pilot(task, 2), task, [3.0], tail=0.5) == 3.5
+
+
 def test_what_a_pilot_does_not_reach_is_taken_from_what_it_has() -> None:
     task = task_of(_stacks()[0].point, (0, 1))
     short = pilot(task, 2)
-    assert seconds_from(short, task, [3.0], 0.0) == 3 + 100 * 3
+    assert seconds_from(short, task, [3.0, 4.0, 9.0], 0.0) == 3 + 100 * 1
     plain = [3.0, 4.0, 5.0, 6.0, 7.0]
     assert seconds_from(short, task, plain, 0.0) == 3 + 100 * 1
     assert seconds_from(short, task, [*plain, 9.0, 11.0], 0.0) == 3 + 25 * 2 + 75 * 1
@@ -97,6 +102,8 @@ def test_a_stack_is_timed_with_the_real_engine_until_its_deadline(monkeypatch: p
     ticks = count()
     assert stack_seconds(stack, CPU, limit=4.5, now=lambda: float(next(ticks))) == 101
     assert next(ticks) == 6  # the beginning, and 5 states
+    ticks = count()
+    assert stack_seconds(stack, CPU, limit=0.5, now=lambda: float(next(ticks))) is None  # state 0 alone
 
 
 def test_a_stack_that_takes_too_long_is_timed_with_fewer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
