@@ -16,7 +16,7 @@ b bytes per number:
                  one is held in float64 at a time, the start
 
 With details a run also keeps the activations, sub-networks' kernels and leading vectors of its start, b (N h + L N² +
-16 h). Tensors that never stand in memory at once are counted as if they did, so torch allocates 0.5 to 1 of this, and
+16 h). Tensors that never stand in memory at once are counted as if they did, so torch allocates 0.45 to 1 of this, and
 less where Python's objects for the tables count (tests/engine/test_memory.py). The packing buffers of a library's
 product are not in it.
 """
