@@ -20,6 +20,7 @@ from ntkrun.report.gather import gather_page, write_page
 from ntkrun.run.forecast import Forecast, dry_run_of, forecast, together
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
+from ntkrun.run.timing import BUDGET
 from ntkrun.store.results_directory import Results
 
 WORST_FIRST = (2, 4, 1, REFUTATION, UNDECIDED, FINE)  # exit codes: the first one that applies wins
@@ -37,13 +38,14 @@ def ahead(
     """Return every validated sweep with the forecast of its missing runs, or the reason why there is none, such as data
     that are not available."""
     resolve_device(device)  # a wrong device is the caller's mistake, not a reason for a missing forecast
-    sweeps = (planned.load(preset) for planned in sweeps_of(experiments))
-    return [(sweep, _forecast(sweep, root, device, retry_failed)) for sweep in sweeps]
+    sweeps = [planned.load(preset) for planned in sweeps_of(experiments)]
+    budget = BUDGET / max(1, len(sweeps))  # seconds for timing, of all sweeps together
+    return [(sweep, _forecast(sweep, root, device, retry_failed, budget)) for sweep in sweeps]
 
 
-def _forecast(sweep: Sweep, root: Path, device: str, retry_failed: bool) -> Forecast | UserError:
+def _forecast(sweep: Sweep, root: Path, device: str, retry_failed: bool, budget: float) -> Forecast | UserError:
     try:
-        return forecast(dry_run_of(sweep, root, device, retry_failed=retry_failed))
+        return forecast(dry_run_of(sweep, root, device, retry_failed=retry_failed, budget=budget))
     except UserError as error:
         return error
 

@@ -169,7 +169,7 @@ def test_columns_stay_columns(here: Path) -> None:
 def test_the_bar_is_drawn_in_ascii() -> None:
     screen = io.TextIOWrapper(io.BytesIO(), "ascii", "strict")
     console = PlainConsole(file=screen, force_terminal=True, width=80, _environ={"TERM": "xterm"})
-    progress = TerminalProgress(console, torch.device("cpu"))
+    progress = TerminalProgress(console)
     progress.begin(stacks(plan(parse_config(CONFIG))), 0, 0)
     assert progress.bar is not None
     progress.bar.update(progress.task, numbers="données ± 1", completed=1)

@@ -1,116 +1,124 @@
 """The progress of a sweep on the terminal, and the lines of a dry run."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from ntkrun.config.schema import Point
-from ntkrun.engine.devices import GIB, resolve_device
+from ntkrun.engine.devices import GIB
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.training import State
-from ntkrun.plan.costs import rough_seconds, seconds_of
 from ntkrun.plan.limits import network
 from ntkrun.plan.problem import step_size
-from ntkrun.plan.runs import Stack, run_row
+from ntkrun.plan.runs import Stack
 from ntkrun.report.tables import PlainConsole
 from ntkrun.run.forecast import DryRun
-from ntkrun.run.progress import ProgressListener
+from ntkrun.run.progress import ProgressListener, labels
+from ntkrun.run.remaining import Remaining
 from ntkrun.run.task import Done
 from ntkrun.text import spelled_out
 
 REFRESH = 1.0  # seconds between two updates from a running stack, and between two drawings of the bar, 200 bytes each
-TRUST = 20.0  # seconds of work for which a measured estimate outweighs the observed pace
 
 
-def progress_for(device: str, quiet: bool) -> ProgressListener:
+def progress_for(quiet: bool) -> ProgressListener:
     """Return the listener that reports a sweep's progress: all of it, or with `quiet` failures alone."""
-    torch_device, console = resolve_device(device), PlainConsole(stderr=True)
-    return FailuresOnly(console) if quiet else TerminalProgress(console, torch_device)
+    console = PlainConsole(stderr=True)
+    return FailuresOnly(console) if quiet else TerminalProgress(console)
 
 
 class TerminalProgress(ProgressListener):
     """The progress of a sweep: a live bar on a terminal that can move its cursor, elsewhere a plain line per stack."""
 
-    def __init__(self, console: Console, device: torch.device):
-        self.console, self.device = console, device
-        self.seconds: Callable[[Stack], float] = rough_seconds
-        self.trust = 0.0  # seconds of work after which the observed pace outweighs the estimate
+    def __init__(self, console: Console):
+        self.console = console
+        self.per_run: Mapping[Point, float] = {}
+        self.remaining: Remaining | None = None
         self.bar: Progress | None = None
         self.runs = self.finished = 0
-        self.done_work = self.total_work = 0.0
         self.started = self.looked = 0.0
-        self.numbers = ""
         self.labels: dict[Point, str] = {}
+
+    def timing(self, points: int) -> None:
+        self._say(f"timing a few steps of {_count(points, 'grid point')}")
+
+    def timed(self, per_run: Mapping[Point, float]) -> None:
+        self.per_run = per_run
 
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
         missing_runs = sum(len(stack.runs) for stack in missing)
         self.finished, self.runs = finished + failed, finished + failed + missing_runs
-        one_worker, measured = seconds_of(missing, self.device)
-        self.seconds = lambda stack: one_worker(stack) / workers
-        self.trust = TRUST if measured else 0.0
-        self.total_work = sum(map(self.seconds, missing))
-        self.labels = _labels(missing)
-        self.started = time.monotonic()
+        self.labels, self.started = labels(missing), time.monotonic()
+        self.remaining = Remaining(missing, workers, self.started, self.per_run)
         count = f"{missing_runs} runs to do, {finished} of {self.runs} already done"
         if failed:
             self._say(f"{failed} of {self.runs} runs failed earlier and are skipped; --retry-failed runs them again")
-        if measured:
-            count += f", about {_duration(self.total_work)} left"
+        if self.per_run:
+            count += f", about {_duration(self.remaining.seconds(self.started))} left"
         if not missing:
             all_ended = f"all {self.runs} runs are finished" if not failed else f"{finished} runs are finished"
             self._say(f"nothing to run: {all_ended}")
         elif self.console.is_terminal and not self.console.is_dumb_terminal:
             self.bar = _bar(self.console)
             self.bar.start()
-            self.task = self.bar.add_task("", total=self.total_work, numbers=count, counts="")
+            self.task = self.bar.add_task("", total=1.0, numbers=count, counts="")
         else:
             self._say(count)
 
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
-        if self.bar is None or measurement is None or not state.positions:
-            return
         now = time.monotonic()
-        if now - self.looked < REFRESH:
+        assert self.remaining is not None, "begin comes first"
+        self.remaining.state(stack, state.step, now)
+        if self.bar is None or measurement is None or not state.positions or now - self.looked < REFRESH:
             return
         self.looked = now
-        current = self.done_work + self.seconds(stack) * state.step / max(1, stack.point.training.steps)
         loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
-        numbers = f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}"
-        self.bar.update(self.task, completed=current, numbers=numbers, counts=self._counts(current, now))
+        self._draw(now, f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}")
 
     def committed(self, stack: Stack, done: Done) -> None:
-        now, label = self._ended(stack), self.labels[stack.point]
+        now, label = self._ended(stack, done.seconds), self.labels[stack.point]
         runs = done.frames["runs"]
         for seed, status, reason in zip(stack.seeds, runs["status"], runs["reason"], strict=True):
             if status == "diverged":
                 self._say(f"{label}, seed {seed}: diverged; {reason}")
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done_work, counts=self._counts(self.done_work, now))
+            self._draw(now)
         else:
             last = _last(done.frames["steps"]) if (runs["status"] == "done").any() else ", all diverged"
             line = f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}"
-            self._say(f"{line}; {self._counts(self.done_work, now)}")
+            self._say(f"{line}; {self._counts(now)}")
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
-        self._ended(stack)
+        self._ended(stack, 0.0)
         self._say(_failure(self.labels[stack.point], stack, reason, last_step, log))
 
-    def _ended(self, stack: Stack) -> float:
-        self.done_work += self.seconds(stack)
+    def _ended(self, stack: Stack, seconds: float) -> float:
+        assert self.remaining is not None, "begin comes first"
+        now = time.monotonic()
+        self.remaining.end(stack, seconds, now)
         self.finished += len(stack.runs)
-        return time.monotonic()
+        return now
+
+    def _draw(self, now: float, numbers: str | None = None) -> None:
+        """Draw the bar: of its length the part of the time that has passed."""
+        assert self.bar is not None, "begin comes first"
+        assert self.remaining is not None, "begin comes first"
+        passed = now - self.started
+        done = passed / (passed + self.remaining.seconds(now)) if passed else 0.0
+        fields = {"counts": self._counts(now)} | ({} if numbers is None else {"numbers": numbers})
+        self.bar.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
 
     def note(self, stack: Stack, text: str) -> None:
         self._say(f"{self.labels[stack.point]}: {text}")
 
     def split(self, stack: Stack, why: str) -> None:
+        assert self.remaining is not None, "begin comes first"
+        self.remaining.split(stack)
         runs = len(stack.runs)
         self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; continuing with {-(-runs // 2)}")
 
@@ -122,11 +130,10 @@ class TerminalProgress(ProgressListener):
         if self.bar is not None:
             self.bar.stop()
 
-    def _counts(self, done: float, now: float) -> str:
-        weight = done + self.trust
-        pace = (now - self.started + self.trust) / weight if weight else 0.0
-        remaining = (self.total_work - done) * pace
-        return f"{self.finished}/{self.runs} runs" + (f", {_duration(remaining)} left" if remaining else "")
+    def _counts(self, now: float) -> str:
+        assert self.remaining is not None, "begin comes first"
+        left = self.remaining.seconds(now) if self.finished < self.runs else 0.0
+        return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
 
 
 class FailuresOnly(ProgressListener):
@@ -137,7 +144,7 @@ class FailuresOnly(ProgressListener):
         self.labels: dict[Point, str] = {}
 
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
-        self.labels = _labels(missing)
+        self.labels = labels(missing)
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
         line = _failure(self.labels[stack.point], stack, reason, last_step, log)
@@ -152,17 +159,19 @@ def _failure(label: str, stack: Stack, reason: str, last_step: int, log: Path) -
 
 def plan_lines(ahead: DryRun) -> list[str]:
     """Return what a sweep would do: two lines per grid point, and the total."""
-    labels = _labels([Stack(estimate.point, estimate.runs) for estimate in ahead.estimates])
+    label = labels([Stack(estimate.point, estimate.runs) for estimate in ahead.estimates])
     lines = [f"{len(ahead.runs)} runs, {len(ahead.missing)} of them missing in {ahead.path}"]
     for estimate in ahead.estimates:
         seeds, steps = _count(len(estimate.runs), "seed"), estimate.point.training.steps
         parameters, step = network(estimate.point).parameter_count, f"step size {step_size(estimate.point):.4g}"
-        lines.append(f"  {labels[estimate.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
+        lines.append(f"  {label[estimate.point]}: {seeds}, {parameters} parameters, {steps} steps, {step}")
         stacked = f"{_count(estimate.stacks, 'stack')} of {estimate.bytes / GIB:.2g} GiB"
         lines.append(f"    {stacked}, about {_duration(estimate.seconds)}")
     if ahead.estimates:
         largest = max(estimate.bytes for estimate in ahead.estimates) * ahead.workers / GIB
         workers = f" with {ahead.workers} workers" if ahead.workers > 1 else ""
+        points = f"{ahead.timed} of {_count(len(ahead.estimates), 'grid point')}"
+        lines.append(f"timed a few steps of {points} in {ahead.timing_seconds:.1f} s")
         lines.append(f"about {_duration(ahead.seconds)} in all{workers}, {largest:.2g} GiB at a time")
     return lines + [f"note: {note}" for note in ahead.notes]
 
@@ -186,18 +195,6 @@ def _bar(console: Console) -> Progress:
     return _Bar(
         BarColumn(40), TaskProgressColumn(), counts, console=console, refresh_per_second=1 / REFRESH, transient=True
     )
-
-
-def _labels(missing: Sequence[Stack]) -> dict[Point, str]:
-    """Return a label for each grid point, made of the values that the sweep varies, as in 'width 256'."""
-    rows = {stack.point: run_row(stack.runs[0]) for stack in missing}
-    keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
-    varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
-
-    def label(row: dict[str, Any]) -> str:
-        return ", ".join(f"{key.split('.', 1)[1].replace('_', ' ')} {row[key]}" for key in varied if key in row)
-
-    return {point: label(row) for point, row in rows.items()}
 
 
 def _last(steps: pd.DataFrame) -> str:

@@ -72,7 +72,7 @@ def reproduce(
         raise UserError(f"--preset {preset}: choose {', '.join(PRESETS)}")
     root = runner.root_of(results, preset)
     report = _nothing if quiet else partial(say, error=True)
-    with under_way("estimating time and memory", quiet):
+    with under_way("timing a few steps of each sweep", quiet):
         forecasts = runner.ahead(experiments, preset, root, device, retry_failed)
     report("\n".join(runner.lines(forecasts)))
     if dry_run:
@@ -81,7 +81,7 @@ def reproduce(
         return
     runner.check(forecasts)
     with interruptible(kept_in(root)):
-        watch = partial(progress_for, device, quiet)
+        watch = partial(progress_for, quiet)
         outcome = runner.reproduce(experiments, preset, root, device, watch, report, retry_failed, more)
     _print_outcome(outcome, preset, report, json)
     raise typer.Exit(outcome.code(strict))

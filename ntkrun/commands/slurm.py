@@ -31,7 +31,7 @@ def slurm(
     ] = "cpu",
     memory: Annotated[float, typer.Option(metavar="GIB", help="Memory limit of a stack of networks, in GiB")] = 4.0,
 ) -> None:
-    """Print an sbatch script that runs the sweep as a job array, with memory and time from the cost model.
+    """Print an sbatch script that runs the sweep as a job array, with memory and a rough time.
 
     Example: ntkrun slurm configs/width.yaml --tasks 8 > width.sbatch
     """

@@ -10,8 +10,9 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
     Example: ntkrun status results/width
     """
     from ntkrun.report.tables import failure_lines, status_document, status_table
+    from ntkrun.store.progress import read_progress
     from ntkrun.store.results_directory import Store
 
     store = Store(run_dir)
-    document = status_document(store.plan(), store.runs(), store.writers(), store.failed())
+    document = status_document(store.plan(), store.runs(), store.writers(), store.failed(), read_progress(run_dir))
     print_json(document) if json else print_table(status_table(document), *failure_lines(document))

@@ -80,7 +80,7 @@ def sweep(
     if dry_run:
         _print_dry_run(the_sweep, part, results, options, json, quiet)
         return
-    watch = progress_for("auto" if ray_address else device, quiet)
+    watch = progress_for(quiet)
     _print_notes(the_sweep, quiet)
     with interruptible(kept_in(results / the_sweep.name)):
         document, tables, code = _run(the_sweep, part, results, options, watch, not no_plots, quiet)
@@ -108,7 +108,7 @@ def _print_dry_run(
     from ntkrun.commands.progress_bar import plan_lines
     from ntkrun.run.forecast import dry_run_of
 
-    with under_way("estimating time and memory", quiet):
+    with under_way("timing a few steps of each grid point", quiet):
         dry_run = dry_run_of(
             the_sweep, results, options.device, options.memory, options.retry_failed, part, options.engine
         )

@@ -15,6 +15,7 @@ from ntkrun.files.reading import Unreadable, read_json
 from ntkrun.files.writing import TEMPORARY, inside, make_folder, remove_tree, writer_is_dead
 from ntkrun.plan.runs import plan, run_row
 from ntkrun.run.checkpoints import run_ids_in
+from ntkrun.store.progress import is_progress
 from ntkrun.store.readers import read_kernels, read_stack
 from ntkrun.store.results import LARGEST_TEXT
 from ntkrun.store.results_directory import FOLDERS, Store
@@ -103,7 +104,7 @@ def _unknown_files(root: Path) -> Iterator[Finding]:
     """Yield the files that ntkrun did not write, and a note if set-aside/ holds anything."""
     for path in sorted(root.iterdir()):
         known = (*FOLDERS, *EARLIER, ASIDE) if path.is_dir() else (*FILES, *EARLIER)
-        if path.name not in known and not path.name.startswith(TEMPORARY):
+        if path.name not in known and not is_progress(path.name) and not path.name.startswith(TEMPORARY):
             yield Finding(path.name, "not an ntkrun file", "it is left alone", "note")
     aside = root / ASIDE
     if aside.is_dir() and (count := len(list(aside.iterdir()))):

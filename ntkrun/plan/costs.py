@@ -1,79 +1,10 @@
-"""Estimate how long stacks take: roughly from their sizes, or from rates measured on this machine."""
+"""The cost of a stack in operations, by which runs are dealt to shards, and roughly in seconds."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-
-from ntkrun.config.schema import Point
-from ntkrun.engine.costs import Cost, Rates, measure
-from ntkrun.engine.devices import GIB
-from ntkrun.engine.footprint import Footprint
 from ntkrun.plan.limits import network
-from ntkrun.plan.problem import data_of, task_of
-from ntkrun.plan.runs import Run, Stack, probed_steps, stacks
+from ntkrun.plan.problem import data_of
+from ntkrun.plan.runs import Stack, probed_steps
 
-ROUGH_RATE = 3e10  # multiplications per second, where nothing has been measured
-WORTH_MEASURING = 20.0  # seconds of a sweep below which a measurement of half a second does not pay
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The cost of a grid point: its runs, its number of stacks, the seconds of all of them, and the bytes of the
-    largest."""
-
-    point: Point
-    runs: tuple[Run, ...]
-    stacks: int
-    seconds: float
-    bytes: int
-
-    def as_json(self) -> dict[str, Any]:
-        point = {"network.width": self.point.network.width, "first_run_id": self.runs[0].run_id}
-        return point | {
-            "runs": len(self.runs),
-            "stacks": self.stacks,
-            "seconds": self.seconds,
-            "gib": self.bytes / GIB,
-        }
-
-
-def estimates(planned: Sequence[Stack], device: torch.device) -> list[Estimate]:
-    """Return the estimate of each grid point of these stacks, by rates measured now."""
-    seconds, by_point = measured_seconds(device), []
-    for whole in stacks(run for stack in planned for run in stack.runs):
-        parts = [stack for stack in planned if stack.point == whole.point]
-        most = max(len(stack.runs) for stack in parts)
-        size = Footprint(task_of(whole.point)).bytes(most)
-        by_point.append(Estimate(whole.point, whole.runs, len(parts), sum(map(seconds, parts)), size))
-    return by_point
-
-
-def seconds_of(planned: Sequence[Stack], device: torch.device) -> tuple[Callable[[Stack], float], bool]:
-    """Return a function that gives the seconds of a stack, and True if it uses measured rates. It uses a rough rate for
-    sweeps so short that a measurement does not pay."""
-    if sum(map(rough_seconds, planned)) < WORTH_MEASURING:
-        return rough_seconds, False
-    return measured_seconds(device), True
-
-
-def measured_seconds(device: torch.device) -> Callable[[Stack], float]:
-    """Return a function that gives the seconds of a stack. It measures the rates at the first stack of each
-    precision."""
-    rates: dict[torch.dtype, Rates] = {}
-    cache: dict[tuple[Point, int], float] = {}
-
-    def seconds(stack: Stack) -> float:
-        key = stack.point, len(stack.runs)
-        if key not in cache:
-            task = task_of(stack.point)
-            if task.dtype not in rates:
-                rates[task.dtype] = measure(device, task.dtype)
-            cache[key] = Cost(task, rates[task.dtype]).seconds(len(stack.runs))
-        return cache[key]
-
-    return seconds
+ROUGH_RATE = 3e10  # multiplications per second, where nothing has been timed
 
 
 def rough_seconds(stack: Stack) -> float:

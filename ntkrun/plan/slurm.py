@@ -1,4 +1,4 @@
-"""Write an sbatch script that runs a sweep as a Slurm job array, sized by the cost model."""
+"""Write an sbatch script that runs a sweep as a Slurm job array, sized by rough costs."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import torch
 
 from ntkrun.config.reader import Sweep
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.errors import UserError
 from ntkrun.plan.costs import rough_seconds
 from ntkrun.plan.problem import problem_of
@@ -55,7 +55,7 @@ def sbatch_script(sweep: Sweep, array: Array) -> str:
 
 
 def _gib(stacks: Sequence[Stack]) -> int:
-    return math.ceil(max(Footprint(problem_of(s.point).task).bytes(len(s.runs)) for s in stacks) / GIB + BESIDE)
+    return math.ceil(max(stack_bytes(problem_of(s.point).task, len(s.runs)) for s in stacks) / GIB + BESIDE)
 
 
 def _time(seconds: float) -> str:

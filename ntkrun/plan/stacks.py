@@ -9,7 +9,7 @@ import torch
 
 from ntkrun.config.schema import Point
 from ntkrun.engine.devices import GIB, free_bytes
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import most_runs, stack_bytes
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import UserError
 from ntkrun.plan.costs import operations
@@ -43,7 +43,7 @@ def stacks_within(runs: Iterable[Run], budget: int, device: torch.device) -> lis
 
 def fits(stack: Stack, budget: int) -> bool:
     """Return True if a stack takes no more than `budget` bytes."""
-    return Footprint(problem_of(stack.point).task).bytes(len(stack.runs)) <= budget
+    return stack_bytes(problem_of(stack.point).task, len(stack.runs)) <= budget
 
 
 def split_stack(stack: Stack, most: int) -> list[Stack]:
@@ -64,10 +64,10 @@ def halved(stack: Stack, later: Sequence[Stack]) -> list[Stack]:
 
 def largest_stack(point: Point, budget: int, device: torch.device) -> int:
     """Return the largest number of runs of a grid point in a stack. Raises UserError where not even one fits."""
-    footprint = Footprint(problem_of(point).task)
-    count = footprint.most(budget, largest_worthwhile(point) if device.type == "cpu" else MOST_RUNS)
+    task = problem_of(point).task
+    count = most_runs(task, budget, largest_worthwhile(point) if device.type == "cpu" else MOST_RUNS)
     if not count:
-        raise UserError(too_large(point, footprint.bytes(1), budget))
+        raise UserError(too_large(point, stack_bytes(task, 1), budget))
     return count
 
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,8 @@ from ntkrun.evidence.claims.findings import SUPPORTED, Estimate
 from ntkrun.evidence.claims.verdicts import Verdict
 from ntkrun.evidence.estimates.intervals import WIDTH, Exponent, Interval, Level
 from ntkrun.evidence.estimates.summary import Group
+from ntkrun.store.locks import Writer
+from ntkrun.store.progress import Progress
 from ntkrun.text import spelled_out
 
 FAILURES = 5  # shown by status
@@ -85,30 +88,39 @@ def status_document(
     runs: pd.DataFrame,
     writers: Sequence[object] = (),
     logs: Mapping[str, object] = MappingProxyType({}),
+    progress: Sequence[Progress] = (),
+    now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Return the counts in total and by width, the seconds spent, the writers, and the failed runs with reason and
-    log."""
+    """Return the counts in total and by width, the seconds spent, the writers, the seconds left by the writers' own
+    `progress` at the moment `now`, and the failed runs with reason and log."""
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
     widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
     activity = {"running": bool(writers), "writers": list(map(str, writers))}
-    ahead = {"seconds_to_come": seconds_to_come(widths), "runs_an_hour": _pace(merged)}
+    told = seconds_told(progress, writers, now or datetime.now().astimezone())
+    left = told if told and any(row["missing"] for row in widths) else seconds_to_come(widths)
+    ahead = {"seconds_to_come": left, "runs_an_hour": _pace(merged)}
     return {**_counts(merged), **activity, **ahead, "widths": widths, "failures": _failures(runs, logs)}
 
 
+def seconds_told(progress: Sequence[Progress], writers: Sequence[object], now: datetime) -> float | None:
+    """Return the seconds until the last of the `writers` ends, by what they have told; if none of them is alive, the
+    most that was left of a shard at the end, since then nothing goes on. None where nothing is told."""
+    alive = {(writer.pid, writer.shard) for writer in writers if isinstance(writer, Writer)}
+    running = [told.left_at(now) for told in progress if (told.pid, told.shard) in alive]
+    if running or not progress:
+        return max(running, default=None)
+    latest = max(progress, key=lambda told: datetime.fromisoformat(told.written))
+    return max(told.seconds_left for told in progress if told.shard[1] == latest.shard[1])
+
+
 def seconds_to_come(widths: Sequence[dict[str, Any]]) -> float | None:
-    """Return the seconds that one worker needs for the missing runs, extrapolated from runs that have ended: those of
-    the same width, else those of the nearest width, times the square of the ratio of widths. None where no run has
-    ended, or where widths are lists."""
+    """Return the seconds that one worker needs for the missing runs, by the mean of those of the same width that have
+    ended. None where runs of a width are missing of which none has ended."""
     per_run = {row["width"]: row["seconds"] / ended for row in widths if (ended := row["done"] + row["diverged"])}
     missing = {row["width"]: row["missing"] for row in widths if row["missing"]}
-    if not missing:
-        return 0.0
-    if not per_run or not all(isinstance(width, int) for width in (*per_run, *missing)):
+    if not missing.keys() <= per_run.keys():
         return None
-    nearest = {width: min(per_run, key=lambda known: abs(math.log(known / width))) for width in missing}
-    return float(
-        sum(count * per_run[nearest[width]] * (width / nearest[width]) ** 2 for width, count in missing.items())
-    )
+    return float(sum(count * per_run[width] for width, count in missing.items()))
 
 
 def _pace(merged: pd.DataFrame) -> float | None:
@@ -145,7 +157,7 @@ def status_table(document: dict[str, Any]) -> Table:
         pace, minutes = document["runs_an_hour"], document["seconds_to_come"] / 60
         duration = f"{max(minutes, 1):.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         runs = f"{pace:,.0f}" if pace >= 10 else f"{pace:.2g}"
-        table.caption = f"about {duration} left with one worker ({runs} runs/h so far)"
+        table.caption = f"about {duration} left ({runs} runs/h so far)"
         table.caption_justify, table.caption_style = "left", ""
     for row in [*document["widths"], {"width": "all", **document}]:
         counts = (str(row[name]) for name in ("planned", "done", "diverged", "failed", "missing"))

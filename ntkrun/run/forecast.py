@@ -6,21 +6,61 @@ from pathlib import Path
 from typing import Any
 
 from ntkrun.config.reader import Sweep
+from ntkrun.config.schema import Point
 from ntkrun.engine.devices import GIB
-from ntkrun.plan.costs import Estimate, estimates
-from ntkrun.plan.problem import check_ready, notes_on
-from ntkrun.plan.runs import Run, missing_runs, plan, run_row
+from ntkrun.engine.memory import stack_bytes
+from ntkrun.plan.problem import check_ready, notes_on, problem_of
+from ntkrun.plan.runs import Run, Stack, missing_runs, plan, run_row, stacks
 from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, runs_in_shard, split_for_workers, stacks_within
 from ntkrun.run.engines import THIS_PROCESS, EngineSelection, expected_engine
+from ntkrun.run.timing import BUDGET, Timing, timings, writing_seconds
 from ntkrun.store.results_directory import Store
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a grid point: its runs, its number of stacks, the seconds of all of them, and the bytes of the
+    largest."""
+
+    point: Point
+    runs: tuple[Run, ...]
+    stacks: int
+    seconds: float
+    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        point = {"network.width": self.point.network.width, "first_run_id": self.runs[0].run_id}
+        return point | {
+            "runs": len(self.runs),
+            "stacks": self.stacks,
+            "seconds": self.seconds,
+            "gib": self.bytes / GIB,
+        }
+
+
+def estimates(planned: Sequence[Stack], timing: Timing) -> list[Estimate]:
+    """Return the estimate of each grid point of these stacks."""
+    parts: dict[Point, list[int]] = {}
+    for stack in planned:
+        parts.setdefault(stack.point, []).append(len(stack.runs))
+    return [
+        Estimate(
+            point := whole.point,
+            whole.runs,
+            len(parts[point]),
+            len(whole.runs) * timing.per_run[point] + writing_seconds(point, len(whole.runs)),
+            stack_bytes(problem_of(point).task, max(parts[point])),
+        )
+        for whole in stacks(run for stack in planned for run in stack.runs)
+    ]
 
 
 @dataclass(frozen=True)
 class DryRun:
     """The forecast of a sweep: its runs, those that are still missing, and the number of workers.
 
-    `estimates` gives the cost of each grid point with missing runs, one stack after the other. `notes` are messages for
-    the user.
+    `estimates` gives the cost of each grid point with missing runs, one stack after the other. `timed` of them were
+    timed, in `timing_seconds`, and the others estimated from these. `notes` are messages for the user.
     """
 
     runs: tuple[Run, ...]
@@ -29,6 +69,8 @@ class DryRun:
     notes: tuple[str, ...]
     path: Path
     workers: int
+    timed: int = 0
+    timing_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -44,6 +86,8 @@ class DryRun:
             "estimates": [estimate.as_json() for estimate in self.estimates],
             "workers": self.workers,
             "seconds": self.seconds,
+            "timed": self.timed,
+            "timing_seconds": self.timing_seconds,
             "notes": list(self.notes),
         }
 
@@ -56,21 +100,24 @@ def dry_run_of(
     retry_failed: bool = False,
     shard: Shard = WHOLE_SWEEP,
     selection: EngineSelection = THIS_PROCESS,
+    budget: float = BUDGET,
 ) -> DryRun:
-    """Return what `run_shard` would do, without doing it."""
+    """Return what `run_shard` would do, without doing it. Grid points are timed within about `budget` seconds."""
     engine = expected_engine(selection, device)
     check_ready(point for point, _ in sweep.points)
     runs = runs_in_shard(shard, plan(sweep))
     path = Path(results) / sweep.name
     store = Store(path)
     missing = tuple(missing_runs(runs, store.finished(), () if retry_failed else store.failed()))
-    stacks = stacks_within(
+    planned = stacks_within(
         missing, bytes_for(engine.memory if memory is None else memory, engine.device), engine.device
     )
-    planned = split_for_workers(stacks, engine.workers) if engine.workers > 1 else stacks
-    costs = estimates(planned, engine.device)
+    if engine.workers > 1:
+        planned = split_for_workers(planned, engine.workers)
+    timing = timings(planned, engine.device, budget)
+    costs = tuple(estimates(planned, timing))
     notes = notes_on(runs) + ((engine.assumed,) if engine.assumed else ())
-    return DryRun(runs, missing, tuple(costs), notes, path, engine.workers)
+    return DryRun(runs, missing, costs, notes, path, engine.workers, timing.timed, timing.seconds)
 
 
 # ---------------------------------------------------------------- forecast

@@ -1,6 +1,10 @@
-"""The progress of a sweep: its events while it runs, and the time of each phase."""
+"""The progress of a sweep: its events while it runs, the file that tells of them, and the time of each phase."""
 
+import math
+import os
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +13,23 @@ from ntkrun.engine.clock import PHASES
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.tiles import pieces
 from ntkrun.engine.training import State
-from ntkrun.plan.runs import Stack
+from ntkrun.plan.runs import Stack, run_row
+from ntkrun.run.remaining import Remaining
 from ntkrun.run.task import Done
+from ntkrun.store.progress import Progress, write_progress
+
+WRITE_EVERY = 2.0  # seconds between two writings of a file of progress, some milliseconds each
 
 
 class ProgressListener:
-    """Receives each event and ignores it. Subclasses, such as the progress bar, show events."""
+    """Receives each event and ignores it. Subclasses, such as the progress bar, show events.
 
+    `timing` comes before some steps of grid points are timed, which long sweeps do before they begin, and `timed` with
+    the seconds per run that this gave.
+    """
+
+    def timing(self, points: int) -> None: ...
+    def timed(self, per_run: Mapping[Point, float]) -> None: ...
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
     def committed(self, stack: Stack, done: Done) -> None: ...
@@ -27,10 +41,18 @@ class ProgressListener:
 
 
 class Listeners(ProgressListener):
-    """Hands each event on to several listeners, in their order."""
+    """Several listeners, each of which receives every event."""
 
-    def __init__(self, *listeners: ProgressListener):
+    def __init__(self, *listeners: ProgressListener) -> None:
         self.listeners = listeners
+
+    def timing(self, points: int) -> None:
+        for listener in self.listeners:
+            listener.timing(points)
+
+    def timed(self, per_run: Mapping[Point, float]) -> None:
+        for listener in self.listeners:
+            listener.timed(per_run)
 
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None:
         for listener in self.listeners:
@@ -63,6 +85,81 @@ class Listeners(ProgressListener):
     def close(self) -> None:
         for listener in self.listeners:
             listener.close()
+
+
+class ProgressFile(ProgressListener):
+    """Writes the progress of a shard into the results directory (store/progress.py), for `ntkrun status`."""
+
+    def __init__(self, root: Path, shard: tuple[int, int]) -> None:
+        self.root, self.shard = root, shard
+        self.per_run: Mapping[Point, float] = {}
+        self.remaining: Remaining | None = None
+        self.now: dict[str, Any] | None = None
+
+    def timed(self, per_run: Mapping[Point, float]) -> None:
+        self.per_run = per_run
+
+    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
+        self.finished, self.failed_runs, self.labels = finished, failed, labels(missing)
+        self.planned = finished + failed + sum(len(stack.runs) for stack in missing)
+        self.remaining = Remaining(missing, workers, time.monotonic(), self.per_run)
+        self._write()
+
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
+        assert self.remaining is not None, "begin comes first"
+        now = time.monotonic()
+        self.remaining.state(stack, state.step, now)
+        if now - self.written < WRITE_EVERY:
+            return
+        numbers = measurement.numbers if measurement is not None and state.positions else {}
+        means = {name: numbers[name].mean().item() if numbers else None for name in ("loss", "kernel_drift")}
+        means = {name: mean if mean is not None and math.isfinite(mean) else None for name, mean in means.items()}
+        steps = stack.point.training.steps
+        self.now = {"label": self.labels[stack.point], "step": state.step, "steps": steps, **means}
+        self._write()
+
+    def committed(self, stack: Stack, done: Done) -> None:
+        self.finished += len(stack.runs)
+        self._ended(stack, done.seconds)
+
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        self.failed_runs += len(stack.runs)
+        self._ended(stack, 0.0)
+
+    def split(self, stack: Stack, why: str) -> None:
+        assert self.remaining is not None, "begin comes first"
+        self.remaining.split(stack)
+
+    def close(self) -> None:
+        if self.remaining is not None:
+            self.now = None
+            self._write()
+
+    def _ended(self, stack: Stack, seconds: float) -> None:
+        assert self.remaining is not None, "begin comes first"
+        self.remaining.end(stack, seconds, time.monotonic())
+        self.now = None
+        self._write()
+
+    def _write(self) -> None:
+        assert self.remaining is not None, "begin comes first"
+        self.written = time.monotonic()
+        left, workers = self.remaining.seconds(self.written), self.remaining.workers
+        counts = (self.planned, self.finished, self.failed_runs, workers)
+        moment = datetime.now().astimezone().isoformat(timespec="seconds")
+        write_progress(self.root, Progress(moment, os.getpid(), self.shard, *counts, left, self.now))
+
+
+def labels(missing: Sequence[Stack]) -> dict[Point, str]:
+    """Return a label for each grid point, made of the values that the sweep varies, as in 'width 256'."""
+    rows = {stack.point: run_row(stack.runs[0]) for stack in missing}
+    keys = dict.fromkeys(key for row in rows.values() for key in row if key not in ("run_id", "seed"))
+    varied = [key for key in keys if len({str(row.get(key)) for row in rows.values()}) > 1] or ["network.width"]
+
+    def label(row: dict[str, Any]) -> str:
+        return ", ".join(f"{key.split('.', 1)[1].replace('_', ' ')} {row[key]}" for key in varied if key in row)
+
+    return {point: label(row) for point, row in rows.items()}
 
 
 # ---------------------------------------------------------------- profile

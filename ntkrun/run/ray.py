@@ -21,7 +21,7 @@ import torch
 
 from ntkrun.config.schema import Point
 from ntkrun.engine.devices import GIB, free_bytes
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.errors import UserError
 from ntkrun.files.writing import errors_as_sentence
 from ntkrun.plan.memo import Memo
@@ -272,7 +272,7 @@ class Ray:
     def _submit(self, references: Memo[Point, tuple[Any, int]], stack: Stack) -> Any:
         workers = self.workers
         reference, _ = references.get(stack.point, lambda: _with_size(inputs_of(stack.point)))
-        size = Footprint(problem_of(stack.point).task).bytes(len(stack.runs)) if workers.device == "cpu" else 0
+        size = stack_bytes(problem_of(stack.point).task, len(stack.runs)) if workers.device == "cpu" else 0
         remote_task = task(_attempted, workers.cpus, workers.gpus, min(size + BESIDE, workers.node_bytes))
         return remote_task.remote(stack, reference, workers.device, workers.cpus, self.timed, workers.registered)
 

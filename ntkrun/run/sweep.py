@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ntkrun.config.reader import Sweep
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.files.writing import inside
-from ntkrun.plan.problem import check_ready, notes_on, task_of
+from ntkrun.plan.problem import check_ready, notes_on, problem_of
 from ntkrun.plan.runs import Run, Stack, missing_runs, plan, run_row
 from ntkrun.plan.stacks import WHOLE_SWEEP, Shard, bytes_for, halved, runs_in_shard, split_for_workers, too_large
 from ntkrun.run.commits import Committer, EndedStacks
 from ntkrun.run.engines import THIS_PROCESS, EngineSelection, open_engine
 from ntkrun.run.interrupts import Interrupts
-from ntkrun.run.progress import Listeners, Profile, ProgressListener
+from ntkrun.run.progress import Listeners, Profile, ProgressFile, ProgressListener
 from ntkrun.run.rows import rows_of_failed
 from ntkrun.run.task import ATTEMPTS, Done, Engine, Failed, Lost, Outcome, OutOfMemory
+from ntkrun.run.timing import timed_ahead
 from ntkrun.store.results_directory import Results, Store
 
 
@@ -69,7 +70,8 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
     store, runs, interrupts = Store(Path(results) / sweep.name), plan(sweep), Interrupts()
     shard_runs, checkpoints = runs_in_shard(shard, runs), inside(store.root, "checkpoints")
     check_ready(point for point, _ in sweep.points)
-    watch = Listeners(EndedStacks(checkpoints), watch)
+    progress_file = ProgressFile(store.root, shard)
+    watch = Listeners(watch, progress_file, EndedStacks(checkpoints))
     committer = Committer(store, watch, interrupts, how.profile)
     everyone = Listeners(committer, watch)
     with open_engine(how.engine, how.device, checkpoints, everyone, interrupts, how.profile is not None) as opened:
@@ -81,13 +83,15 @@ def run_shard(shard: Shard, sweep: Sweep, results: str | Path, how: RunOptions, 
             return split_for_workers(stacks, opened.workers) if opened.workers > 1 else stacks
 
         missing_stacks(store.finished(), store.failed())  # raises for a network that does not fit
-        with store.writing(shard):
+        with store.writing(shard), closing(progress_file):
             if how.retry_failed:
                 store.forget_failed({run.run_id for run in shard_runs})
             finished, failed = store.finished(), store.failed()
             missing = missing_stacks(finished, failed)
             store.begin(_description(sweep, runs, opened.made_by), [run_row(run) for run in runs])
             finished_count, failed_count = (sum(run.run_id in ids for run in shard_runs) for ids in (finished, failed))
+            if how.engine.engine == "local":
+                watch.timed(timed_ahead(missing, opened.device, watch.timing))
             watch.begin(missing, finished_count, failed_count, opened.workers)
             executor = Executor(committer, opened.made_by, budget, how.fail_fast)
             remaining = executor.run_and_write_tables(opened.engine, missing, lambda: _write_tables(store, shard, runs))
@@ -194,5 +198,5 @@ class Executor:
         self.committer.watch.failed(stack, reason, outcome.last_step, log)
 
     def too_large_after_all(self, stack: Stack) -> str:
-        needed = Footprint(task_of(stack.point)).bytes(1)
+        needed = stack_bytes(problem_of(stack.point).task, 1)
         return f"{too_large(stack.point, needed, self.budget)}; it did not fit"

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 from rich.console import Console
 from typer.main import get_command
 
@@ -233,7 +232,7 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
 def test_the_bar_is_for_terminals_that_move_their_cursor(terminal: str, moves: bool) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, _environ={"TERM": terminal})
-    progress = TerminalProgress(console, torch.device("cpu"))
+    progress = TerminalProgress(console)
     progress.begin(stacks(plan(parse_config(CONFIG))), 0, 0)
     progress.close()
     assert ("\x1b" in screen.getvalue()) == moves

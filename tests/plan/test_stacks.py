@@ -10,7 +10,7 @@ import torch
 from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine import devices
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.errors import UserError
 from ntkrun.plan import stacks as budgets
 from ntkrun.plan.problem import task_of
@@ -38,7 +38,7 @@ def _sweep(*overrides: str) -> Sweep:
 
 def _gib(runs: int, *overrides: str) -> float:
     """A budget for so many runs of the widest network."""
-    return Footprint(task_of(plan(_sweep(*overrides))[-1].point)).bytes(runs) / GIB
+    return stack_bytes(task_of(plan(_sweep(*overrides))[-1].point), runs) / GIB
 
 
 class _Watching(ProgressListener):
@@ -69,7 +69,7 @@ def test_runs_are_cut_evenly_into_stacks_that_fit() -> None:
     wide = [stack for stack in stacks if stack.point.network.width == 64]
     assert _sizes(wide) == [2, 2, 3]
     for stack in stacks:
-        assert Footprint(task_of(stack.point)).bytes(len(stack.runs)) <= _gib(3) * GIB
+        assert stack_bytes(task_of(stack.point), len(stack.runs)) <= _gib(3) * GIB
 
 
 def test_stacks_are_no_larger_than_pays() -> None:

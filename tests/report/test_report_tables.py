@@ -1,10 +1,12 @@
 """The closing table and the status table: their numbers, and that they fit a terminal."""
 
 import math
+from datetime import datetime, timedelta
 from io import StringIO
 
 import pandas as pd
 import pytest
+from ntkrun.store.lock import Writer
 from rich.console import Console
 
 from ntkrun.evidence.claims.findings import ALL_RUNS, REFUTED, Estimate, finding
@@ -21,6 +23,7 @@ from ntkrun.report.tables import (
     status_document,
     status_table,
 )
+from ntkrun.store.progress import Progress
 from tests.evidence.synthetic import tables
 
 
@@ -113,6 +116,34 @@ def test_status_counts_every_state() -> None:
     assert status_document(plan, runs.iloc[:0], [])["missing"] == 5
     instant = status_document(plan, runs.iloc[:4].assign(seconds=0.0))  # no pace to tell
     assert "left" not in _printed(status_table(instant))
+
+
+def test_the_time_left_is_what_the_writers_tell() -> None:
+    runs, _, _ = tables({64: 3, 128: 2})
+    plan, some = runs[["run_id", "network.width"]], runs.iloc[:4].assign(seconds=10.0)
+    moment = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
+    writers = [Writer(pid, "host", "boot", "today", (pid, 2)) for pid in (1, 2)]
+
+    def told(pid: int, left: float, total: int = 2, written: datetime = moment) -> Progress:
+        return Progress(written.isoformat(), pid, (pid, total), 9, 3, 1, 1, left, None)
+
+    def left(progress: list[Progress], writers: list[Writer]) -> float | None:
+        later = moment + timedelta(seconds=20)
+        return status_document(plan, some, writers, progress=progress, now=later)["seconds_to_come"]
+
+    both = [told(1, 1320.0), told(2, 60.0)]
+    assert left(both, writers) == 1300
+    assert left(both, writers[1:]) == 40  # the other has ended
+    assert left(both, []) == 1320  # nothing goes on
+    assert left([told(1, 60.0, 1, moment + timedelta(hours=1)), told(1, 1320.0)], []) == 60  # as sharded last
+    assert left([told(1, 0.0)], []) == 10  # all that it knew of, but runs are missing
+    assert left([], writers) == 10
+    document = status_document(plan, some, writers, progress=both, now=moment)
+    assert "about 22 min left (360 runs/h so far)" in _printed(status_table(document))
+    none_of_a_width = status_document(plan, some.iloc[:3])
+    assert none_of_a_width["seconds_to_come"] is None
+    assert "left" not in _printed(status_table(none_of_a_width))
+    assert status_document(plan, runs, writers, progress=both, now=moment)["seconds_to_come"] == 0
 
 
 def test_the_longest_verdict_fits_eighty_columns() -> None:

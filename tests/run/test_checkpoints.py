@@ -14,7 +14,7 @@ from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine import stack as engine_stack
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.footprint import Footprint
+from ntkrun.engine.memory import stack_bytes
 from ntkrun.engine.training import State
 from ntkrun.errors import UserError
 from ntkrun.files import disk
@@ -132,7 +132,7 @@ def test_a_checkpoint_keeps_its_runs_together(tmp_path: Path, whole: Results) ->
 def test_a_checkpoint_larger_than_the_memory_of_this_time_waits(tmp_path: Path) -> None:
     _stopped(tmp_path)
     (stack,) = stacks(plan(_sweep()))
-    one = Footprint(task_of(stack.point)).bytes(1)
+    one = stack_bytes(task_of(stack.point), 1)
     watching = _Watching()
     run_sweep(_sweep(), tmp_path, "cpu", watching, memory=(one + 8) / GIB)
     assert watching.passed == [(8, step) for step in range(31)] * 3

@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
+import pytest
+import torch
+
 import ntkrun
+from ntkrun.commands.progress_bar import plan_lines
 from ntkrun.config.reader import parse_config
-from ntkrun.run.forecast import Forecast, dry_run_of, forecast, together
+from ntkrun.plan.runs import plan, stacks
+from ntkrun.plan.stacks import split_stack
+from ntkrun.run import forecast as forecasts
+from ntkrun.run.forecast import Forecast, dry_run_of, estimates, forecast, together
+from ntkrun.run.timing import Timing
 
 TEXT = """\
 name: tiny
@@ -20,11 +28,34 @@ def _of(where: Path, *overrides: str) -> Forecast:
 
 
 def test_wide_networks_and_many_steps_take_more(tmp_path: Path) -> None:
-    small, wide, long = _of(tmp_path), _of(tmp_path, "network.width=2048"), _of(tmp_path, "training.steps=10000")
+    """The real pilots. A hundred times the steps take more than ten times the time on any machine."""
+    wide, short, long = (_of(tmp_path, *o) for o in (["network.width=2048"], [], ["training.steps=10000"]))
     parameters = 2048 * 2048 * 4 / 2**30  # GiB of one network
     assert 2 * parameters < wide.gib < 20 * parameters
-    assert wide.seconds > small.seconds
-    assert long.seconds > 10 * small.seconds
+    assert long.seconds > 10 * short.seconds
+
+
+def test_each_grid_point_is_estimated_once_whatever_its_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "writing_seconds", lambda point, runs: 0.5 * runs)
+    narrow, wide = stacks(plan(parse_config(TEXT, overrides=["sweep={grid: {network.width: [8, 64]}, seeds: 7}"])))
+    timing = Timing({narrow.point: 1.0, wide.point: 2.0}, 2, 0.1)
+    found = estimates([*split_stack(narrow, 3), wide], timing)
+    assert [(each.point.network.width, len(each.runs), each.stacks) for each in found] == [(8, 7, 3), (64, 7, 1)]
+    assert [each.seconds for each in found] == [10.5, 17.5]
+    (whole,) = estimates([narrow], timing)
+    assert whole.bytes > found[0].bytes
+
+
+def test_a_dry_run_says_how_much_was_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timings(planned: list[object], device: torch.device, budget: float) -> Timing:
+        return Timing({stack.point: 1.0 for stack in planned}, 1, budget / 4)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(forecasts, "timings", timings)
+    many = parse_config(TEXT, overrides=["sweep={grid: {network.width: [8, 64]}, seeds: 2}"])
+    ahead = dry_run_of(many, tmp_path, budget=6.0)
+    assert plan_lines(ahead)[-2] == "timed a few steps of 1 of 2 grid points in 1.5 s"
+    assert ahead.as_json()["timed"] == 1
+    assert ahead.as_json()["timing_seconds"] == 1.5
 
 
 def test_what_is_done_takes_nothing(tmp_path: Path) -> None:
