@@ -17,7 +17,7 @@ b bytes per number:
 
 With details a run also keeps the activations, sub-networks' kernels and leading vectors of its start, b (N h + L N² +
 16 h). Tensors that never stand in memory at once are counted as if they did, so torch allocates 0.45 to 1 of this, and
-less where Python's objects for the tables count (tests/engine/test_memory.py). The packing buffers of a library's
+less where Python's objects for the tables count (tests/engine/test_stack_memory.py). The packing buffers of a library's
 product are not in it.
 """
 

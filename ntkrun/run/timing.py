@@ -33,7 +33,7 @@ from ntkrun.run.provenance import provenance
 from ntkrun.run.rows import rows_of
 
 BUDGET = 10.0  # seconds for timing the grid points of a sweep
-LONG, SMALL = 100.0, 0.02  # rough seconds from which a sweep is timed before it begins, and the part of them for this
+LONG, SMALL = 60.0, 0.02  # rough seconds from which a sweep is timed before it begins, and the part of them for this
 NEXT = 1 / 3  # part of the seconds that are left, for the next grid point
 LEAST = 0.2  # seconds below which no further grid point is timed
 WRITTEN = 9e-7  # seconds per number of the tables, of which most is the writing of whole tables at the end

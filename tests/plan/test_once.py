@@ -87,7 +87,8 @@ def test_a_sweep_computes_each_limit_and_each_task_once(
     sweep = _sweep(betas, f"probes.outputs={outputs}", "probes.detail=none")
     _plan_all(sweep)
     dry_run_of(sweep, tmp_path, "cpu")
-    assert (len(calls), set(calls.values())) == (betas * 2, {1})  # planning needs no predictions
+    assert set(calls.values()) == {1}
+    assert betas * 2 <= len(calls) <= betas * blocks  # predictions only for those grid points that were timed
     assert len(ntkrun.run_sweep(sweep, tmp_path, "cpu").runs) == betas * 2
     assert (len(calls), set(calls.values())) == (betas * blocks, {1})
     assert len(built) == betas * 2

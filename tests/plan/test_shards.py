@@ -34,7 +34,11 @@ def test_every_run_is_in_one_shard(count: int, widths: list[int], seeds: int) ->
     assert sorted(run.run_id for shard in shards for run in shard) == sorted(run.run_id for run in runs)
 
 
-GOLDEN = [[(8, range(9)), (700, [1, 2, 7, 8])], [(64, range(9)), (700, [0, 3, 4])], [(256, range(9)), (700, [5, 6])]]
+GOLDEN = [
+    [(8, range(9)), (256, range(9)), (700, [4, 7])],
+    [(700, [0, 2, 5, 8])],
+    [(64, range(9)), (700, [1, 3, 6])],
+]
 
 
 @pytest.mark.parametrize("count", [2, 4, 7])
