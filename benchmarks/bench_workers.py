@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -203,25 +203,29 @@ def large(folder: Path) -> None:
     """100,000 runs planned, committed, and read, without training any."""
     sweep = parse_config(TINY)
     runs = _timed("plan", lambda: plan(sweep))
-    store = Store(folder / sweep.name)
-    rows = [run_row(run) for run in runs]
+    rows, description = [run_row(run) for run in runs], {"config": dict(sweep.resolved), "made_by": {}}
+    for what, together in (("one by one", 1), ("twenty together", 20)):  # as stacks of two seconds, and of a tenth
+        print(f"stacks committed {what}")
+        _large(Store(folder / what / sweep.name), sweep, description, rows, together)
+
+
+def _large(store: Store, sweep: Sweep, description: dict[str, Any], rows: list[dict[str, Any]], together: int) -> None:
     with store.writing():
-        description = {"config": dict(sweep.resolved), "made_by": {}}
         _timed("write the plan", lambda: store.begin(description, rows))
-        _timed("commit", lambda: _commit_all(store, sweep))
+        _timed("commit", lambda: _commit_all(store, sweep, together * STACK))
     _timed("finished", Store(store.root).finished)  # as the next sweep asks it
     document = _timed("status", lambda: status_document(store.plan(), store.runs(), store.writers(), store.failed()))
-    found = [path.stat().st_size for path in folder.rglob("*")]
+    found = [path.stat().st_size for path in store.root.rglob("*")]
     size = f"{len(found)} files and folders of {sum(found) / 1e6:.0f} MB"
     print(f"{document['done']} done; {size}; {_gib():.2f} GiB at most")
     _timed("read all tables", store.read)
     print(f"{_gib():.2f} GiB at most")
 
 
-def _commit_all(store: Store, sweep: Sweep) -> None:
+def _commit_all(store: Store, sweep: Sweep, runs: int) -> None:
     for stack in stacks(plan(sweep)):
-        for start in range(0, len(stack.runs), STACK):
-            store.commit(_frames([run.run_id for run in stack.runs[start : start + STACK]]), {})
+        for start in range(0, len(stack.runs), runs):
+            store.commit(_frames([run.run_id for run in stack.runs[start : start + runs]]), {})
 
 
 def _frames(ids: list[str]) -> dict[str, pd.DataFrame]:

@@ -11,10 +11,11 @@ A run that is in several folders counts once: finished rather than failed, then 
 """
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,7 +138,7 @@ class Stacks:
         ending, names = (FAILED, ("runs",)) if is_failed(members[0]) else ("", TABLES)
         with temporary_folder(self._folder) as folder:
             tables = {
-                name: concatenated([_of_runs(parts[member].get(name), kept[member]) for member in kept], name)
+                name: concatenated([_counted(parts[member], name, kept[member]) for member in kept], name)
                 for name in names
             }
             _save(folder, tables, {}, "\n".join(map(_log, parts)) if ending else None)
@@ -238,8 +239,12 @@ class Stacks:
         return inside(self.root, "stacks")
 
     def _names(self) -> list[str]:
-        folder = self._folder
-        return [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+        """Return the names of the folders. This runs several times in a commit, so it must be fast."""
+        try:
+            with os.scandir(self._folder) as entries:
+                return [entry.name for entry in entries if entry.name[0] != "."]
+        except FileNotFoundError:
+            return []
 
 
 def is_failed(folder: Path) -> bool:
@@ -251,6 +256,7 @@ def run_ids_in(folder: Path) -> list[str]:
     return list(read_table(inside(folder, "runs.parquet"), "stack", ["run_id"])["run_id"])
 
 
+@lru_cache(maxsize=2**14)
 def _numbers(name: str) -> tuple[int, int]:
     """Return the lowest and the highest number of a folder by its name, 0 if an earlier version wrote it."""
     match = _NAME.fullmatch(name)
@@ -265,8 +271,8 @@ def _order(name: str) -> tuple[bool, int, int, str]:
 
 
 def _is_merged(name: str) -> bool:
-    match = _NAME.fullmatch(name)
-    return bool(match and match[2]) or name.endswith("-pack")
+    first, last = _numbers(name)
+    return first < last or name.endswith("-pack")
 
 
 def _renamed(folder: Path, final: Path) -> bool:
@@ -303,7 +309,8 @@ def _save(
 
 def _link_kernels(runs: Mapping[Path, Collection[str]], folder: Path) -> None:
     """Give the kernels of these runs in each of the folders a second name in `folder`."""
-    files = [inside(old, "kernels", f"{run_id}.npz") for old, run_ids in runs.items() for run_id in sorted(run_ids)]
+    having = {old: run_ids for old, run_ids in runs.items() if inside(old, "kernels").is_dir()}
+    files = [inside(old, "kernels", f"{run_id}.npz") for old, run_ids in having.items() for run_id in sorted(run_ids)]
     present = [file for file in files if file.exists()]
     if present:
         disk.make(folder / "kernels")
@@ -338,8 +345,10 @@ def _intact(folder: Path) -> dict[str, pd.DataFrame] | None:
         return None
 
 
-def _of_runs(frame: pd.DataFrame | None, run_ids: Collection[str]) -> pd.DataFrame | None:
-    return None if frame is None else frame[frame["run_id"].isin(run_ids)]
+def _counted(tables: Mapping[str, pd.DataFrame], name: str, run_ids: Collection[str]) -> pd.DataFrame | None:
+    """Return the part of a folder's table that is of these runs; None where the folder lacks the table."""
+    whole = len(run_ids) == len(tables["runs"])
+    return tables.get(name) if whole or name not in tables else tables[name][tables[name]["run_id"].isin(run_ids)]
 
 
 def _log(folder: Path) -> str:
