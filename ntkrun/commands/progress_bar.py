@@ -1,7 +1,7 @@
 """The progress of a sweep on the terminal, and the lines of a dry run."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +18,7 @@ from ntkrun.plan.problem import step_size
 from ntkrun.plan.runs import Stack
 from ntkrun.report.tables import PlainConsole
 from ntkrun.run.forecast import DryRun
-from ntkrun.run.progress import ProgressListener, labels
-from ntkrun.run.remaining import Remaining
+from ntkrun.run.progress import ProgressListener, Tracker, labels
 from ntkrun.run.task import Done
 from ntkrun.text import spelled_out
 
@@ -32,36 +31,27 @@ def progress_for(quiet: bool) -> ProgressListener:
     return FailuresOnly(console) if quiet else TerminalProgress(console)
 
 
-class TerminalProgress(ProgressListener):
+class TerminalProgress(Tracker):
     """The progress of a sweep: a live bar on a terminal that can move its cursor, elsewhere a plain line per stack."""
 
     def __init__(self, console: Console):
+        super().__init__()
         self.console = console
-        self.per_run: Mapping[Point, float] = {}
-        self.remaining: Remaining | None = None
         self.bar: Progress | None = None
-        self.runs = self.finished = 0
-        self.started = self.looked = 0.0
-        self.labels: dict[Point, str] = {}
+        self.looked = 0.0
 
     def timing(self, points: int) -> None:
         self._say(f"timing a few steps of {_count(points, 'grid point')}")
 
-    def timed(self, per_run: Mapping[Point, float]) -> None:
-        self.per_run = per_run
-
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
-        missing_runs = sum(len(stack.runs) for stack in missing)
-        self.finished, self.runs = finished + failed, finished + failed + missing_runs
-        self.labels, self.started = labels(missing), time.monotonic()
-        self.remaining = Remaining(missing, workers, self.started, self.per_run)
-        count = f"{missing_runs} runs to do, {finished} of {self.runs} already done"
+        super().begin(missing, finished, failed, workers)
+        count = f"{self.planned - finished - failed} runs to do, {finished} of {self.planned} already done"
         if failed:
-            self._say(f"{failed} of {self.runs} runs failed earlier and are skipped; --retry-failed runs them again")
+            self._say(f"{failed} of {self.planned} runs failed earlier and are skipped; --retry-failed runs them again")
         if self.per_run:
             count += f", about {_duration(self.remaining.seconds(self.started))} left"
         if not missing:
-            all_ended = f"all {self.runs} runs are finished" if not failed else f"{finished} runs are finished"
+            all_ended = f"all {self.planned} runs are finished" if not failed else f"{finished} runs are finished"
             self._say(f"nothing to run: {all_ended}")
         elif self.console.is_terminal and not self.console.is_dumb_terminal:
             self.bar = _bar(self.console)
@@ -71,69 +61,63 @@ class TerminalProgress(ProgressListener):
             self._say(count)
 
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
+        super().state(stack, state, measurement)
         now = time.monotonic()
-        assert self.remaining is not None, "begin comes first"
-        self.remaining.state(stack, state.step, now)
         if self.bar is None or measurement is None or not state.positions or now - self.looked < REFRESH:
             return
         self.looked = now
         loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
-        self._draw(now, f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}")
+        self._draw(f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}")
 
     def committed(self, stack: Stack, done: Done) -> None:
-        now, label = self._ended(stack, done.seconds), self.labels[stack.point]
-        runs = done.frames["runs"]
+        super().committed(stack, done)
+        label, runs = self.labels[stack.point], done.frames["runs"]
         for seed, status, reason in zip(stack.seeds, runs["status"], runs["reason"], strict=True):
             if status == "diverged":
                 self._say(f"{label}, seed {seed}: diverged; {reason}")
         if self.bar is not None:
-            self._draw(now)
+            self._draw()
         else:
             last = _last(done.frames["steps"]) if (runs["status"] == "done").any() else ", all diverged"
-            line = f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}"
-            self._say(f"{line}; {self._counts(now)}")
+            self._say(f"{label}: {_count(len(runs), 'run')} in {done.seconds:.1f} s{last}; {self._counts()}")
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
-        self._ended(stack, 0.0)
+        super().failed(stack, reason, last_step, log)
         self._say(_failure(self.labels[stack.point], stack, reason, last_step, log))
-
-    def _ended(self, stack: Stack, seconds: float) -> float:
-        assert self.remaining is not None, "begin comes first"
-        now = time.monotonic()
-        self.remaining.end(stack, seconds, now)
-        self.finished += len(stack.runs)
-        return now
-
-    def _draw(self, now: float, numbers: str | None = None) -> None:
-        """Draw the bar: of its length the part of the time that has passed."""
-        assert self.bar is not None, "begin comes first"
-        assert self.remaining is not None, "begin comes first"
-        passed = now - self.started
-        done = passed / (passed + self.remaining.seconds(now)) if passed else 0.0
-        fields = {"counts": self._counts(now)} | ({} if numbers is None else {"numbers": numbers})
-        self.bar.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
 
     def note(self, stack: Stack, text: str) -> None:
         self._say(f"{self.labels[stack.point]}: {text}")
 
     def split(self, stack: Stack, why: str) -> None:
-        assert self.remaining is not None, "begin comes first"
-        self.remaining.split(stack)
+        super().split(stack, why)
         runs = len(stack.runs)
         self._say(f"{self.labels[stack.point]}: {runs} runs at once {why}; continuing with {-(-runs // 2)}")
 
-    def _say(self, line: str) -> None:
-        """Print a line without wrapping it, so that a log can be searched."""
-        self.console.print(line, soft_wrap=True, markup=False)
+    def tick(self) -> None:
+        if self.bar is not None:
+            self._draw()
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
 
-    def _counts(self, now: float) -> str:
-        assert self.remaining is not None, "begin comes first"
-        left = self.remaining.seconds(now) if self.finished < self.runs else 0.0
-        return f"{self.finished}/{self.runs} runs" + (f", {_duration(left)} left" if left else "")
+    def _draw(self, numbers: str | None = None) -> None:
+        """Draw the bar: of its length the part of the time that has passed."""
+        assert self.bar is not None, "only a terminal has one"
+        now = time.monotonic()
+        passed = now - self.started
+        done = passed / (passed + self.remaining.seconds(now)) if passed else 0.0
+        fields = {"counts": self._counts()} | ({} if numbers is None else {"numbers": numbers})
+        self.bar.update(self.task, completed=done, **fields)  # type: ignore[arg-type]
+
+    def _counts(self) -> str:
+        ended = self.ended_runs + self.failed_runs
+        left = self.remaining.seconds(time.monotonic()) if ended < self.planned else 0.0
+        return f"{ended}/{self.planned} runs" + (f", {_duration(left)} left" if left else "")
+
+    def _say(self, line: str) -> None:
+        """Print a line without wrapping it, so that a log can be searched."""
+        self.console.print(line, soft_wrap=True, markup=False)
 
 
 class FailuresOnly(ProgressListener):

@@ -79,18 +79,21 @@ def errors_as_sentence(where: Path, comfort: str = "; finished runs are kept") -
         raise UserError(f"{shown}: cannot be written ({error.strerror or error}){comfort}") from error
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file atomically: write it under a temporary name, flush it, rename it to `path`, flush the folder."""
+def replace_file(path: Path, write: Callable[[Path], object], lasting: bool = True) -> None:
+    """Write a file atomically: write it under a temporary name, flush it, rename it to `path`, flush the folder. A file
+    that need not survive a power failure is not flushed."""
     make_folder(path.parent)
     temporary = temporary_name(path)
     try:
         disk.write(temporary, write)
-        disk.flush(temporary)
+        if lasting:
+            disk.flush(temporary)
         disk.rename(temporary, path)
     except BaseException:
         disk.remove(temporary)
         raise
-    disk.flush(path.parent)
+    if lasting:
+        disk.flush(path.parent)
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class ProgressListener:
 
     def timing(self, points: int) -> None: ...
     def timed(self, per_run: Mapping[Point, float]) -> None: ...
-    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None: ...
+    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None: ...
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None: ...
     def committed(self, stack: Stack, done: Done) -> None: ...
     def note(self, stack: Stack, text: str) -> None: ...
@@ -40,114 +41,94 @@ class ProgressListener:
     def close(self) -> None: ...
 
 
+EVENTS = ("timing", "timed", "begin", "state", "committed", "note", "split", "failed", "tick", "close")
+
+
 class Listeners(ProgressListener):
-    """Several listeners, each of which receives every event."""
+    """Several listeners, each of which receives every event, in their order."""
 
     def __init__(self, *listeners: ProgressListener) -> None:
-        self.listeners = listeners
-
-    def timing(self, points: int) -> None:
-        for listener in self.listeners:
-            listener.timing(points)
-
-    def timed(self, per_run: Mapping[Point, float]) -> None:
-        for listener in self.listeners:
-            listener.timed(per_run)
-
-    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int) -> None:
-        for listener in self.listeners:
-            listener.begin(missing, finished, failed, workers)
-
-    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
-        for listener in self.listeners:
-            listener.state(stack, state, measurement)
-
-    def committed(self, stack: Stack, done: Done) -> None:
-        for listener in self.listeners:
-            listener.committed(stack, done)
-
-    def note(self, stack: Stack, text: str) -> None:
-        for listener in self.listeners:
-            listener.note(stack, text)
-
-    def split(self, stack: Stack, why: str) -> None:
-        for listener in self.listeners:
-            listener.split(stack, why)
-
-    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
-        for listener in self.listeners:
-            listener.failed(stack, reason, last_step, log)
-
-    def tick(self) -> None:
-        for listener in self.listeners:
-            listener.tick()
-
-    def close(self) -> None:
-        for listener in self.listeners:
-            listener.close()
+        for event in EVENTS:
+            setattr(self, event, partial(_tell_all, [getattr(listener, event) for listener in listeners]))
 
 
-class ProgressFile(ProgressListener):
-    """Writes the progress of a shard into the results directory (store/progress.py), for `ntkrun status`."""
+def _tell_all(receivers: Sequence[Callable[..., None]], *what: Any) -> None:
+    for receive in receivers:
+        receive(*what)
 
-    def __init__(self, root: Path, shard: tuple[int, int]) -> None:
-        self.root, self.shard = root, shard
+
+class Tracker(ProgressListener):
+    """Knows how far a sweep has come: the runs of each outcome, a label for each grid point, and the time left."""
+
+    def __init__(self) -> None:
         self.per_run: Mapping[Point, float] = {}
-        self.remaining: Remaining | None = None
-        self.now: dict[str, Any] | None = None
+        Tracker.begin(self, (), 0, 0, 1)
 
     def timed(self, per_run: Mapping[Point, float]) -> None:
         self.per_run = per_run
 
     def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
-        self.finished, self.failed_runs, self.labels = finished, failed, labels(missing)
+        self.ended_runs, self.failed_runs, self.labels = finished, failed, labels(missing)
         self.planned = finished + failed + sum(len(stack.runs) for stack in missing)
-        self.remaining = Remaining(missing, workers, time.monotonic(), self.per_run)
-        self._write()
+        self.started = time.monotonic()
+        self.remaining = Remaining(missing, workers, self.started, self.per_run)
 
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
-        assert self.remaining is not None, "begin comes first"
-        now = time.monotonic()
-        self.remaining.state(stack, state.step, now)
-        if now - self.written < WRITE_EVERY:
-            return
-        numbers = measurement.numbers if measurement is not None and state.positions else {}
-        means = {name: numbers[name].mean().item() if numbers else None for name in ("loss", "kernel_drift")}
-        means = {name: mean if mean is not None and math.isfinite(mean) else None for name, mean in means.items()}
-        steps = stack.point.training.steps
-        self.now = {"label": self.labels[stack.point], "step": state.step, "steps": steps, **means}
-        self._write()
+        self.remaining.state(stack, state.step, time.monotonic())
 
     def committed(self, stack: Stack, done: Done) -> None:
-        self.finished += len(stack.runs)
-        self._ended(stack, done.seconds)
+        self.ended_runs += len(stack.runs)
+        self.remaining.end(stack, done.seconds, time.monotonic())
 
     def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
         self.failed_runs += len(stack.runs)
-        self._ended(stack, 0.0)
+        self.remaining.end(stack, 0.0, time.monotonic())
 
     def split(self, stack: Stack, why: str) -> None:
-        assert self.remaining is not None, "begin comes first"
         self.remaining.split(stack)
 
-    def close(self) -> None:
-        if self.remaining is not None:
-            self.now = None
+
+class ProgressFile(Tracker):
+    """Writes the progress of a shard into the results directory (store/progress.py), for `ntkrun status`."""
+
+    def __init__(self, root: Path, shard: tuple[int, int]) -> None:
+        super().__init__()
+        self.root, self.shard = root, shard
+        self.written = -math.inf
+
+    def begin(self, missing: Sequence[Stack], finished: int, failed: int, workers: int = 1) -> None:
+        super().begin(missing, finished, failed, workers)
+        if missing:
             self._write()
 
-    def _ended(self, stack: Stack, seconds: float) -> None:
-        assert self.remaining is not None, "begin comes first"
-        self.remaining.end(stack, seconds, time.monotonic())
-        self.now = None
+    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
+        super().state(stack, state, measurement)
+        if time.monotonic() - self.written < WRITE_EVERY:
+            return
+        numbers = measurement.numbers if measurement is not None and state.positions else {}
+        means = {name: numbers[name].mean().item() if numbers else math.nan for name in ("loss", "kernel_drift")}
+        finite = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
+        steps = {"label": self.labels[stack.point], "step": state.step, "steps": stack.point.training.steps}
+        self._write(steps | finite)
+
+    def committed(self, stack: Stack, done: Done) -> None:
+        super().committed(stack, done)
         self._write()
 
-    def _write(self) -> None:
-        assert self.remaining is not None, "begin comes first"
+    def failed(self, stack: Stack, reason: str, last_step: int, log: Path) -> None:
+        super().failed(stack, reason, last_step, log)
+        self._write()
+
+    def close(self) -> None:
+        if self.written > -math.inf:
+            self._write()
+
+    def _write(self, now: dict[str, Any] | None = None) -> None:
         self.written = time.monotonic()
-        left, workers = self.remaining.seconds(self.written), self.remaining.workers
-        counts = (self.planned, self.finished, self.failed_runs, workers)
         moment = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_progress(self.root, Progress(moment, os.getpid(), self.shard, *counts, left, self.now))
+        counts = (self.planned, self.ended_runs, self.failed_runs, self.remaining.workers)
+        left = self.remaining.seconds(self.written)
+        write_progress(self.root, Progress(moment, os.getpid(), self.shard, *counts, left, now))
 
 
 def labels(missing: Sequence[Stack]) -> dict[Point, str]:

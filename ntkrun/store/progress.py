@@ -17,7 +17,7 @@ from typing import Any
 
 from ntkrun.errors import UserError
 from ntkrun.files.reading import Unreadable, read_json
-from ntkrun.files.writing import inside, write_text
+from ntkrun.files.writing import inside, replace_file
 from ntkrun.store.locks import WHOLE
 
 NAME = re.compile(r"progress(-[0-9]{1,6}-of-[0-9]{1,6})?\.json", re.ASCII)
@@ -60,8 +60,10 @@ def is_progress(name: str) -> bool:
 
 def write_progress(root: Path, progress: Progress) -> None:
     """Write the file of a shard's progress, unless that is impossible."""
-    with suppress(UserError):
-        write_text(inside(root, progress_name(progress.shard)), json.dumps(asdict(progress)) + "\n")
+    text = json.dumps(asdict(progress)) + "\n"
+    with suppress(UserError, OSError):
+        path = inside(root, progress_name(progress.shard))
+        replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), lasting=False)
 
 
 def read_progress(root: Path) -> list[Progress]:
