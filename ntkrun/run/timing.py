@@ -37,6 +37,7 @@ LONG, SMALL = 60.0, 0.02  # rough seconds from which a sweep is timed before it 
 NEXT = 1 / 3  # part of the seconds that are left, for the next grid point
 LEAST = 0.2  # seconds below which no further grid point is timed
 WRITTEN = 9e-7  # seconds per number of the tables, of which most is the writing of whole tables at the end
+FIRST = 10  # states that take as long as the first one, with weights drawn and all predictions begun
 ROUND = 8  # most states in a round: enough for eigenvalues to be taken together
 Clock = Callable[[], float]
 
@@ -172,15 +173,15 @@ def stack_seconds(
     stack: Stack, device: torch.device, limit: float, rate: float = 1 / ROUGH_RATE, now: Clock = time.perf_counter
 ) -> float | None:
     """Return the seconds of a stack, from a pilot of about `limit` seconds at most. A stack that would take longer at a
-    `rate` of seconds per operation is timed with fewer runs. Return None where a single state of one run takes
+    `rate` of seconds per operation is timed with fewer runs. Return None where the first state of one run takes
     longer, and where the stack fails."""
     fewer = stack
-    while len(fewer.runs) > 1 and 4 * rate * operations(fewer) / (stack.point.training.steps + 1) > limit:
+    while len(fewer.runs) > 1 and FIRST * rate * operations(fewer) / (stack.point.training.steps + 1) > limit:
         fewer = Stack(stack.point, fewer.runs[: len(fewer.runs) // 2])
     inputs = inputs_of(stack.point)
     task = replace(inputs.task, seeds=tuple(fewer.seeds))
     per_state = rate * operations(fewer) / (task.steps + 1)
-    if per_state > limit:
+    if FIRST * per_state > limit:
         return None
     each = max(1, min(ROUND, steps_unread(task, device), int(limit / (5 * per_state))))
     short = pilot(task, each)
