@@ -127,7 +127,8 @@ class ProgressFile(Tracker):
         self.written = time.monotonic()
         moment = datetime.now().astimezone().isoformat(timespec="seconds")
         counts = (self.planned, self.ended_runs, self.failed_runs, self.remaining.workers)
-        left = self.remaining.seconds(self.written)
+        ended = self.ended_runs + self.failed_runs == self.planned
+        left = 0.0 if ended else self.remaining.seconds(self.written)
         write_progress(self.root, Progress(moment, os.getpid(), self.shard, *counts, left, now))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from ntkrun.engine.clock import PHASES, Clock
 from ntkrun.engine.stack import run_stack
-from tests.engine.test_memory import _task
+from tests.engine.test_stack_memory import _task
 
 
 class _Recording:

@@ -61,7 +61,7 @@ KINDS = {
     "one by one": (0.0, stacks.MOST, False),
     "merging": (0.0, 2, False),
     "checkpoints": (0.0, stacks.MOST, True),
-    "all": (0.05, 2, True),
+    "all": (0.0, 1, True),
 }
 GONE = 77  # exit code of a process that the disk took along
 HURRY = 0.5  # so that a sweep is killed several times before it is complete
