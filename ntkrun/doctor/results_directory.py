@@ -108,7 +108,7 @@ def _unknown_files(root: Path) -> Iterator[Finding]:
             yield Finding(path.name, "not an ntkrun file", "it is left alone", "note")
     aside = root / ASIDE
     if aside.is_dir() and (count := len(list(aside.iterdir()))):
-        yield Finding(ASIDE, f"holds {count} damaged or duplicate items", "delete it if you need none of them", "note")
+        yield Finding(ASIDE, f"holds {count} damaged items", "delete it if you need none of them", "note")
 
 
 def _documents(root: Path) -> Iterator[Finding]:
@@ -154,13 +154,15 @@ def _stacks(store: Store) -> Iterator[Finding]:
         try:
             read_stack(folder)
         except UserError as error:
-            yield torn(f"stacks/{folder.name}", error, f"{MOVED_ASIDE}, and the next sweep repeats its runs")
+            if os.path.lexists(folder):  # else it has just been merged
+                yield torn(f"stacks/{folder.name}", error, f"{MOVED_ASIDE}, and the next sweep repeats its runs")
     for path in sorted([*store.root.glob("stacks/[!.]*/kernels/[!.]*.npz"), *store.root.glob("kernels/[!.]*.npz")]):
         where = str(path.relative_to(store.root))
         try:
             read_kernels(path)
         except UserError as error:
-            yield torn(where, error, MOVED_ASIDE)
+            if os.path.lexists(path):
+                yield torn(where, error, MOVED_ASIDE)
 
 
 def _checkpoints(store: Store) -> Iterator[Finding]:

@@ -5,8 +5,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ntkrun.engine.probes import Measurement
-from ntkrun.engine.training import State
 from ntkrun.files import disk
 from ntkrun.plan.costs import rough_seconds
 from ntkrun.plan.runs import Stack
@@ -23,8 +21,9 @@ HOLD = 2.0  # seconds of work, of one worker, that wait to be committed together
 class Committer(ProgressListener):
     """Keeps stacks that ended and commits them as one folder.
 
-    It does so HOLD seconds after the first of them began, before a stack that takes longer than what is left of that,
-    and whenever `flush` is called. `watch` hears of a stack only when it is committed.
+    It does so when HOLD seconds have passed since the first of them began, or would pass before the next one ends, and
+    whenever `flush` is called. So a kill loses at most HOLD seconds of the work of stacks that ended. `watch` hears of
+    a stack only when it is committed.
     """
 
     def __init__(self, store: Store, watch: ProgressListener, interrupts: Interrupts, profile: Profile | None = None):
@@ -37,9 +36,6 @@ class Committer(ProgressListener):
         self.ended.append((stack, done))
         self.since = min(self.since, time.monotonic() - done.seconds)
         self._flush_if_due(rough_seconds(following) if following else 0.0)
-
-    def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
-        self._flush_if_due()
 
     def tick(self) -> None:
         self._flush_if_due()

@@ -57,6 +57,7 @@ class Interrupts:
 
     def cancel_grace(self) -> None:
         """Cancel the end of GRACE: the sweep is ending and may take its time."""
+        self._overdue = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

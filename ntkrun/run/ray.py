@@ -29,7 +29,7 @@ from ntkrun.plan.problem import Inputs, inputs_of, problem_of
 from ntkrun.plan.runs import Stack
 from ntkrun.plan.stacks import SHARE
 from ntkrun.run.provenance import provenance
-from ntkrun.run.task import Failed, Lost, Outcome, OutOfMemory, run_task
+from ntkrun.run.task import Failed, Lost, Outcome, OutOfMemory, outcome_of, run_task
 from ntkrun.theory.activations import Activation, know, registered
 
 # Ray reads these when it is imported. LOCAL_ONLY keeps a local Ray's sockets on the loopback interface, on Linux too.
@@ -271,7 +271,10 @@ class Ray:
 
     def _submit(self, references: Memo[Point, tuple[Any, int]], stack: Stack) -> Any:
         workers = self.workers
-        reference, _ = references.get(stack.point, lambda: _with_size(inputs_of(stack.point)))
+        try:
+            reference, _ = references.get(stack.point, lambda: _with_size(inputs_of(stack.point)))
+        except Exception as error:  # noqa: BLE001 - no error in a stack may end the other stacks
+            return import_ray().put(outcome_of(error, 0))
         size = stack_bytes(problem_of(stack.point).task, len(stack.runs)) if workers.device == "cpu" else 0
         remote_task = task(_attempted, workers.cpus, workers.gpus, min(size + BESIDE, workers.node_bytes))
         return remote_task.remote(stack, reference, workers.device, workers.cpus, self.timed, workers.registered)

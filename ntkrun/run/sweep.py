@@ -144,8 +144,9 @@ class Executor:
                 self.committer.flush()
             except BaseException:
                 interrupts.cancel_grace()
-                self.committer.flush()  # a second interrupt stops this and the next at once
-                write()
+                if interrupts.count < 2:  # a second one stops this at once
+                    self.committer.flush()
+                    write()
                 raise
             with interrupts.deferred():
                 remaining = write()

@@ -107,10 +107,7 @@ def run_task(
     def watch(state: State, measurement: Measurement | None) -> None:
         nonlocal last_step
         last_step = state.step
-        try:
-            on_state(stack, state, measurement)
-        except Exception as error:  # it is raised again below
-            raise _OfTheListener(error) from error
+        on_state(stack, state, measurement)
 
     try:
         clock = Clock(device) if timed else NO_CLOCK
@@ -125,23 +122,15 @@ def run_task(
         return Done(*rows, result.seconds, clock.seconds if isinstance(clock, Clock) else {})
     except OSError:
         raise
-    except _OfTheListener as raised:
-        raise raised.error from None
     except Exception as error:  # noqa: BLE001 - no error in a stack may end the other stacks
-        outcome = _outcome(error, last_step)
+        outcome = outcome_of(error, last_step)
     if isinstance(outcome, OutOfMemory) and device.type == "cuda":
         torch.cuda.empty_cache()  # possible now that the error and its tensors are gone
     return outcome
 
 
-class _OfTheListener(BaseException):
-    """An error of whoever watches the states, such as one that commits other stacks: it is no fault of this stack."""
-
-    def __init__(self, error: Exception):
-        self.error = error
-
-
-def _outcome(error: Exception, last_step: int) -> Outcome:
+def outcome_of(error: Exception, last_step: int) -> Outcome:
+    """Return the outcome of a stack that ended with an error."""
     log = "".join(traceback.format_exception(error))
     if _is_out_of_memory(error):
         return OutOfMemory(last_step, log)

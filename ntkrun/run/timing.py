@@ -178,13 +178,11 @@ def stack_seconds(
     fewer = stack
     while len(fewer.runs) > 1 and FIRST * rate * operations(fewer) / (stack.point.training.steps + 1) > limit:
         fewer = Stack(stack.point, fewer.runs[: len(fewer.runs) // 2])
-    inputs = inputs_of(stack.point)
-    task = replace(inputs.task, seeds=tuple(fewer.seeds))
+    task = replace(problem_of(stack.point).task, seeds=tuple(fewer.seeds))
     per_state = rate * operations(fewer) / (task.steps + 1)
     if FIRST * per_state > limit:
         return None
     each = max(1, min(ROUND, steps_unread(task, device), int(limit / (5 * per_state))))
-    short = pilot(task, each)
     largest_product = SHARED if device.type == "cuda" else replace(task, seeds=tuple(stack.seeds)).largest_product
     times: list[float] = []
 
@@ -195,9 +193,11 @@ def stack_seconds(
         if times[-1] > limit and state.step < short.task.steps:
             raise _Deadline
 
-    started = now()
-    tail = 0.0
+    short, tail = pilot(task, each), 0.0
     try:
+        inputs = inputs_of(stack.point)
+        short = pilot(replace(inputs.task, seeds=task.seeds), each)
+        started = now()
         with threads_for(largest_product) as threads:
             result = run_stack(short.task, device, watch, read_every=each)
         rows_of(fewer, replace(inputs, task=short.task), result, threads, provenance(device))

@@ -85,6 +85,14 @@ def merge_lock(root: Path) -> Iterator[bool]:
         yield _flock(file, fcntl.LOCK_EX)
 
 
+@contextmanager
+def no_merge(root: Path) -> Iterator[None]:
+    """Keep other processes from merging. Raises StoreBusy if one does not end."""
+    with _opened(root, "merge") as file:
+        _take(file, COMMIT_WAIT)
+        yield
+
+
 def writers(root: Path) -> list[Writer]:
     """Return the processes that hold a shard. Reads only, also in a directory that this process may not write."""
     present = []

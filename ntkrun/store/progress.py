@@ -6,7 +6,6 @@ out.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,7 +83,7 @@ def parse_progress(fields: object) -> Progress | None:
     shard, left, now = fields["shard"], fields["seconds_left"], fields["now"]
     if not (isinstance(shard, list) and len(shard) == 2 and all(map(_is_count, [*counts, *shard]))):
         return None
-    if not (isinstance(left, int | float) and not isinstance(left, bool) and 0 <= left < math.inf):
+    if not (isinstance(left, int | float) and not isinstance(left, bool) and 0 <= left < 2**53):
         return None
     if not (now is None or isinstance(now, dict)) or not _is_time(fields["written"]):
         return None

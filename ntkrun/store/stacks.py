@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +35,7 @@ from ntkrun.files.writing import (
     temporary_folder,
     temporary_name,
 )
-from ntkrun.store.locks import commit_lock, merge_lock
+from ntkrun.store.locks import commit_lock, merge_lock, no_merge
 from ntkrun.store.readers import check_id, read_kernels, read_stack, read_table
 from ntkrun.store.tables import TABLES, concatenated
 
@@ -76,13 +77,16 @@ class Stacks:
 
     def commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
         """Record runs that failed: their rows of `runs`, and a text file with the reasons. Return that file's path."""
+        log_file = self._commit_failed(runs, log)
+        self.merge()
+        return log_file
+
+    def _commit_failed(self, runs: pd.DataFrame, log: str) -> Path:
         with temporary_folder(self._folder) as folder:
             _save(folder, {"runs": runs}, {}, log)
             flush_tree(folder)
             with commit_lock(self.root):
-                log_file = self._publish(folder, runs["run_id"], "{:08}" + FAILED) / LOG
-        self.merge()
-        return log_file
+                return self._publish(folder, runs["run_id"], "{:08}" + FAILED) / LOG
 
     def _publish(self, folder: Path, run_ids: Iterable[str], name: str = "{:08}") -> Path:
         """Rename a complete, flushed folder to the next number. Return its path."""
@@ -94,20 +98,26 @@ class Stacks:
         return final
 
     def forget_failed(self, run_ids: Collection[str]) -> None:
-        """Make these runs missing again, if they have failed."""
-        for folder in filter(is_failed, self.stack_folders()):
-            runs = read_table(inside(folder, "runs.parquet"), "stack")
-            others = runs[~runs["run_id"].isin(run_ids)]
-            if len(others) < len(runs):
-                if len(others):
-                    self.commit_failed(others, _log(folder))
-                self._remove([folder])
+        """Make these runs missing again, if they have failed. The other failed runs go into a new folder, even if there
+        are none: so no number is ever used twice."""
+        with no_merge(self.root):
+            failed = {folder: read_table(inside(folder, "runs.parquet"), "stack") for folder in self._failed_folders()}
+            forgotten = [folder for folder, runs in failed.items() if runs["run_id"].isin(run_ids).any()]
+            if forgotten:
+                rows = concatenated([failed[folder] for folder in forgotten], "runs")
+                log = "\n".join(map(_log, forgotten))
+                self._commit_failed(rows[~rows["run_id"].isin(run_ids)], log)
+                self._remove(forgotten)
+
+    def _failed_folders(self) -> list[Path]:
+        return list(filter(is_failed, self.stack_folders()))
 
     def _remove(self, folders: Iterable[Path]) -> None:
         """Remove folders. Each disappears as a whole, and on the disk too, before its files do."""
         renamed = {folder: temporary_name(folder) for folder in folders}
         for folder, temporary in renamed.items():
-            disk.rename(folder, temporary)
+            with suppress(FileNotFoundError):  # a process on another machine removes it, and locks do not reach it
+                disk.rename(folder, temporary)
         disk.flush(self._folder)
         for temporary in renamed.values():
             remove_tree(temporary)
@@ -128,9 +138,12 @@ class Stacks:
 
     def _merge(self, members: Sequence[Path]) -> None:
         """Write one folder in place of these. It begins with their lowest number: their runs count as before."""
-        parts = {folder: tables for folder in members if (tables := _intact(folder)) is not None}
-        if len(parts) < WORTHWHILE:
+        if len(members) < WORTHWHILE:
             return
+        parts = {folder: tables for folder in members if (tables := _intact(folder)) is not None}
+        ids = self._ids()
+        if len(parts) < WORTHWHILE or not all(folder.name in ids for folder in parts):
+            return  # damaged, or merged by a process on another machine, if locks do not reach it
         kept = self._counting(parts)
         if not any(kept.values()):  # left by a process that was killed after it had merged them
             self._remove(parts)
@@ -144,6 +157,8 @@ class Stacks:
             _save(folder, tables, {}, "\n".join(map(_log, parts)) if ending else None)
             _link_kernels(kept, folder)
             flush_tree(folder)
+            if not all(member.exists() for member in parts):
+                return
             first = min(_numbers(member.name)[0] for member in parts)
             merged = self._publish(folder, tables["runs"]["run_id"], f"{first:08}-{{:08}}{ending}")
         if _intact(merged) is not None:  # else the disk did not keep it
@@ -202,9 +217,13 @@ class Stacks:
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
         """Return the kernels that are kept of a run, None if there are none."""
         file = f"kernels/{check_id(run_id)}.npz"  # earlier versions wrote it beside stacks/
-        paths = [*(f"stacks/{name}/{file}" for name in self.names()), file]
-        path = next((path for path in paths if (self.root / path).exists()), None)
-        return read_kernels(inside(self.root, path)) if path else None
+
+        def read(names: list[str]) -> dict[str, np.ndarray] | None:
+            paths = [*(f"stacks/{name}/{file}" for name in names), file]
+            path = next((path for path in paths if (self.root / path).exists()), None)
+            return read_kernels(inside(self.root, path)) if path else None
+
+        return self.consistently(read)
 
     def consistently(self, read: Callable[[list[str]], T]) -> T:
         """Return the result of `read` on the names of the folders, in the order in which they count. It is called again
@@ -217,14 +236,17 @@ class Stacks:
                 if all(name in names for name in self._names() if _is_merged(name)):
                     return result
             except UserError:
-                if all((self._folder / name).exists() for name in names):
+                if all(os.path.lexists(self._folder / name) for name in names):
                     raise
 
     def _ids(self) -> dict[str, frozenset[str]]:
         """Return the ids of the runs in each folder. Each folder is read once, since this is called at every commit."""
 
         def read(names: list[str]) -> dict[str, frozenset[str]]:
-            return {name: self._runs.get(name) or frozenset(run_ids_in(self.folder(name))) for name in names}
+            return {
+                name: self._runs[name] if name in self._runs else frozenset(run_ids_in(self.folder(name)))
+                for name in names
+            }
 
         self._runs = self.consistently(read)
         return self._runs

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ntkrun.errors import StoreBusy, UserError
+from ntkrun.errors import UserError
 from ntkrun.plan.runs import Run, Stack, plan, stacks
 from ntkrun.plan.stacks import Shard
 from ntkrun.run import commits
@@ -82,7 +81,7 @@ def test_a_stack_is_committed_at_once_if_it_or_the_next_is_long(tmp_path: Path, 
     committer.add(_stack("last"), _done("last", 0.1), None)
     assert watching.committed_runs == ["long", "short"]
     now(102.0)
-    committer.state(_stack("next"), None, None)  # type: ignore[arg-type]
+    committer.tick()
     assert watching.committed_runs == ["long", "short", "last"]
 
 
@@ -129,20 +128,6 @@ def test_a_sweep_of_small_stacks_is_one_folder_and_the_same_tables(
         one, other = (getattr(results, name).drop(columns="seconds", errors="ignore") for results in (together, single))
         assert one.equals(other)
         assert list(one.dtypes) == list(other.dtypes)
-
-
-def test_an_error_while_others_are_committed_is_not_the_running_stacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else it would be recorded as failed, for a reason that is not its own."""
-
-    def busy(self: Committer, *_: Any) -> None:
-        raise StoreBusy("another process holds the lock")
-
-    monkeypatch.setattr(Committer, "state", busy)
-    with pytest.raises(StoreBusy, match="holds the lock"):
-        run_sweep(_sweep(), tmp_path, "cpu")
-    assert Store(tmp_path / "tiny").failed() == {}
 
 
 def test_whoever_sees_that_no_run_is_missing_writes_the_tables(tmp_path: Path) -> None:

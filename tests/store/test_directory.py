@@ -244,7 +244,7 @@ def test_results_of_the_version_before_are_read_and_continued(tmp_path: Path) ->
         store.forget_failed(["d"])
         store.commit(frames_of("c", "d"), {})
         store.write_tables()
-    assert pd.read_parquet(stacks / "00000001" / "runs.parquet")["run_id"].tolist() == ["d"]
+    assert pd.read_parquet(stacks / "00000002" / "runs.parquet")["run_id"].tolist() == ["d"]
     results = read_results(tmp_path)
     assert results.runs["status"].tolist() == ["done"] * 4
     assert not results.steps.duplicated(["run_id", "step"]).any()
@@ -308,3 +308,28 @@ def test_sweep_yaml_that_is_torn_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("a: [")
     with pytest.raises(UserError, match=r"sweep\.yaml: cannot be read"):
         store.description()
+
+
+def test_failed_runs_that_are_forgotten_free_no_number(tmp_path: Path) -> None:
+    """Else the tables of the failure before would pass for those of the next one."""
+    store = filled(tmp_path, ["a", "b", "c"], ["a"])
+    failed = frames_of("b", "c")["runs"].assign(status="failed")
+    with store.writing():
+        store.commit_failed(failed.assign(reason="first"), "first")
+        store.write_tables()
+        store.forget_failed(["b"])
+        assert store.failed().keys() == {"c"}
+        store.forget_failed(["c"])
+        assert store.failed() == Store(tmp_path).failed() == {}
+        store.commit_failed(failed.assign(reason="second"), "second")
+        store.write_tables()
+    assert read_results(tmp_path).runs["reason"].tolist() == ["", "second", "second"]
+    assert Store(tmp_path).stale() == ""
+    assert {path.read_text() for path in store.failed().values()} == {"second"}
+
+
+def test_a_link_to_nothing_among_the_stacks_is_a_sentence(tmp_path: Path) -> None:
+    filled(tmp_path, ["a"], ["a"])
+    (tmp_path / "stacks" / "00000007").symlink_to("00000007")
+    with pytest.raises(UserError, match="cannot be read as a table"):
+        Store(tmp_path).finished()

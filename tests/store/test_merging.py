@@ -246,3 +246,38 @@ def test_large_folders_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(stacks, "FULL", 10)
     _commit(_begun(tmp_path), *IDS)
     assert len(_names(tmp_path)) == 10
+
+
+def test_kernels_are_found_while_folders_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _begun(tmp_path)
+    _commit(store, *IDS[:3])
+    answers = [store.names()]
+    _commit(store, IDS[3])
+    present = Store.names
+    monkeypatch.setattr(Store, "names", lambda self: answers.pop() if answers else present(self))
+    kept = Store(tmp_path).kernels(IDS[1])
+    assert kept is not None
+    assert kept["ntk"].item() == 1.0
+
+
+def test_what_another_machine_merges_meanwhile_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where locks do not reach it."""
+    store = _begun(tmp_path)
+    monkeypatch.setattr(stacks, "MOST", 100)
+    _commit(store, *IDS[:4])
+    monkeypatch.setattr(stacks, "MOST", 3)
+    smallest, merged = stacks._smallest, list[object]()
+
+    def late(folders: Any) -> Any:
+        chosen = smallest(folders)
+        if not merged:
+            merged.append(chosen)
+            Store(tmp_path)._merge(chosen)
+        return chosen
+
+    monkeypatch.setattr(stacks, "_smallest", late)
+    with store.writing():
+        store.merge()
+    assert _names(tmp_path) == ["00000001-00000005"]
+    assert store.finished() == set(IDS[:4])
+    assert all(store.kernels(run_id) is not None for run_id in IDS[:4])
