@@ -95,22 +95,22 @@ def status_document(
     `progress` at the moment `now`, and the failed runs with reason and log."""
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
     widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
-    activity = {"running": bool(writers), "writers": list(map(str, writers))}
-    told = seconds_told(progress, writers, now or datetime.now().astimezone())
-    left = told if told and any(row["missing"] for row in widths) else seconds_to_come(widths)
+    alive = {(writer.pid, writer.shard) for writer in writers if isinstance(writer, Writer)}
+    running = [report for report in progress if (report.pid, report.shard) in alive]
+    activity = {"running": bool(writers), "writers": list(map(str, writers)), "now": [r.now for r in running if r.now]}
+    reported = seconds_reported(progress, running, now or datetime.now().astimezone())
+    left = reported if reported and any(row["missing"] for row in widths) else seconds_to_come(widths)
     ahead = {"seconds_to_come": left, "runs_an_hour": _pace(merged)}
     return {**_counts(merged), **activity, **ahead, "widths": widths, "failures": _failures(runs, logs)}
 
 
-def seconds_told(progress: Sequence[Progress], writers: Sequence[object], now: datetime) -> float | None:
-    """Return the seconds until the last of the `writers` ends, by what they have told; if none of them is alive, the
-    most that was left of a shard at the end, since then nothing goes on. None where nothing is told."""
-    alive = {(writer.pid, writer.shard) for writer in writers if isinstance(writer, Writer)}
-    running = [told.left_at(now) for told in progress if (told.pid, told.shard) in alive]
+def seconds_reported(progress: Sequence[Progress], running: Sequence[Progress], now: datetime) -> float | None:
+    """Return the seconds until the last of the `running` writers ends, by their own reports; if none is running, the
+    most that any shard of the latest division reported as left. None where there is no report."""
     if running or not progress:
-        return max(running, default=None)
-    latest = max(progress, key=lambda told: datetime.fromisoformat(told.written))
-    return max(told.seconds_left for told in progress if told.shard[1] == latest.shard[1])
+        return max((report.left_at(now) for report in running), default=None)
+    latest = max(progress, key=lambda report: datetime.fromisoformat(report.written))
+    return max(report.seconds_left for report in progress if report.shard[1] == latest.shard[1])
 
 
 def seconds_to_come(widths: Sequence[dict[str, Any]]) -> float | None:
@@ -149,7 +149,9 @@ def failure_lines(document: dict[str, Any]) -> list[str]:
 
 
 def status_table(document: dict[str, Any]) -> Table:
-    state = "\n".join(f"writing here now: {writer}" for writer in document["writers"]) or "no process is writing here"
+    lines = [f"writing here now: {writer}" for writer in document["writers"]] or ["no process is writing here"]
+    lines += [f"  at {now['label']}, step {now['step']} of {now['steps']}" for now in document["now"]]
+    state = "\n".join(lines)
     table = Table(title=state, title_justify="left", title_style="", box=None, pad_edge=False)
     for name in ("width", "planned", "done", "diverged", "failed", "missing", "seconds"):
         table.add_column(name, justify="right")

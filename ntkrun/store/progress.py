@@ -18,9 +18,11 @@ from ntkrun.errors import UserError
 from ntkrun.files.reading import Unreadable, read_json
 from ntkrun.files.writing import inside, replace_file
 from ntkrun.store.locks import WHOLE
+from ntkrun.text import printable
 
 NAME = re.compile(r"progress(-[0-9]{1,6}-of-[0-9]{1,6})?\.json", re.ASCII)
 LARGEST_PROGRESS = 2**14  # bytes
+LABEL = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def write_progress(root: Path, progress: Progress) -> None:
 
 
 def read_progress(root: Path) -> list[Progress]:
-    """Return the progress that the writers of a directory have told, without damaged files."""
+    """Return the progress that the writers of a directory have reported, without damaged files."""
     found = []
     for path in sorted(path for path in root.glob("progress*.json") if is_progress(path.name)):
         with suppress(Unreadable, UserError):
@@ -85,9 +87,19 @@ def parse_progress(fields: object) -> Progress | None:
         return None
     if not (isinstance(left, int | float) and not isinstance(left, bool) and 0 <= left < 2**53):
         return None
-    if not (now is None or isinstance(now, dict)) or not _is_time(fields["written"]):
+    if not (now is None or _is_state(now)) or not _is_time(fields["written"]):
         return None
-    return Progress(**(fields | {"shard": (shard[0], shard[1])}))
+    now = now and {**now, "label": printable(now["label"])[:LABEL]}
+    return Progress(**(fields | {"shard": (shard[0], shard[1]), "now": now}))
+
+
+def _is_state(now: object) -> bool:
+    """Return True for the stack that runs: a label, two counts, and two numbers or null."""
+    if not isinstance(now, dict) or now.keys() != {"label", "step", "steps", "loss", "kernel_drift"}:
+        return False
+    numbers = (now["loss"], now["kernel_drift"])
+    valid = all(number is None or isinstance(number, float) for number in numbers)
+    return valid and isinstance(now["label"], str) and _is_count(now["step"]) and _is_count(now["steps"])
 
 
 def _is_count(value: object) -> bool:

@@ -1,12 +1,11 @@
 """The closing table and the status table: their numbers, and that they fit a terminal."""
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pandas as pd
 import pytest
-from ntkrun.store.lock import Writer
 from rich.console import Console
 
 from ntkrun.evidence.claims.findings import ALL_RUNS, REFUTED, Estimate, finding
@@ -23,6 +22,7 @@ from ntkrun.report.tables import (
     status_document,
     status_table,
 )
+from ntkrun.store.locks import Writer
 from ntkrun.store.progress import Progress
 from tests.evidence.synthetic import tables
 
@@ -114,6 +114,14 @@ def test_status_counts_every_state() -> None:
     text = _printed(status_table(document))
     assert "writing here now: process 1" in text
     assert status_document(plan, runs.iloc[:0], [])["missing"] == 5
+    writer = Writer(7, "node", "noon", (1, 1))
+    at = {"label": "width 64", "step": 3, "steps": 9, "loss": None, "kernel_drift": None}
+    report = Progress("2026-11-28T00:00:00+00:00", 7, (1, 1), 5, 4, 0, 1, 120.0, at)
+    moment = datetime(2026, 11, 28, tzinfo=UTC)
+    running = status_document(plan, runs.iloc[:4], [writer], progress=[report], now=moment)
+    assert (running["seconds_to_come"], running["now"]) == (120.0, [at])
+    assert "at width 64, step 3 of 9" in _printed(status_table(running))
+    assert status_document(plan, runs.iloc[:4], [], progress=[report], now=moment)["now"] == []
     instant = status_document(plan, runs.iloc[:4].assign(seconds=0.0))  # no pace to tell
     assert "left" not in _printed(status_table(instant))
 
@@ -122,7 +130,7 @@ def test_the_time_left_is_what_the_writers_tell() -> None:
     runs, _, _ = tables({64: 3, 128: 2})
     plan, some = runs[["run_id", "network.width"]], runs.iloc[:4].assign(seconds=10.0)
     moment = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
-    writers = [Writer(pid, "host", "boot", "today", (pid, 2)) for pid in (1, 2)]
+    writers = [Writer(pid, "host", "today", (pid, 2)) for pid in (1, 2)]
 
     def told(pid: int, left: float, total: int = 2, written: datetime = moment) -> Progress:
         return Progress(written.isoformat(), pid, (pid, total), 9, 3, 1, 1, left, None)

@@ -237,14 +237,15 @@ def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert read_progress(tmp_path) == []
 
 
-TOLD = Progress("2026-01-02T03:04:05+00:00", 7, (1, 1), 9, 3, 1, 1, 60.0, {"step": 3})
+NOW = {"label": "width 8", "step": 3, "steps": 9, "loss": 0.5, "kernel_drift": None}
+TOLD = Progress("2026-01-02T03:04:05+00:00", 7, (1, 1), 9, 3, 1, 1, 60.0, NOW)
 DAMAGE = {
     "written": [None, 3, "yesterday", "2026-01-02T03:04:05"],
     "pid": [-1, True, "7", 2**60],
     "shard": [None, [1], [1, "1"], [1, 1, 1], {"1": 1}],
     "planned": [1.5, None],
-    "seconds_left": [None, -1, True, float("nan"), float("inf"), "60"],
-    "now": [3, []],
+    "seconds_left": [None, -1, True, float("nan"), float("inf"), 10**400, "60"],
+    "now": [3, [], {}, NOW | {"label": 3}, NOW | {"step": -1}, NOW | {"loss": "0"}, NOW | {"more": 1}],
 }
 
 
