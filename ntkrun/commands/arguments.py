@@ -58,7 +58,13 @@ Format = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print what would run and how long it would take, and run nothing; times a few steps, ten seconds at most",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors")]
 
 Engine = Annotated[
