@@ -265,7 +265,7 @@ class Stacks:
         try:
             with os.scandir(self._folder) as entries:
                 return [entry.name for entry in entries if entry.name[0] != "."]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
 

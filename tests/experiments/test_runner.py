@@ -15,7 +15,7 @@ from ntkrun.errors import UserError
 from ntkrun.experiments import framework, recorded, runner, table
 from ntkrun.experiments.drawing import canvas, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
-from ntkrun.run import task
+from ntkrun.run import commits, task
 from ntkrun.run.progress import ProgressListener
 
 CONFIG = """\
@@ -191,7 +191,9 @@ def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
     assert recorded.lost("smoke", [("lazy-regime", "refuted")], tmp_path / "no-checkout") == []
 
 
-def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path) -> None:
+def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "HOLD", 0.0)  # else all stacks are committed at once
+
     class Interrupting(ProgressListener):
         def committed(self, stack: object, result: object) -> None:
             raise KeyboardInterrupt
