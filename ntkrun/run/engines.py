@@ -108,10 +108,8 @@ def open_engine(
     available."""
     if selection.engine == "local":
         this_device = resolve_device(device)
-        made_by, checkpoints = (
-            provenance(this_device),
-            Checkpoints(checkpoint_folder, this_device, watch.note, interrupts.requested),
-        )
+        made_by = provenance(this_device)
+        checkpoints = Checkpoints(checkpoint_folder, this_device, watch.note, interrupts.requested)
         local = Local(this_device, made_by, watch.state, timed, checkpoints)
         yield OpenEngine(local, this_device, 1, made_by, None, checkpoints)
         return

@@ -33,7 +33,7 @@ from ntkrun.store.locks import LOCKS, WHOLE, Writer, shard_lock, writers
 from ntkrun.store.readers import read_table, read_with_metadata
 from ntkrun.store.results import Results as Results
 from ntkrun.store.results import description_of
-from ntkrun.store.stacks import Stacks
+from ntkrun.store.stacks import Stacks, table_bytes
 from ntkrun.store.tables import TABLES, equal, in_order, plan_frame
 
 FOLDERS = ("stacks", "checkpoints", "kernels", "figures", LOCKS)  # kernels: of earlier versions
@@ -141,13 +141,15 @@ class Store(Stacks):
         return inside(self.root, f"{name}.parquet")
 
     def _made_from(self, folders: Sequence[str]) -> str:
-        """Return a fingerprint of what the tables depend on: the version, the plan and the names of the stacks."""
+        """Return a fingerprint of what the tables depend on: the version, the plan, and the stacks' folders by name and
+        size of their tables, since a folder that somebody removed may have left its number to another."""
         try:
             plan = read_bytes(inside(self.root, "plan.parquet"), LARGEST_FILE)
         except Unreadable:
             plan = b""
         digest = hashlib.sha256(ntkrun.__version__.encode() + plan)
-        digest.update("\n".join(folders).encode())
+        sizes = (table_bytes(self.root / "stacks" / name) for name in folders)
+        digest.update("\n".join(f"{name} {size}" for name, size in zip(folders, sizes, strict=True)).encode())
         return digest.hexdigest()
 
     def _from_tables(self, made_from: str, names: Sequence[str]) -> dict[str, pd.DataFrame] | None:

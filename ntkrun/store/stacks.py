@@ -12,11 +12,10 @@ A run that is in several folders counts once: finished rather than failed, then 
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,13 +34,12 @@ from ntkrun.files.writing import (
     temporary_folder,
     temporary_name,
 )
+from ntkrun.store.folder_names import FAILED, is_failed, is_merged, numbers, order
 from ntkrun.store.locks import commit_lock, merge_lock, no_merge
 from ntkrun.store.readers import check_id, read_kernels, read_stack, read_table
 from ntkrun.store.tables import TABLES, concatenated
 
-FAILED, LOG = "-failed", "log.txt"  # suffix of a folder of failed runs, and the file in it with the reasons
-_NAME = re.compile(rf"(\d{{8}})(?:-(\d{{8}}))?({FAILED})?")
-
+LOG = "log.txt"  # the file with the reasons in a folder of failed runs
 MOST = 400  # folders of a kind (single, merged, failed) before they are merged: each costs a reader 11 ms
 FULL = 2**26  # bytes of tables that a merged folder holds at most, since merging holds them in memory
 WORTHWHILE = 8  # folders that one merge replaces at least
@@ -90,7 +88,7 @@ class Stacks:
 
     def _publish(self, folder: Path, run_ids: Iterable[str], name: str = "{:08}") -> Path:
         """Rename a complete, flushed folder to the next number. Return its path."""
-        number = 1 + max((_numbers(name)[1] for name in self._names()), default=0)
+        number = 1 + max((numbers(name)[1] for name in self._names()), default=0)
         while not _renamed(folder, final := self._folder / name.format(number)):
             number += 1  # a process on another machine was faster, and locks do not reach it
         self._runs[final.name] = frozenset(run_ids)
@@ -110,7 +108,7 @@ class Stacks:
                 self._remove(forgotten)
 
     def _failed_folders(self) -> list[Path]:
-        return list(filter(is_failed, self.stack_folders()))
+        return [self.folder(name) for name in self.names() if is_failed(name)]
 
     def _remove(self, folders: Iterable[Path]) -> None:
         """Remove folders. Each disappears as a whole, and on the disk too, before its files do."""
@@ -128,8 +126,8 @@ class Stacks:
         """Merge folders of a kind where there are many. Readers see the same runs before, meanwhile and afterwards."""
         kinds: dict[tuple[bool, bool], list[str]] = {}
         for name in self._names():
-            failed = name.endswith(FAILED)
-            kinds.setdefault((failed, failed or _is_merged(name)), []).append(name)
+            failed = is_failed(name)
+            kinds.setdefault((failed, failed or is_merged(name)), []).append(name)
         for names in kinds.values():
             if len(names) > MOST:
                 with merge_lock(self.root) as free:
@@ -148,7 +146,7 @@ class Stacks:
         if not any(kept.values()):  # left by a process that was killed after it had merged them
             self._remove(parts)
             return
-        ending, names = (FAILED, ("runs",)) if is_failed(members[0]) else ("", TABLES)
+        ending, names = (FAILED, ("runs",)) if is_failed(members[0].name) else ("", TABLES)
         with temporary_folder(self._folder) as folder:
             tables = {
                 name: concatenated([_counted(parts[member], name, kept[member]) for member in kept], name)
@@ -159,7 +157,7 @@ class Stacks:
             flush_tree(folder)
             if not all(member.exists() for member in parts):
                 return
-            first = min(_numbers(member.name)[0] for member in parts)
+            first = min(numbers(member.name)[0] for member in parts)
             merged = self._publish(folder, tables["runs"]["run_id"], f"{first:08}-{{:08}}{ending}")
         if _intact(merged) is not None:  # else the disk did not keep it
             self._remove(parts)
@@ -181,7 +179,7 @@ class Stacks:
 
     def names(self) -> list[str]:
         """Return the names of the folders of stacks that ended, in the order in which they count."""
-        return sorted(self._names(), key=_order)
+        return sorted(self._names(), key=order)
 
     def folder(self, name: str) -> Path:
         """Return the folder of this name. Raises UserError where it is a link out of the directory."""
@@ -193,12 +191,12 @@ class Stacks:
 
     def finished(self) -> set[str]:
         """Return the ids of all runs that ended as done or diverged, in this plan or another."""
-        return set[str]().union(*(ids for name, ids in self._ids().items() if not name.endswith(FAILED)))
+        return set[str]().union(*(ids for name, ids in self._ids().items() if not is_failed(name)))
 
     def failed(self) -> dict[str, Path]:
         """Return the ids of all runs that failed and never finished, with the file that says why."""
         ids, finished = self._ids(), self.finished()
-        names = [name for name in sorted(ids, key=_order, reverse=True) if name.endswith(FAILED)]
+        names = [name for name in sorted(ids, key=order, reverse=True) if is_failed(name)]
         return {run_id: self._folder / name / LOG for name in names for run_id in ids[name] - finished}
 
     def joined(self, names: Iterable[str], tables: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -233,7 +231,7 @@ class Stacks:
             names = self.names()
             try:
                 result = read(names)
-                if all(name in names for name in self._names() if _is_merged(name)):
+                if all(name in names for name in self._names() if is_merged(name)):
                     return result
             except UserError:
                 if all(os.path.lexists(self._folder / name) for name in names):
@@ -254,7 +252,7 @@ class Stacks:
     def _present(self, run_ids: Iterable[str]) -> set[str]:
         """Return those of these runs that have finished."""
         wanted = frozenset(run_ids)
-        return set[str]().union(*(wanted & ids for name, ids in self._ids().items() if not name.endswith(FAILED)))
+        return set[str]().union(*(wanted & ids for name, ids in self._ids().items() if not is_failed(name)))
 
     @property
     def _folder(self) -> Path:
@@ -269,32 +267,9 @@ class Stacks:
             return []
 
 
-def is_failed(folder: Path) -> bool:
-    return folder.name.endswith(FAILED)
-
-
 def run_ids_in(folder: Path) -> list[str]:
     """Return the ids of the runs in a folder."""
     return list(read_table(inside(folder, "runs.parquet"), "stack", ["run_id"])["run_id"])
-
-
-@lru_cache(maxsize=2**14)
-def _numbers(name: str) -> tuple[int, int]:
-    """Return the lowest and the highest number of a folder by its name, 0 if an earlier version wrote it."""
-    match = _NAME.fullmatch(name)
-    return (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-
-
-def _order(name: str) -> tuple[bool, int, int, str]:
-    """Return the key by which folders are sorted: a run counts in the first of them that has it. A merged folder comes
-    before those that it was made of, in case a process was killed before it had removed them."""
-    first, last = _numbers(name)
-    return name.endswith(FAILED), first, -last, name
-
-
-def _is_merged(name: str) -> bool:
-    first, last = _numbers(name)
-    return first < last or name.endswith("-pack")
 
 
 def _renamed(folder: Path, final: Path) -> bool:
@@ -346,7 +321,7 @@ def _link_kernels(runs: Mapping[Path, Collection[str]], folder: Path) -> None:
 def _smallest(folders: Sequence[Path]) -> list[Path]:
     """Return the smallest of these folders, as many as fit into one that is FULL."""
     total, chosen = 0, []
-    for size, folder in sorted((_bytes(folder), folder) for folder in folders):
+    for size, folder in sorted((table_bytes(folder), folder) for folder in folders):
         total += size
         if total > FULL:
             break
@@ -354,7 +329,7 @@ def _smallest(folders: Sequence[Path]) -> list[Path]:
     return chosen
 
 
-def _bytes(folder: Path) -> int:
+def table_bytes(folder: Path) -> int:
     """Return the bytes of the tables in a folder."""
     return sum(file.stat().st_size for file in folder.glob("*.parquet"))
 

@@ -333,3 +333,17 @@ def test_a_link_to_nothing_among_the_stacks_is_a_sentence(tmp_path: Path) -> Non
     (tmp_path / "stacks" / "00000007").symlink_to("00000007")
     with pytest.raises(UserError, match="cannot be read as a table"):
         Store(tmp_path).finished()
+
+
+def test_the_number_of_a_folder_that_somebody_removed_brings_no_old_table_back(tmp_path: Path) -> None:
+    store = filled(tmp_path, ["a", "b", "c"], ["a"])
+    with store.writing():
+        store.commit(frames_of("b", "c"), {})
+        store.write_tables()
+    shutil.rmtree(tmp_path / "stacks" / "00000002")
+    store = Store(tmp_path)
+    with store.writing():
+        store.commit(frames_of("b"), {})
+        assert (tmp_path / "stacks" / "00000002").exists()
+        store.write_tables()
+    assert read_results(tmp_path).runs["run_id"].tolist() == ["a", "b"]
