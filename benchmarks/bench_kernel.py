@@ -19,7 +19,8 @@ from common import AHEAD, DEVICE, medians, where
 from torch import Tensor
 
 import ntkrun
-from ntkrun.engine.cuda_graphs import replay_of
+from ntkrun.engine.calls import calls
+from ntkrun.engine.clock import NO_CLOCK
 from ntkrun.engine.kernel import jacobian_ntk
 
 DIMENSION, DEPTH = 64, 4
@@ -114,8 +115,8 @@ def _against_others(peaks: dict[str, float]) -> None:
         "Jacobian contraction": lambda: jacobian_ntk(*problem),
     }
     if DEVICE.type == "cuda":
-        replay = replay_of(problem[0], DEVICE)
-        routes["layerwise, replayed as in a training"] = lambda: replay("kernel", routes["layerwise"])
+        call = calls(problem[0], DEVICE, NO_CLOCK)
+        routes["layerwise, replayed as in a training"] = lambda: call("kernel", ntkrun.empirical_ntk, *problem)
     found = medians(routes, rounds=3, often={name: 8 for name in routes if "Jacobian" not in name}, ahead=AHEAD)
     inputs, width, outputs = SMALL
     print(f"empirical NTK, N={inputs}, n={width}, L={DEPTH}, O={outputs}, float32, {where()}")

@@ -8,19 +8,27 @@ turns in one process, so that their ratio does not depend on what else the machi
 
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import torch
-from common import AHEAD, DEVICE, medians, plain_network, where
+from common import AHEAD, DEVICE, Onlooker, medians, plain_network, where
 from torch import Tensor
 
-from ntkrun.engine.cuda_graphs import replay_of
-from ntkrun.engine.kernel import layerwise_kernel
-from ntkrun.engine.network import DenseNetwork, output_gradients
-from ntkrun.engine.probes import eigenvalues, kernel_numbers, state_kernel
-from ntkrun.engine.stack import STEPS_UNREAD
-from ntkrun.engine.training import State, directions, train
-from ntkrun.engine.update import Update
+from ntkrun.engine.calls import calls
+from ntkrun.engine.clock import NO_CLOCK
+from ntkrun.engine.dense import DenseNetwork
+from ntkrun.engine.output_scale import PLAIN
+from ntkrun.engine.probes import eigenvalues, kernel_numbers
+from ntkrun.engine.training import (
+    Descent,
+    Problem,
+    State,
+    directions,
+    forward,
+    kernel_of,
+    move,
+    output_gradients,
+    train,
+)
 from ntkrun.theory.losses import LOSSES
 
 INPUTS, DEPTH, DIMENSION, BETA, SEEDS = 64, 4, 64, 0.1, 32
@@ -28,7 +36,6 @@ STEP_SIZE = 1e-3  # small: what a step costs does not depend on it, as long as n
 ALONE = {256: 200, 1024: 40, 2048: 20, 4096: 11}  # steps timed at each width
 STACKED = {64: 200, 256: 15}
 FOREVER = range(10**9)
-READ_EVERY = STEPS_UNREAD[DEVICE.type]
 
 Step = Callable[[], object]
 
@@ -61,51 +68,48 @@ def plain(width: int, seeds: int) -> Step:
 
 def trained(width: int, seeds: int, look: Callable[[State], object], probed: range) -> Step:
     """A step of `train`, and a look at the state it leaves."""
-    x, y = _data()
-    net = _network(width)
-    params = net.init(range(seeds), device=DEVICE)
-    states = train(net, params, x, y, STEP_SIZE, len(FOREVER) - 1, probed, check_every=READ_EVERY)
+    problem = _problem(width, seeds)
+    states = train(problem, Onlooker(problem, probed))
     return lambda: look(next(states))
 
 
 def loss_and_kernel(width: int, seeds: int) -> Step:
     """The same step with the loss and the kernel alone, which `train` does not offer apart from the drift."""
-    x, y = _data()
-    net, loss = _network(width), LOSSES["squared"]
-    params = net.init(range(seeds), device=DEVICE)
-    descent, replay = Update.begin(params, STEP_SIZE, 0.0), replay_of(net, DEVICE)
+    problem = _problem(width, seeds)
+    descent, call = Descent(problem), calls(problem.network, DEVICE, NO_CLOCK)
 
     def step() -> object:
-        layers = net.forward(params, x)
-        deltas = output_gradients(layers)
-        found = loss(layers.outputs, y), layerwise_kernel(net, layers, deltas, layers, deltas)
-        r = loss.gradient(layers.outputs, y) / INPUTS
-        descent.update(layers, directions(layers, deltas, r))
-        return found
+        now = forward(descent, True)
+        deltas = output_gradients(descent, now)
+        kernel = kernel_of(now, deltas)
+        move(descent, now, directions(descent, now, deltas, True), True, False)
+        return now.loss, kernel
 
-    return lambda: replay("step", step)
+    return lambda: call("update", step)
 
 
 def loss_kernel_drift(width: int, seeds: int, spectrum: bool = False) -> Step:
     """The step with what `measure` computes of loss, kernel and weight drift (and of the eigenvalues)."""
-    net, first = _network(width), list[Tensor]()
+    first = list[Tensor]()
 
-    def numbers(state: State) -> tuple[dict[str, Tensor], Tensor]:
-        kernel = state_kernel(net, state)
-        first.extend([] if first else [kernel])
-        assert state.distances is not None
-        found = {"loss": state.loss, **kernel_numbers(kernel, first[0]), "drift": state.distances.norm(dim=1)}
-        return found, kernel
+    def numbers(state: State) -> dict[str, Tensor]:
+        assert state.kernel is not None, "every step is probed"
+        assert state.distances is not None, "every step is probed"
+        first.extend([] if first else [state.kernel])
+        return {"loss": state.loss, **kernel_numbers(state.kernel, first[0]), "drift": state.distances.norm(dim=1)}
 
     def look(state: State) -> object:
-        found, kernel = state.replay("look", partial(numbers, state))
-        return found | (eigenvalues(kernel.cpu()) if spectrum else {})
+        assert state.kernel is not None, "every step is probed"
+        found = state.call("probes", numbers, state)
+        return found | (eigenvalues(state.kernel.cpu()) if spectrum else {})
 
     return trained(width, seeds, look, FOREVER)
 
 
-def _network(width: int) -> DenseNetwork:
-    return DenseNetwork(DIMENSION, 1, DEPTH, width, "relu", BETA)
+def _problem(width: int, seeds: int) -> Problem:
+    net, (x, y) = DenseNetwork(DIMENSION, 1, DEPTH, width, "relu", BETA), _data()
+    steps = len(FOREVER) - 1
+    return Problem(net, range(seeds), x, y, x[:0], y[:0], LOSSES["squared"], STEP_SIZE, 0.0, steps, None, PLAIN, None)
 
 
 def table(widths: dict[int, int], seeds: int) -> None:

@@ -1,13 +1,19 @@
-"""What the benchmarks share: routes timed by turns, the device they run on, and the plain network beside them."""
+"""What the benchmarks share: routes timed by turns, the device that they run on, trainings, and a plain network."""
 
 import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 import torch
 from torch import nn
+
+from ntkrun.engine.calls import calls
+from ntkrun.engine.clock import NO_CLOCK
+from ntkrun.engine.divergence import Losses
+from ntkrun.engine.stack import STEPS_UNREAD
+from ntkrun.engine.training import Descent, Problem, State
 
 Route = Callable[[], object]
 DEVICE = torch.device(os.environ.get("NTKRUN_BENCH_DEVICE", "cpu"))
@@ -49,6 +55,25 @@ def medians(
                 if round_ > 0:
                     times[name].append((time.perf_counter() - started) / ahead)
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+class Onlooker:
+    """Lets a training go on without end. Its losses are read as often as in a sweep; nothing else is measured."""
+
+    def __init__(self, problem: Problem, probed: Container[int]):
+        self.probed, self.losses = probed, Losses(len(problem.seeds))
+        self.call = calls(problem.network, DEVICE, NO_CLOCK)
+
+    def steps(self, descent: Descent) -> Iterator[int]:
+        return itertools.count()
+
+    def probes(self, step: int) -> bool:
+        return step in self.probed
+
+    def record(self, state: State) -> None:
+        self.losses.add(state.loss)
+        if state.step % STEPS_UNREAD[DEVICE.type] == 0:
+            self.losses.check(state.step)
 
 
 def plain_network(inputs: int, width: int, depth: int) -> nn.Sequential:

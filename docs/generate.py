@@ -17,7 +17,8 @@ import ntkrun
 from ntkrun import columns
 from ntkrun.cli import app
 from ntkrun.commands.list import rows_of
-from ntkrun.config.schema import Config, Network, Probes, SweepBlock, Training
+from ntkrun.config.architectures import ARCHITECTURES, Dense
+from ntkrun.config.schema import Config, Probes, SweepBlock, Training
 from ntkrun.config.template import meaning
 from ntkrun.data import DATA_SETS
 from ntkrun.data.base import Component, DataSet
@@ -51,7 +52,7 @@ def _cell(text: str) -> str:
 def config() -> list[str]:
     """Every key of a config."""
     sections: Mapping[str, type[BaseModel]] = {
-        "network": Network,
+        "network": Dense,
         "training": Training,
         "probes": Probes,
         "sweep": SweepBlock,
@@ -61,6 +62,10 @@ def config() -> list[str]:
     lines += ["## Top level", "", *_keys(Config, "", top)]
     for name, section in sections.items():
         lines += [f"## `{name}`", "", _summary(section), "", *_keys(section, f"{name}.", section.model_fields)]
+        for word, network in ARCHITECTURES.items() if section is Dense else ():
+            if own := [key for key in network.model_fields if key not in Dense.model_fields]:
+                lines += [f"### `network.architecture: {word}`", "", _summary(network), ""]
+                lines += _keys(network, "network.", own)
     lines += ["## `data`", "", "Every data set takes these keys:", "", *_keys(DataSet, "data.", DataSet.model_fields)]
     for data_set in DATA_SETS:
         own = [key for key in data_set.model_fields if key not in DataSet.model_fields and key != "name"]
@@ -249,7 +254,7 @@ def _without(text: str, module: str) -> str:
 def names() -> list[str]:
     """What a config may name: the lists of `ntkrun list`."""
     lines = ["# What a config may name", "", "The lists of `ntkrun list`.", ""]
-    for what in ("activations", "data", "losses", "experiments"):
+    for what in ("architectures", "activations", "data", "losses", "experiments"):
         lines += [f"## {what.capitalize()}", "", *_table(("name", ""), ((f"`{n}`", said) for n, said in rows_of(what)))]
     return lines
 

@@ -22,7 +22,7 @@ LARGE_STEP = Planned(
 
 def of_relu(formula: str, inputs: int, depth: int, width: float) -> float:
     """Return the value of a function of ntkrun.theory.corrections, by its name, for a relu network without biases."""
-    from ntkrun.engine.network import DenseNetwork  # imports torch, which listing the experiments does not need
+    from ntkrun.engine.dense import DenseNetwork  # imports torch, which listing the experiments does not need
     from ntkrun.theory import corrections
 
     return float(getattr(corrections, formula)(DenseNetwork(inputs, 1, depth, int(width), "relu", 0.0)))

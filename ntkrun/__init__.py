@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ntkrun.config.reader import Sweep as Sweep
     from ntkrun.config.reader import load_config as load_config
+    from ntkrun.engine.dense import DenseNetwork as DenseNetwork
     from ntkrun.engine.kernel import empirical_ntk as empirical_ntk
-    from ntkrun.engine.network import DenseNetwork as DenseNetwork
     from ntkrun.engine.network import Parameters as Parameters
     from ntkrun.engine.torch_modules.ntk import module_ntk as module_ntk
     from ntkrun.errors import ConfigError as ConfigError
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # Where each public name lives. They are imported when first used, so that reading results or asking for help loads no
 # torch.
 _HOMES = {
-    "DenseNetwork": "ntkrun.engine.network",
+    "DenseNetwork": "ntkrun.engine.dense",
     "Parameters": "ntkrun.engine.network",
     "empirical_ntk": "ntkrun.engine.kernel",
     "module_ntk": "ntkrun.engine.torch_modules.ntk",

@@ -89,7 +89,8 @@ TABLES: dict[str, tuple[Columns, ...]] = {
         ),
         Columns(
             "growth",
-            "A(t) = Σ_l ‖w^(l)‖_op/√m_l + Σ_{0<l<L} ‖a^(l)‖_Ê/√n_l, computed from the layers table; F is not included",
+            "A(t) = Σ_l ‖w^(l)‖_op/√m_l + Σ_{0<l<L} ‖a^(l)‖_Ê/√n_l, computed from the layers table; F is not "
+            "included, nor are weights that are no matrices",
             detail=True,
         ),
         Columns(
@@ -103,11 +104,15 @@ TABLES: dict[str, tuple[Columns, ...]] = {
     "layers": (
         RUN_ID,
         Columns("step layer", "number of steps taken; l, from 0 to L-1"),
+        Columns(
+            "name",
+            "the layer's name in its network: `input`, `hidden 1`, ..., `output`; empty in results of earlier versions",
+        ),
         Columns("weight_drift", "‖w_t - w_0‖_F/‖w_0‖_F"),
         Columns(
             "weight_operator weight_drift_operator",
             "‖w_t‖_op/√m; ‖w_t - w_0‖_op/√m. The unit is the standard deviation of the initial weights. Values are "
-            "underestimated by at most a fraction 1e-4",
+            "underestimated by at most a fraction 1e-4. nan for a weight that is no matrix",
             detail=True,
         ),
         Columns(

@@ -28,6 +28,13 @@ class Strict(BaseModel):
         return self.model_dump(exclude_defaults=True)
 
 
+def form(value: Any) -> str:
+    """Return the tag of the form in which a value is written, so that errors are about that form only."""
+    if isinstance(value, dict | Strict):
+        return "<mapping>"
+    return "<list>" if isinstance(value, tuple | list) else "<number>"
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -68,7 +75,7 @@ def sentence(error: Mapping[str, Any], model: type[BaseModel], raw: Mapping[str,
     `raw`."""
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown key" + _suggestion(str(error["loc"][-1]), _keys_at(model, error["loc"][:-1], raw))
+        return _unknown(str(error["loc"][-1]), *_models_at(model, error["loc"][:-1], raw))
     if kind == "missing":
         return "missing; give it a value"
     if kind in ("too_short", "string_too_short"):
@@ -104,29 +111,52 @@ def _suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else (f"; known: {', '.join(known)}" if known else "")
 
 
-def _keys_at(model: type[BaseModel], path: tuple[Any, ...], raw: Any) -> list[str]:
-    """Return the keys that are allowed at this path."""
-    models = [model]
+def _unknown(key: str, meant: list[type[BaseModel]], every: list[type[BaseModel]]) -> str:
+    """Return a sentence for a key that the section which is meant lacks, and perhaps every section of its place."""
+    owners = [_tag(m) for m in every if key in m.model_fields]
+    if owners:
+        return f"belongs to {' or '.join(map(_written, owners))}, not to {_written(_tag(meant[0]))}"
+    return "unknown key" + _suggestion(key, dict.fromkeys(name for m in meant for name in m.model_fields))
+
+
+def _written(tag: tuple[str, str]) -> str:
+    return f"`{tag[0]}: {tag[1]}`"
+
+
+def _tag(model: type[BaseModel]) -> tuple[str, str]:
+    """Return the key and the word that tell a section from the others of its place; empty where it is the only one."""
+    for key in ("name", "architecture"):
+        words = typing.get_args(model.model_fields[key].annotation) if key in model.model_fields else ()
+        if words:
+            return key, words[0]
+    return "", ""
+
+
+def _is_meant(model: type[BaseModel], raw: Mapping[str, Any]) -> bool:
+    key, word = _tag(model)
+    return key != "" and raw.get(key, model.model_fields[key].default) == word
+
+
+def _models_at(
+    model: type[BaseModel], path: tuple[Any, ...], raw: Any
+) -> tuple[list[type[BaseModel]], list[type[BaseModel]]]:
+    """Return the sections that are meant at this path, and all that may stand there."""
+    models = every = [model]
     for part in path:
         is_entry = isinstance(raw, tuple) and part in range(len(raw))
         raw = raw.get(part) if isinstance(raw, dict) else raw[part] if is_entry else None
         if not isinstance(part, int):
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
-            models = [inner for field in fields for inner in _models_in(field.annotation)]
-        named = [m for m in models if isinstance(raw, dict) and raw.get("name") in _literals(m)]
-        models = named or models
-    return list(dict.fromkeys(key for m in models for key in m.model_fields))
+            models = every = [inner for field in fields for inner in models_in(field.annotation)]
+        models = [m for m in every if isinstance(raw, dict) and _is_meant(m, raw)] or models
+    return models, every
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections in a type, in the order in which it names them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-
-
-def _literals(model: type[BaseModel]) -> tuple[Any, ...]:
-    field = model.model_fields.get("name")
-    return typing.get_args(field.annotation) if field else ()
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
 
 
 def _shown(value: Any) -> str:

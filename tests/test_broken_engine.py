@@ -11,10 +11,9 @@ from torch import Tensor
 
 import ntkrun
 from ntkrun.config.reader import parse_config
-from ntkrun.engine import kernel, parametrization
-from ntkrun.engine.network import DenseNetwork, Layers
+from ntkrun.engine import parametrization, training
 from ntkrun.engine.parametrization import Layer, Scales
-from ntkrun.engine.update import Update
+from ntkrun.engine.uses import Affine
 from ntkrun.evidence.claims.verdicts import claim_requests, judge
 from ntkrun.evidence.regression.baseline import records
 from ntkrun.evidence.regression.comparison import compare
@@ -87,22 +86,22 @@ def _no_scale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_beta_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = kernel._forward
+    sound = Affine.gram
 
-    def broken(net: DenseNetwork, layer: int, *passes: Tensor) -> Tensor:
-        return sound(net, layer, *passes) - net.bias_scale(layer) ** 2
+    def broken(use: Affine, other: Affine | None = None) -> Tensor:
+        return sound(use, other) - use.bias_scale**2
 
-    monkeypatch.setattr(kernel, "_forward", broken)
+    monkeypatch.setattr(Affine, "gram", broken)
 
 
 def _one_layer_ascends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wrong sign in the step of one layer."""
-    sound = Update.update
+    sound = training.update
 
-    def broken(self: Update, layers: Layers, directions: list[Tensor]) -> None:
-        sound(self, layers, [-d if layer == 1 else d for layer, d in enumerate(directions)])
+    def broken(params: Any, velocity: Any, uses: Any, d: list[Tensor], *numbers: float) -> None:
+        sound(params, velocity, uses, [-each if layer == 1 else each for layer, each in enumerate(d)], *numbers)
 
-    monkeypatch.setattr(Update, "update", broken)
+    monkeypatch.setattr(training, "update", broken)
 
 
 @pytest.fixture(scope="module")

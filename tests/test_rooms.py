@@ -84,6 +84,16 @@ def test_imports_go_down(module: str) -> None:
     assert not upward
 
 
+ARCHITECTURES = {"engine.dense", "engine.residual"}
+
+
+def test_no_other_file_knows_an_architecture() -> None:
+    """They are named by config.architectures, as text, and where a user may ask for one."""
+    users = {name for name in _of("engine", "plan", "run", "store") if ARCHITECTURES & _inside(MODULES[name])}
+    assert users <= ARCHITECTURES
+    assert ARCHITECTURES & _inside(MODULES["engine.residual"])  # the rule can see one
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     graph = {name: _inside(file) - {name} for name, file in MODULES.items()}
     try:

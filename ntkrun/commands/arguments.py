@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-WHAT = ("activations", "data", "losses", "claims", "experiments")
+WHAT = ("architectures", "activations", "data", "losses", "claims", "experiments")
 
 
 def yaml_files(incomplete: str) -> list[str]:

@@ -24,6 +24,10 @@ def list_(
 def rows_of(what: str) -> list[tuple[str, str]]:
     """Return the name and the statement of each entry of a list. Its registry is imported on request. Raises UserError
     for an unknown list."""
+    if what == "architectures":
+        from ntkrun.config.architectures import ARCHITECTURES
+
+        return [(name, network.statement) for name, network in ARCHITECTURES.items()]
     if what == "activations":
         from ntkrun.theory.activations import ACTIVATIONS
 
@@ -44,4 +48,4 @@ def rows_of(what: str) -> list[tuple[str, str]]:
         from ntkrun.experiments.table import EXPERIMENTS
 
         return [(experiment.name, experiment.statement) for experiment in EXPERIMENTS.values()]
-    raise UserError(f"list {what}: choose activations, data, losses, claims or experiments")
+    raise UserError(f"list {what}: choose architectures, activations, data, losses, claims or experiments")

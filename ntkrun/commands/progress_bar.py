@@ -63,10 +63,10 @@ class TerminalProgress(Tracker):
     def state(self, stack: Stack, state: State, measurement: Measurement | None) -> None:
         super().state(stack, state, measurement)
         now = time.monotonic()
-        if self.bar is None or measurement is None or not state.positions or now - self.looked < REFRESH:
+        if self.bar is None or measurement is None or now - self.looked < REFRESH:
             return
         self.looked = now
-        loss, drift = (measurement.numbers[name].mean().item() for name in ("loss", "kernel_drift"))
+        loss, drift = (measurement.mean(name) for name in ("loss", "kernel_drift"))
         self._draw(f"{self.labels[stack.point]}  step {state.step}  loss {loss:.2e}  kernel drift {drift:.3f}")
 
     def committed(self, stack: Stack, done: Done) -> None:

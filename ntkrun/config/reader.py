@@ -21,9 +21,10 @@ from ntkrun.data import DataConfig, DataSet
 from ntkrun.errors import ConfigError, ConfigProblem, FieldError, UserError
 from ntkrun.files.reading import Unreadable, read_text
 from ntkrun.text import printable
-from ntkrun.validation import sentence
+from ntkrun.validation import models_in, sentence
 
 POINT_SECTIONS = tuple(Point.model_fields)
+DENSE = ("architecture", "dense")
 _DATA: TypeAdapter[DataSet] = TypeAdapter(DataConfig)
 _BLOCK = TypeAdapter(SweepBlock)
 _T = TypeVar("_T")
@@ -40,8 +41,11 @@ class Sweep:
 
     @property
     def hash(self) -> str:
-        """Hash of the resolved config, 16 hexadecimal digits. It does not depend on the order of the keys."""
-        return hashlib.sha256(json.dumps(self.resolved, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of the resolved config, 16 hexadecimal digits. It does not depend on the order of the keys. The words
+        `architecture: dense` are left out, as configs had none before there were other architectures."""
+        words = {key: value for key, value in self.resolved["network"].items() if (key, value) != DENSE}
+        content = {**self.resolved, "network": words}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def _validated(raw: _Raw, problems: list[ConfigProblem]) -> Sweep | None:
     if problems or not isinstance(config, Config):
         return None
     points_with_seeds = tuple((point, tuple(dict.fromkeys(seeds))) for point, seeds in points.items())
-    return Sweep(config.name, points_with_seeds, _plain(raw, config))
+    return Sweep(config.name, points_with_seeds, _plain(raw, config, [block for block, _ in blocks]))
 
 
 def _blocks(raw: _Raw, problems: list[ConfigProblem]) -> list[tuple[SweepBlock, tuple[Any, ...]]]:
@@ -214,8 +218,8 @@ def _unknown_part(key: str) -> tuple[str, ...] | None:
     section, *rest = key.split(".")
     if section not in POINT_SECTIONS:
         return (section,)
-    fields = getattr(Point.model_fields[section].annotation, "model_fields", None)
-    return (section, rest[0]) if fields and rest and rest[0] not in fields else None
+    fields = {field for model in models_in(Point.model_fields[section].annotation) for field in model.model_fields}
+    return (section, rest[0]) if rest and rest[0] not in fields else None
 
 
 def _clash(axis_path: tuple[Any, ...], key: str, block: SweepBlock) -> list[tuple[tuple[Any, ...], str]]:
@@ -245,12 +249,13 @@ def _grid(raw: _Raw, block: SweepBlock, path: tuple[Any, ...], problems: list[Co
 
 
 def _with_first_values(raw: _Raw, blocks: list[tuple[SweepBlock, tuple[Any, ...]]]) -> _Raw:
-    """Return the config with the first swept value of every key that it lacks, so that a required key that is swept
-    does not count as missing."""
+    """Return the config with the first swept value of every key that it lacks and all blocks sweep, so that a required
+    key does not count as missing. A key that some blocks do not sweep has its default in these."""
     for block, path in blocks[:1]:
         for kind, axes in (("grid", block.grid), ("zip", block.zip)):
             for key, values in axes.items():
-                if _lookup(raw.value, key_path(key)) is None:
+                everywhere = all(key in other.grid or key in other.zip for other, _ in blocks)
+                if everywhere and _lookup(raw.value, key_path(key)) is None:
                     try:
                         raw = raw.with_value(key_path(key), values[0], raw.place((*path, kind, key, 0)))
                     except ValueError:
@@ -282,7 +287,7 @@ def _model(
                 continue  # pydantic counts only the valid entries; the invalid ones have their own errors
             path = _path_in(value, detail["loc"])
             if detail["type"] == "union_tag_invalid":
-                path = (*path, "name")
+                path = (*path, detail["ctx"]["discriminator"].strip("'"))
             problems.append(
                 ConfigProblem(raw.place(path), dotted(path), sentence({**detail, "loc": path}, Config, raw.value))
             )
@@ -362,8 +367,29 @@ def _replaced(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
     return {**tree, str(head): _replaced(tree.get(str(head)), rest, value)}
 
 
-def _plain(raw: _Raw, config: Config) -> dict[str, Any]:
-    """Return the config as plain values with all defaults filled in and the sections in their usual order."""
+def _plain(raw: _Raw, config: Config, blocks: list[SweepBlock]) -> dict[str, Any]:
+    """Return the config as plain values with all defaults filled in and the sections in their usual order. Where the
+    sweep varies the kind of a section, defaults that only some kinds have are left out: others would refuse them."""
     dumped = config.model_dump(mode="json")
     order = ["name", *POINT_SECTIONS, "sweep", "claims", "expect"]
+    for section in POINT_SECTIONS:
+        tags = {f"{section}.name", f"{section}.architecture"}
+        if any(tags & {*block.grid, *block.zip} for block in blocks):
+            kept = {"name", "architecture", *_shared_keys(section), *(raw.value.get(section) or {})}
+            dumped[section] = {key: value for key, value in dumped[section].items() if key in kept}
     return {key: dumped[key] for key in order}
+
+
+def _shared_keys(section: str) -> set[str]:
+    """Return the keys of a section that all its kinds have, with the same type and the same default."""
+    kinds = [kind.model_fields for kind in models_in(Point.model_fields[section].annotation)]
+
+    def same(key: str) -> bool:
+        return all(
+            key in kind
+            and repr(kind[key].annotation) == repr(kinds[0][key].annotation)
+            and repr(kind[key].default) == repr(kinds[0][key].default)
+            for kind in kinds
+        )
+
+    return {key for key in kinds[0] if same(key)}

@@ -7,84 +7,23 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
+from ntkrun.config.architectures import Dense, NetworkConfig
 from ntkrun.config.claims import Claims, check_claims
 from ntkrun.data import Data, DataConfig
-from ntkrun.data.base import LARGEST_SEED, MOST
-from ntkrun.errors import FieldError, UserError
-from ntkrun.theory.activations import activation, registered_values
-from ntkrun.theory.architecture import Parametrization
+from ntkrun.data.base import LARGEST, LARGEST_SEED, MOST, Size
+from ntkrun.errors import FieldError
 from ntkrun.theory.losses import LOSSES
-from ntkrun.validation import Strict
+from ntkrun.validation import Strict, form
 
-Size = Annotated[int, Field(ge=1, le=MOST)]
 MOST_POINTS = 10_000  # grid points in a sweep
 MOST_RUNS = 1_000_000  # runs in a sweep
 MOST_ROWS = 1_000_000  # rows of one run in a table
-LARGEST = 1e15  # for scales and step sizes: their squares still fit into float32
-
-
-def _form(value: Any) -> str:
-    """Return the tag of the form in which a value is written, so that errors are about that form only."""
-    if isinstance(value, dict | Strict):
-        return "<mapping>"
-    return "<list>" if isinstance(value, tuple | list) else "<number>"
 
 
 def _text_or_number(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<number>"
-
-
-Depth = Annotated[int, Field(ge=1, le=1000)]
-
-
-class Network(Strict):
-    """The dense network: L = depth weight layers, hidden widths n, activation σ, bias scale β, weight scale σ_w and the
-    parametrization."""
-
-    depth: Depth = 4
-    """L, the number of weight layers. The network has L-1 hidden layers."""
-    width: Annotated[
-        Annotated[Size, Tag("<number>")] | Annotated[tuple[Size, ...], Tag("<list>")], Discriminator(_form)
-    ] = 256
-    """Width n of every hidden layer, or a list of L-1 widths."""
-    activation: str = "relu"
-    """The activation σ: a name from `ntkrun list activations`, or one registered from Python with
-    `ntkrun.register_activation`."""
-    beta: float = Field(0.1, ge=0, le=LARGEST)
-    """β, the scale of the biases, at least 0."""
-    weight_scale: float = Field(1.0, gt=0, le=LARGEST)
-    """σ_w, the scale of the weights."""
-    parametrization: Parametrization = "ntk"
-    """Where the scales are applied. `ntk`: weights start as N(0, 1), and the forward pass multiplies by σ_w/√n and β.
-    `standard`: weights start as N(0, σ_w²/n) and biases as N(0, β²), without factors in the forward pass. The initial
-    function is the same, but the kernel grows like n. `mean_field`: the output of the `ntk` network divided by √n, n
-    the width of the last hidden layer. Its kernel changes during training at every width."""
-
-    @field_validator("width")
-    @classmethod
-    def _check_widths(cls, width: int | tuple[int, ...], info: ValidationInfo) -> int | tuple[int, ...]:
-        depth = info.data.get("depth")
-        if isinstance(width, tuple) and depth is not None and len(width) != depth - 1:
-            raise ValueError(f"{len(width)} widths for {depth - 1} hidden layers (depth {depth}); give one per layer")
-        return width
-
-    @field_validator("activation")
-    @classmethod
-    def _known_activation(cls, name: str) -> str:
-        try:
-            activation(name)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return name
-
-    def identity(self) -> dict[str, Any]:
-        """Return the values that identify the network. The widths are always listed, so that one width for all layers
-        and the same width for each are the same network. A registered σ is identified by its values."""
-        widths = self.width if isinstance(self.width, tuple) else (self.width,) * (self.depth - 1)
-        values = registered_values(self.activation)
-        return super().identity() | {"width": list(widths)} | ({} if values is None else {"activation_values": values})
 
 
 class Relative(Strict):
@@ -107,7 +46,7 @@ class Training(Strict):
     targets of ±1 (`signed`), `cross_entropy` needs distributions over two or more outputs (`one_hot`)."""
     step_size: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = Relative(relative=1.0)
     """The step size η, or `{relative: r}` for η = r/λ_max(K/N), K the expected kernel at initialisation. Under `ntk` K
     is the infinite-width kernel, so η is the same at every width. Under `mean_field` it is K_inf/n, under `standard`
@@ -124,7 +63,7 @@ class Training(Strict):
     η λ_max < 2(1+μ) and about 1/(1-μ) times as fast as without momentum. Time is still η·step."""
     output_scale: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Centred, Tag("<mapping>")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = 1.0
     """Output scale α: f = αF is trained on loss(f)/α². With `{centred: α}`, f = α(F - F_0), which is zero on every
     input at the start. The kernel that drives f is the kernel of F, so step sizes keep their meaning. The weights move
@@ -150,7 +89,7 @@ class LogSpaced(Strict):
 
 
 def _spacing_form(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else _form(value)
+    return "<text>" if isinstance(value, str) else form(value)
 
 
 Spacing = int | LogSpaced
@@ -163,9 +102,7 @@ Kept = Annotated[
 class Probes(Strict):
     """The steps at which to measure, the steps for expensive measurements, and the kernels and outputs to store."""
 
-    every: Annotated[
-        Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(_form)
-    ] = 1
+    every: Annotated[Annotated[Size, Tag("<number>")] | Annotated[LogSpaced, Tag("<mapping>")], Discriminator(form)] = 1
     """Interval between measurements, in steps, or `{log_spaced: k}` for about k steps evenly spaced in log(step). Step
     0 and the last step are always measured."""
     detail: Annotated[
@@ -196,7 +133,7 @@ class SweepBlock(Strict):
     seeds: Annotated[
         Annotated[Seeds, Tag("<number>")]
         | Annotated[tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...], Field(min_length=1), Tag("<list>")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = 10
     """Number of seeds, counted from 0, or a list of seeds."""
 
@@ -210,7 +147,7 @@ class SweepBlock(Strict):
 class Point(Strict):
     """A grid point: everything that determines a run's numbers except its seed."""
 
-    network: Network = Network()
+    network: NetworkConfig = Dense()
     data: DataConfig
     training: Training = Training()
     probes: Probes = Probes()
@@ -241,7 +178,7 @@ class Config(Point):
     letter or digit."""
     sweep: Annotated[
         Annotated[SweepBlock, Tag("<mapping>")] | Annotated[tuple[SweepBlock, ...], Field(min_length=1), Tag("<list>")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = SweepBlock()
     claims: Claims = ()
     """Claims to judge when the runs are finished: names from `ntkrun list claims`, or mappings such as

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from ntkrun.config.architectures import Dense
 from ntkrun.config.reader import parse_config
-from ntkrun.config.schema import Config, Network, Probes, SweepBlock, Training
+from ntkrun.config.schema import Config, Probes, SweepBlock, Training
 from ntkrun.config.yaml import read_value
 from ntkrun.data.labelled import Digits
 from ntkrun.errors import UserError
@@ -22,7 +23,7 @@ START: Mapping[str, Any] = {
     "claims": ["frozen-kernel", "lazy-weights", "global-minimum"],
 }
 SECTIONS: Mapping[str, type[BaseModel]] = {
-    "network": Network,
+    "network": Dense,
     "data": Digits,
     "training": Training,
     "probes": Probes,

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -14,6 +14,8 @@ from ntkrun.validation import Strict
 
 MOST = 2**31 - 1  # largest count in a config
 LARGEST_SEED = 2**63 - 1
+LARGEST = 1e15  # for scales and step sizes: their squares still fit into float32
+Size = Annotated[int, Field(ge=1, le=MOST)]
 MOST_NUMBERS = 2**28  # numbers in one data set: 2 GiB
 Array = np.ndarray
 Arrays = tuple[Array, Array, Array, Array]
@@ -70,7 +72,7 @@ class DataSet(Strict):
     """`[i, j]`: the test inputs are `test_samples` points α x_i + (1-α) x_j on the line between the training inputs i
     and j (counted from 0), with α evenly spaced from 0 to 1. They have no targets, so test losses are nan. Gaps are
     still measured."""
-    target_scale: float = Field(1.0, gt=0, le=1e15)
+    target_scale: float = Field(1.0, gt=0, le=LARGEST)
     """Factor applied to all targets. Losses that need ±1 or one-hot targets reject other values."""
 
     @field_validator("between")

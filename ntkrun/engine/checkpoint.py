@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ntkrun.engine.divergence import Divergence
 from ntkrun.engine.flows import Flows
 from ntkrun.engine.network import Parameters
-from ntkrun.engine.recorder import TABLES, Recorded
-from ntkrun.engine.training import Divergence, Snapshot
+from ntkrun.engine.rows import TABLES, Recorded
+from ntkrun.engine.training import Snapshot, State
 
 FLOWS = ("coordinates", "velocity", "linear")  # the fields of the linearised network that change in training
 
@@ -47,21 +48,25 @@ class Checkpoint:
         has_velocity = "velocity.weights.0" in self.tensors
         return Snapshot(
             self.step,
-            list(self.header["positions"]),
             _parameters(self.tensors, "params"),
             _parameters(self.tensors, "velocity") if has_velocity else None,
             self.tensors.get("distances"),
         )
 
     def flows(self, first: Flows) -> Flows:
-        """Return the predictions at the checkpoint's step, from the `first` ones of the remaining runs."""
+        """Return the predictions at the checkpoint's step, from the `first` ones."""
         device = first.linear.device
         coordinates, velocity, linear = (self.tensors[f"flows.{name}"].to(device) for name in FLOWS)
         return replace(first, coordinates=coordinates, velocity=velocity, linear=linear)
 
+    @property
+    def diverged(self) -> list[Divergence]:
+        """The runs that had diverged by the checkpoint's step."""
+        return [Divergence(*run) for run in self.header["diverged"]]
+
     def recorded(self) -> Recorded:
         """Return the records up to the checkpoint, ready for more to be added."""
-        recorded = Recorded(diverged=[Divergence(*run) for run in self.header["departed"]])
+        recorded = Recorded()
         for table, columns in self.header["columns"].items():
             recorded.rows[table] = [{name: self.tensors[f"rows.{table}.{name}"].numpy() for name in columns}]
         for name, tensor in self.tensors.items():
@@ -92,13 +97,12 @@ class _NoCheckpoints:
 NO_CHECKPOINTS = _NoCheckpoints()
 
 
-def checkpoint(now: Snapshot, flows: Flows, recorded: Recorded, seconds: float) -> Checkpoint:
-    """Return the checkpoint of a training run after `seconds` seconds."""
+def checkpoint(now: State, flows: Flows, recorded: Recorded, diverged: list[Divergence], seconds: float) -> Checkpoint:
+    """Return the checkpoint of a training after `seconds` seconds, before its state `now` is measured."""
     tables = {table: columns for table in TABLES if (columns := recorded.table(table))}
     header = {
         "step": now.step,
-        "positions": now.positions,
-        "departed": [astuple(run) for run in recorded.diverged],
+        "diverged": [astuple(run) for run in diverged],
         "columns": {table: list(columns) for table, columns in tables.items()},  # keeps the columns' order
         "seconds": seconds,
     }
@@ -118,8 +122,8 @@ def _named(name: str, params: Parameters) -> dict[str, Tensor]:
 
 
 def _parameters(tensors: dict[str, Tensor], name: str) -> Parameters:
-    depth = sum(key.startswith(f"{name}.weights.") for key in tensors)
-    weights, biases = ([tensors[f"{name}.{kind}.{layer}"] for layer in range(depth)] for kind in ("weights", "biases"))
+    layers = sum(key.startswith(f"{name}.weights.") for key in tensors)
+    weights, biases = ([tensors[f"{name}.{kind}.{layer}"] for layer in range(layers)] for kind in ("weights", "biases"))
     return Parameters(weights, biases)
 
 

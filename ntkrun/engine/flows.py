@@ -17,32 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkrun.engine.kernel import layerwise_kernel
-from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients
-from ntkrun.engine.output_scale import PLAIN, OutputScale
+from ntkrun.engine.kernel import Gradients, layerwise_kernel
+from ntkrun.engine.network import Network, Parameters
+from ntkrun.engine.operators import eigh
 from ntkrun.engine.tiles import pieces
-from ntkrun.engine.training import State, shares_of
-from ntkrun.theory.losses import Loss
+from ntkrun.engine.training import Problem, State, shares_of
 from ntkrun.theory.rules import Flow
 
 WIDE = 2**22  # parameters held in float64 at a time: many small networks at once, large ones one by one
-
-
-@dataclass(frozen=True)
-class LearningProblem:
-    """The learning problem of a stack, on its device: inputs x (N, n_0), targets y (N, O), test data likewise (M rows),
-    the `loss`, η and μ, and the limit kernel K_inf from all A = N + M inputs to the training inputs, (A, N), float64,
-    or None if it is unavailable. `scale` turns F into the trained function f."""
-
-    x: Tensor
-    y: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    loss: Loss
-    step_size: float
-    momentum: float
-    limit: Tensor | None
-    scale: OutputScale = PLAIN
 
 
 @dataclass(frozen=True)
@@ -60,17 +42,6 @@ class Modes:
         _, driven = Flow().factors(self.values, time)
         return self.start - self.reach @ (driven.mT * self.amplitude)
 
-    def select(self, keep: list[int]) -> "Modes":
-        """Return the modes of the runs at these positions."""
-        per_run = self.reach.ndim == 3
-        return Modes(
-            self.start[keep],
-            self.reach[keep] if per_run else self.reach,
-            self.values[keep] if per_run else self.values,
-            self.vectors[keep] if per_run else self.vectors,
-            self.amplitude[keep],
-        )
-
 
 @dataclass(frozen=True)
 class Flows:
@@ -78,7 +49,7 @@ class Flows:
     N·O); `start` is F_0, (S, A, O). `coordinates` and `velocity` are c and u, (S, N, O), and `linear` is F_lin, (S, A,
     O), at the step of the next state; these three are updated in place."""
 
-    problem: LearningProblem
+    problem: Problem
     kernel: Tensor
     start: Tensor
     coordinates: Tensor
@@ -97,30 +68,20 @@ class Flows:
         moved = (self.linear - self.start)[:, : len(self.problem.y)]
         return (self.coordinates * moved).flatten(1).sum(dim=1).clamp(min=0).sqrt() / abs(self.problem.scale.factor)
 
-    def advance(self, state: State) -> None:
-        """Update the linearised network by the step that `state` is about to take."""
-        p = self.problem
-        gradient = p.loss.gradient(self.linear[:, : len(p.y)], p.y.double())
-        self.velocity.mul_(p.momentum).sub_(p.step_size * gradient * shares_of(state.batch, p.x))
-        self.coordinates.add_(self.velocity)
-        moved = (self.kernel @ self.coordinates.flatten(1).unsqueeze(2)).view(self.start.shape)
-        torch.add(self.start, moved, out=self.linear)
 
-    def select(self, keep: list[int]) -> "Flows":
-        """Return the predictions of the runs at these positions."""
-        return Flows(
-            self.problem,
-            self.kernel[keep],
-            self.start[keep],
-            self.coordinates[keep],
-            self.velocity[keep],
-            self.linear[keep],
-            {name: modes.select(keep) for name, modes in self.predicted.items()},
-        )
+def advance(flows: Flows, state: State) -> None:
+    """Update the linearised network by the step that `state` is about to take."""
+    p = flows.problem
+    gradient = p.loss.gradient(flows.linear[:, : len(p.y)], p.y.double())
+    flows.velocity.mul_(p.momentum).sub_(p.step_size * gradient * shares_of(state.batch, p.x))
+    flows.coordinates.add_(flows.velocity)
+    moved = (flows.kernel @ flows.coordinates.flatten(1).unsqueeze(2)).view(flows.start.shape)
+    torch.add(flows.start, moved, out=flows.linear)
 
 
-def flows(net: DenseNetwork, params: Parameters, problem: LearningProblem) -> Flows:
+def flows(params: Parameters, problem: Problem) -> Flows:
     """Return the predictions that start from these parameters."""
+    net = problem.network
     points = torch.cat([problem.x, problem.x_test]).double()
     groups = pieces(len(params.weights[0]), max(1, WIDE // net.parameter_count))
     starts = [_start(net, params, group, points, len(problem.y)) for group in groups]
@@ -138,20 +99,19 @@ def flows(net: DenseNetwork, params: Parameters, problem: LearningProblem) -> Fl
     return Flows(problem, kernel, start, zeros, zeros.clone(), start.clone(), predicted)
 
 
-def _start(net: DenseNetwork, params: Parameters, runs: slice, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _start(net: Network, params: Parameters, runs: slice, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return F_0 on all points (S, A, O), and K_0 from them to the first `count`, (S, A·O, N·O), float64, for some of
     the runs, because their float64 copy is twice their size."""
-    wide = Parameters([w[runs].double() for w in params.weights], [b[runs].double() for b in params.biases])
-    layers = net.forward(wide, points)
-    deltas = output_gradients(layers)
-    first = Layers(net, wide, [a[:, :count] for a in layers.activations], [z[:, :count] for z in layers.preactivations])
-    kernel = layerwise_kernel(net, layers, deltas, first, [d[:, :count] for d in deltas])
-    return layers.outputs, kernel.flatten(3).flatten(1, 2)
+    forward = net.forward(params.part(runs).double(), points)
+    gradients = Gradients(forward.uses, net.output_gradients(forward))
+    first = Gradients([use.part(slice(count)) for use in gradients.uses], [d[:, :count] for d in gradients.deltas])
+    kernel = layerwise_kernel(gradients, first)
+    return forward.outputs, kernel.flatten(3).flatten(1, 2)
 
 
 def _modes(kernel: Tensor, start: Tensor, y: Tensor, inputs: int) -> Modes:
     """Return the modes of `kernel` (..., A·C, N·C) divided by its N inputs. Its first rows are the training inputs."""
     train = kernel[..., : kernel.shape[-1], :] / inputs
-    values, vectors = torch.linalg.eigh((train + train.mT) / 2)
+    values, vectors = eigh((train + train.mT) / 2)
     amplitude = vectors.mT @ (start[:, : kernel.shape[-1]] - y)
     return Modes(start, kernel / inputs @ vectors, values.clamp(min=0), vectors, amplitude)

@@ -6,17 +6,17 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
 from ntkrun.engine.devices import budget
-from ntkrun.engine.network import DenseNetwork, Layers, Parameters, output_gradients, pullback
+from ntkrun.engine.network import Network, Parameters
 from ntkrun.engine.tiles import (
-    Blocks,
-    Outputs,
     check_outputs,
     cut,
     each_pair,
@@ -27,29 +27,30 @@ from ntkrun.engine.tiles import (
     uncut,
 )
 from ntkrun.engine.torch_settings import full_float32
+from ntkrun.engine.uses import Outputs, Use, tile_of
 from ntkrun.errors import UserError
-from ntkrun.theory.activations import activation
 
 SMALL = 2**26  # bytes used without querying the free memory: the query may take as long as a small kernel
 
 
 @dataclass(frozen=True)
-class Passes:
-    """Results of the forward and backward pass: a^(l), (S, N, n_l), l = 0..L-1, and δ^(l), (S, N, O, n_l), l = 1..L."""
+class Gradients:
+    """The gradients of F on N inputs in all parameters, not multiplied out: how each layer used its parameters, and
+    δ^(l) = ∂F/∂z^(l), l = 1..L, in a dense network (S, N, O, n_l)."""
 
-    activations: list[Tensor]
+    uses: list[Use]
     deltas: list[Tensor]
 
-    def part(self, piece: slice) -> "Passes":
-        """Return the passes of these inputs only."""
+    def part(self, piece: slice) -> "Gradients":
+        """Return the gradients of these inputs only."""
         if piece == slice(0, self.deltas[0].shape[1]):
             return self
-        return Passes([a[:, piece] for a in self.activations], [d[:, piece] for d in self.deltas])
+        return Gradients([use.part(piece) for use in self.uses], [d[:, piece] for d in self.deltas])
 
 
 @full_float32()
 def empirical_ntk(
-    net: DenseNetwork,
+    net: Network,
     params: Parameters,
     x: Tensor,
     x2: Tensor | None = None,
@@ -76,55 +77,49 @@ def empirical_ntk(
     if min(len(x), len(columns)) == 0:
         raise UserError("the kernel needs at least one input; x or x2 is empty")
     like, stack, o = params.weights[0], len(params.weights[0]), net.outputs
-    shape = _shape(outputs, stack, len(x), len(columns), o)
+    shape = tiled_shape(outputs, stack, len(x), len(columns), o)
     count, item, device = max(len(x), len(columns)), like.element_size(), like.device
     size, blocks = math.prod(shape) * item, uncut(net, stack, count, outputs, device)
     if memory is not None or size + blocks.bytes(net, outputs, item) > SMALL:
         blocks = cut(blocks, count, net, outputs, budget(memory, size, device), item)
     result = like.new_zeros(shape)
+    rows, others = pieces(len(x), blocks.inputs), None if x2 is None else pieces(len(x2), blocks.inputs)
     for seeds in pieces(stack, blocks.seeds):
-        part = Parameters([w[seeds] for w in params.weights], [b[seeds] for b in params.biases])
-        _fill(net, part, x, x2, result[seeds], outputs, blocks)
-    if outputs == "full":
-        return as_blocks(result.view(stack, len(x), o, len(columns), o))
-    return result.permute(0, 2, 3, 1) if outputs == "diagonal" else result
+        part = params.part(seeds)
+        passes = partial(_gradients, net, part, x), partial(_gradients, net, part, columns)
+        fill(result[seeds], outputs, o, rows, others, blocks.kept, *passes)
+    return untiled(result, outputs, o)
 
 
-def layerwise_kernel(
-    net: DenseNetwork, layers: Layers, deltas: list[Tensor], layers2: Layers, deltas2: list[Tensor]
-) -> Tensor:
+def layerwise_kernel(first: Gradients, second: Gradients) -> Tensor:
     """Return the kernel from existing passes, (S, N, O, M, O): rows (x, i), columns (x', j).
 
-    If both arguments are the same passes (`layers2 is layers`, `deltas2 is deltas`), the kernel is symmetric and only
-    half of it is computed.
+    If both arguments are the same object, the kernel is symmetric and only half of it is computed.
     """
-    same = layers2 is layers and deltas2 is deltas
-    first = Passes(layers.activations, deltas)
-    second = first if same else Passes(layers2.activations, deltas2)
-    s, n, o, _ = deltas[0].shape
-    m = deltas2[0].shape[1]
-    result = deltas[0].new_zeros(s, n, o, m * o)
+    same = second is first
+    s, n, o = first.deltas[0].shape[:3]
+    m = second.deltas[0].shape[1]
+    result = first.deltas[0].new_zeros(s, n, o, m * o)
     size = tile_inputs(result.device, o)
-    rows, columns = pieces(n, size), pieces(m, size)
-
-    def add(i: slice, j: slice, row: Passes, column: Passes) -> None:
-        _add(net, _tile(result, "full", o, i, j), "full", row, column)
-
-    each_pair(rows, None if same else columns, len(rows), first.part, second.part, add)
-    if same:
-        mirror(result.view(s, n * o, m * o), scaled(rows, o))
+    rows, columns = pieces(n, size), None if same else pieces(m, size)
+    fill(result, "full", o, rows, columns, len(rows), first.part, second.part)
     return result.view(s, n, o, m, o)
 
 
-def aligned_kernel(net: DenseNetwork, first: Passes, second: Passes) -> Tensor:
+def layer_kernel(use: Use, delta: Tensor) -> Tensor:
+    """Return the summand of one layer in the kernel, (S, N, O, N, O), from its use and δ."""
+    s, n, o = delta.shape[:3]
+    tile = delta.new_zeros(s, n, o, n * o)
+    use.add_gram(tile, "full", delta, use, delta)
+    return tile.view(s, n, o, n, o)
+
+
+def aligned_kernel(first: Gradients, second: Gradients) -> Tensor:
     """Return K_ii(x_k, x'_k), (S, N, O), from existing passes of N inputs each, or of N inputs and of one input. The
     same passes twice give the diagonal. No other pair of inputs is computed."""
-    terms = (
-        (net.scale(layer) ** 2 * (a * a2).sum(dim=2, keepdim=True) + net.bias_scale(layer) ** 2)
-        * (first.deltas[layer] * second.deltas[layer]).sum(dim=3)
-        for layer, (a, a2) in enumerate(zip(first.activations, second.activations, strict=True))
-    )
-    return sum(terms, start=torch.zeros_like(first.deltas[0][..., 0]))
+    layers = zip(first.uses, first.deltas, second.uses, second.deltas, strict=True)
+    terms = (use.aligned(delta, use2, delta2) for use, delta, use2, delta2 in layers)
+    return sum(terms, start=torch.zeros_like(first.deltas[-1][..., 0]))
 
 
 def as_blocks(kernel: Tensor) -> Tensor:
@@ -139,23 +134,16 @@ def as_matrix(kernel: Tensor) -> Tensor:
 
 
 @full_float32()
-def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | None = None) -> Tensor:
+def jacobian_ntk(net: Network, params: Parameters, x: Tensor, x2: Tensor | None = None) -> Tensor:
     """Return the kernel as the product of Jacobians from torch.func: the reference that tests `empirical_ntk`.
 
-    It is slow and needs much memory, but its correctness is easy to see. It has its own forward pass, the definition of
-    the network for one input and one seed, so it shares no code with `empirical_ntk`.
+    It is slow and needs much memory, but its correctness is easy to see. It uses the network's definition for one input
+    and one seed, so it shares no code with `empirical_ntk`.
     """
-    sigma = activation(net.activation).function
-
-    def outputs(weights: list[Tensor], biases: list[Tensor], a: Tensor) -> Tensor:
-        for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
-            z = net.scale(layer) * (w @ a) + net.bias_scale(layer) * b
-            a = sigma(z)
-        return z
 
     def jacobian(points: Tensor) -> Tensor:
         # (S, N, O, P): mapped over the points and over the stack, with all parameters in one row.
-        per_point = vmap(jacrev(outputs, argnums=(0, 1)), in_dims=(None, None, 0))
+        per_point = vmap(jacrev(net.of_one_input, argnums=(0, 1)), in_dims=(None, None, 0))
         parts = vmap(per_point, in_dims=(0, 0, None))(params.weights, params.biases, points)
         return torch.cat([part.flatten(3) for group in parts for part in group], dim=3)
 
@@ -167,79 +155,49 @@ def jacobian_ntk(net: DenseNetwork, params: Parameters, x: Tensor, x2: Tensor | 
 # --- tiles: the result is filled in a layout in which every tile is a matrix
 
 
-def _shape(outputs: Outputs, s: int, n: int, m: int, o: int) -> tuple[int, ...]:
+def tiled_shape(outputs: Outputs, s: int, n: int, m: int, o: int) -> tuple[int, ...]:
+    """Return the shape of a kernel in this layout."""
     return {"full": (s, n, o, m * o), "diagonal": (s, o, n, m), "trace": (s, n, m)}[outputs]
 
 
-def _tile(result: Tensor, outputs: Outputs, o: int, i: slice, j: slice) -> Tensor:
-    """Return the part of the result, in the layout of `_shape`, for inputs i against inputs j."""
-    return result[:, i, :, slice(j.start * o, j.stop * o)] if outputs == "full" else result[..., i, j]
+def untiled(result: Tensor, outputs: Outputs, o: int) -> Tensor:
+    """Return a kernel in this layout with its inputs first: (S, N, M, O, O), (S, N, M, O) or (S, N, M)."""
+    if outputs == "full":
+        return as_blocks(torch.unflatten(result, 3, (-1, o)))
+    return result.permute(0, 2, 3, 1) if outputs == "diagonal" else result
 
 
-def _fill(
-    net: DenseNetwork,
-    params: Parameters,
-    x: Tensor,
-    x2: Tensor | None,
+def fill(
     result: Tensor,
     outputs: Outputs,
-    blocks: Blocks,
+    o: int,
+    rows: list[slice],
+    columns: list[slice] | None,
+    kept: int,
+    row: Callable[[slice], Gradients],
+    column: Callable[[slice], Gradients],
 ) -> None:
-    rows = pieces(len(x), blocks.inputs)
-    columns = None if x2 is None else pieces(len(x2), blocks.inputs)
-    o = net.outputs
+    """Add the inner products of all gradients to a kernel, given the functions that compute those of a piece of inputs.
+    `columns = None` means that they are the rows: the kernel becomes exactly symmetric. `kept` as in `each_pair`."""
 
-    def add(i: slice, j: slice, row: Passes, column: Passes) -> None:
-        _add(net, _tile(result, outputs, o, i, j), outputs, row, column)
+    def add(i: slice, j: slice, first: Gradients, second: Gradients) -> None:
+        _add(tile_of(result, outputs, o, i, j), outputs, first, second)
 
-    def row(i: slice) -> Passes:
-        return _passes(net, params, x[i])
-
-    def column(j: slice) -> Passes:
-        return _passes(net, params, (x if x2 is None else x2)[j])
-
-    each_pair(rows, columns, blocks.kept, row, column, add)
-    if x2 is None and outputs == "full":
-        mirror(result.view(len(result), len(x) * o, len(x) * o), scaled(rows, o))
-    elif x2 is None:
+    each_pair(rows, columns, kept, row, column, add)
+    if columns is None and outputs == "full":
+        s, n = result.shape[:2]
+        mirror(result.view(s, n * o, n * o), scaled(rows, o))
+    elif columns is None:
         mirror(result, rows)
 
 
-def _passes(net: DenseNetwork, params: Parameters, x: Tensor) -> Passes:
-    with torch.enable_grad():
-        layers = net.forward(params, x)
-        if net.outputs == 1:  # skipping the stacking saves a twentieth of a small kernel's time
-            deltas = [d.unsqueeze(2) for d in pullback(layers, torch.ones_like(layers.outputs))]
-        else:
-            deltas = output_gradients(layers)
-    return Passes([a.detach() for a in layers.activations], deltas)
+def _gradients(net: Network, params: Parameters, x: Tensor, piece: slice) -> Gradients:
+    with torch.no_grad():
+        forward = net.forward(params, x[piece])
+        return Gradients(forward.uses, net.output_gradients(forward))
 
 
-def _add(net: DenseNetwork, tile: Tensor, outputs: Outputs, first: Passes, second: Passes) -> None:
-    """Add every layer's product to a tile: [s² a·a' + c²] times δ_i·δ_j', δ_i·δ_i' or Σ_i δ_i·δ_i'."""
-    for layer in range(net.depth):
-        forward = _forward(net, layer, first.activations[layer], second.activations[layer])
-        delta, delta2 = _drop_shared_stack(first.deltas[layer]), _drop_shared_stack(second.deltas[layer])
-        _, n, o, _ = delta.shape
-        if outputs == "trace":
-            tile.addcmul_(forward, torch.bmm(delta.flatten(2), delta2.flatten(2).mT))
-        elif outputs == "diagonal":
-            for i in range(o):
-                tile[:, i].addcmul_(forward, torch.bmm(delta[:, :, i], delta2[:, :, i].mT))
-        else:
-            # The weights are repeated for every j to make the inner axis long: broadcasting takes five times as long.
-            weight = forward if o == 1 else forward.repeat_interleave(o, dim=2)
-            product = torch.bmm(delta.flatten(1, 2), delta2.flatten(1, 2).mT)
-            tile.addcmul_(weight.unsqueeze(2), product.view(len(product), n, o, -1))
-
-
-def _forward(net: DenseNetwork, layer: int, a: Tensor, a2: Tensor) -> Tensor:
-    """Return s² a·a' + c² for the inputs of a layer: (S, N, M), or (1, N, M) if all networks share the inputs."""
-    constant = a.new_full((1, 1, 1), net.bias_scale(layer) ** 2)
-    return torch.baddbmm(constant, _drop_shared_stack(a), _drop_shared_stack(a2).mT, alpha=net.scale(layer) ** 2)
-
-
-def _drop_shared_stack(a: Tensor) -> Tensor:
-    """Return one network's part of (S, N, n) if all networks share it: x and δ^(L) are expanded over the stack, not
-    copied."""
-    return a[:1] if a.stride(0) == 0 else a
+def _add(tile: Tensor, outputs: Outputs, first: Gradients, second: Gradients) -> None:
+    """Add every layer's inner products to a tile."""
+    for use, delta, use2, delta2 in zip(first.uses, first.deltas, second.uses, second.deltas, strict=True):
+        use.add_gram(tile, outputs, delta, use2, delta2)

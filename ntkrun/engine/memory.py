@@ -11,7 +11,8 @@ b bytes per number:
     tables       64 bytes for each number of a row, from the device to the file
     temporaries  the largest of: a step, b N h (3 + O); a measurement, b M h (2 + O) + 40 k², or with details instead of
                  40 k² the norms of the largest matrix, b (3 i j + 2 N h + 2 L N² + 2 k²); and the start in float64,
-                 8 (P + A h (5 + 2 O) + 2 A O k), with 8 (A O k + 3 k²) for the modes
+                 8 (P + A h (5 + 2 O) + 2 A O k), with 8 (A O k + 3 k²) for the modes. Layers of T > 1 positions
+                 take 32 (A O T) (k T) for products over pairs of positions, at most 32 PAIRS (uses.py)
     once         8 · 3 A N for the limit kernel and its modes, and a buffer of the update; for a network of which only
                  one is held in float64 at a time, the start
 
@@ -21,13 +22,15 @@ less where Python's objects for the tables count (tests/engine/test_stack_memory
 product are not in it.
 """
 
-from itertools import pairwise
+import math
 
 from ntkrun.engine.detail_probes import ranks
 from ntkrun.engine.flows import WIDE
 from ntkrun.engine.operators import BLOCK
-from ntkrun.engine.stack import BYTES_UNREAD, STEPS_UNREAD, StackTask
+from ntkrun.engine.stack import BYTES_UNREAD, STEPS_UNREAD
+from ntkrun.engine.task import StackTask
 from ntkrun.engine.update import PART
+from ntkrun.engine.uses import PAIRS
 
 NUMBER = 64  # bytes per number of a table: as read, joined, a Python float in a list, a frame's column
 
@@ -47,19 +50,24 @@ def most_runs(task: StackTask, budget: int, most: int) -> int:
 def _parts(task: StackTask) -> tuple[int, int]:
     """Return the bytes of a stack that do not depend on its number of runs, and those of each run."""
     net, b, n, m, o = task.network, task.dtype.itemsize, len(task.x), len(task.x_test), task.network.outputs
-    p, h, a, k, pairs = net.parameter_count, sum(net.widths[1:]), n + m, n * o, net.depth * n**2
+    p, h, a, k = net.parameter_count, sum(layer.outputs for layer in net.layers), n + m, n * o
+    layers, pairs = len(net.layers), len(net.layers) * n**2
     unread = min(STEPS_UNREAD["cpu"], len(task.probed), 1 + BYTES_UNREAD["cpu"] // (b * k**2))
     parameters = b * p * (1 + (task.steps > 0) + (task.momentum > 0))
     passes = b * n * h * (2 + o)
     kernels = b * k**2 * (1 + unread + len(task.keep_kernels) + task.keep_last_kernel) + 8 * (2 * a * o * k + k**2)
-    numbers = (36 + 12 * net.depth) * len(task.probed) + 12 * a * o * len(task.keep_outputs)
+    numbers = (36 + 12 * layers) * len(task.probed) + 12 * a * o * len(task.keep_outputs)
     numbers += 6 * len(ranks(k)) * len(task.detailed)
-    norms = max(i * j + min(2 * i * j, 12 * BLOCK * (i + j)) for i, j in pairwise(net.widths))
+    sides = [(layer.weight[0], math.prod(layer.weight[1:])) for layer in net.layers]
+    norms = max(i * j + min(2 * i * j, 12 * BLOCK * (i + j)) for i, j in sides)
     detail = b * (norms + 2 * n * h + 2 * pairs + 2 * k**2) * bool(task.detailed)
     began = b * (n * h + pairs + BLOCK * h) * bool(task.detailed)
     start, modes = 8 * (p + a * h * (5 + 2 * o) + 2 * a * o * k), 8 * (a * o * k + 3 * k**2)
     alone = 2 * p > WIDE  # only one at a time is held in float64
     work = max(b * n * h * (3 + o), b * m * h * (2 + o) + max(40 * k**2, detail), modes + (0 if alone else start))
+    longest = max(layer.positions for layer in net.layers)
+    if longest > 1:
+        work += 32 * min(a * o * k * longest**2, max(PAIRS, (o * longest) ** 2))
     limit = 0 if task.limit is None else 3 * 8 * task.limit.size
     once = limit + b * PART["cpu"] * (task.steps > 0) + start * alone
     return once, parameters + passes + kernels + NUMBER * numbers + began + work

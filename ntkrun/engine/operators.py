@@ -34,8 +34,10 @@ class Largest:
 
 def operator_norms(w: Tensor, start: Tensor | None = None) -> Largest:
     """Return ‖w‖_op of each w (S, m, n). The first block is `start` (S, min(m, n), BLOCK) where given, else the same
-    random vectors for every matrix. nan for a matrix that is not finite. What a matrix gets does not depend on those it
-    is stacked with, beyond rounding."""
+    random vectors for every matrix. nan for a matrix that is not finite, and for weights that are no matrices. What a
+    matrix gets does not depend on those it is stacked with, beyond rounding."""
+    if w.ndim != 3:
+        return Largest(w.new_full((len(w),), torch.nan, dtype=torch.float64), w.new_empty(len(w), 0, 0))
     tall = w if w.shape[1] >= w.shape[2] else w.mT
     if tall.shape[2] <= DIRECT:
         return Largest(_by_gram(tall.double()), w.new_empty(len(w), tall.shape[2], 0))
@@ -46,6 +48,14 @@ def leading_vectors(w: Tensor) -> Tensor:
     """`operator_norms(w).vectors`, without the norms where there are none."""
     shorter = min(w.shape[1:])
     return operator_norms(w).vectors if shorter > DIRECT else w.new_empty(len(w), shorter, 0)
+
+
+def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices; nan for matrices that are not
+    finite, for which torch would raise, whatever the others are."""
+    finite = matrices.isfinite().flatten(-2).all(dim=-1)
+    values, vectors = torch.linalg.eigh(matrices.where(finite[..., None, None], 0.0))
+    return values.where(finite[..., None], torch.nan), vectors
 
 
 def _by_gram(w: Tensor) -> Tensor:

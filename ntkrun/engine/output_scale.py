@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ntkrun.engine.network import DenseNetwork, Parameters
+from ntkrun.engine.network import Network, Parameters
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Readout:
     start: Tensor | None
 
     @classmethod
-    def begin(cls, scale: OutputScale, net: DenseNetwork, start: Parameters, x: Tensor) -> "Readout":
+    def begin(cls, scale: OutputScale, net: Network, start: Parameters, x: Tensor) -> "Readout":
         """Return the readout on inputs x for networks with the initial parameters `start`."""
         return cls(scale, net.apply(start, x) if scale.centred else None)
 
@@ -61,7 +61,3 @@ class Readout:
         if self.start is None:
             return self
         return replace(self, start=self.start.take_along_dim(batch.unsqueeze(2), dim=1))
-
-    def select(self, keep: list[int]) -> "Readout":
-        """Return the readout of the networks at these positions."""
-        return self if self.start is None else replace(self, start=self.start[keep])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,12 +19,14 @@ from ntkrun.engine.detail_probes import (
     kernel_pull,
     mode_columns,
 )
-from ntkrun.engine.flows import Flows, LearningProblem, flows
-from ntkrun.engine.kernel import Passes, aligned_kernel, as_matrix, layerwise_kernel
-from ntkrun.engine.network import DenseNetwork, Layers, output_gradients
-from ntkrun.engine.output_scale import OutputScale, Readout
-from ntkrun.engine.training import State
+from ntkrun.engine.flows import Flows, flows
+from ntkrun.engine.kernel import Gradients, aligned_kernel, as_matrix
+from ntkrun.engine.network import Forward
+from ntkrun.engine.output_scale import Readout
+from ntkrun.engine.parametrization import Scales
+from ntkrun.engine.training import Problem, State
 from ntkrun.engine.update import norm
+from ntkrun.engine.uses import Affine
 
 SPECTRUM = ("lambda_min", "lambda_max")
 
@@ -44,29 +45,16 @@ class Reference:
     start: Start | None
     directions: Directions | None
 
-    def select(self, keep: list[int]) -> "Reference":
-        """Return the reference of the runs at these positions."""
-        return Reference(
-            self.norms[keep],
-            self.kernel[keep],
-            self.outputs[keep],
-            self.flows.select(keep),
-            self.readout.select(keep),
-            self.start and self.start.select(keep),
-            self.directions and self.directions.select(keep),
-        )
-
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurement of a probed state of S runs, at these `positions` of the stack: `numbers` by column of
-    steps.parquet, each (S,); `layers` by column of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O)
-    by column of those tables, if they are stored; `kernel` K_t as (S, N, O, N, O). At a detail step without momentum
-    `pull` is the change of the outputs that the kernel predicts. `row` holds all numbers of the tables in order,
-    float64. Like those of the state, its tensors are valid until the next state."""
+    """The measurement of a probed state of S runs: `numbers` by column of steps.parquet, each (S,); `layers` by column
+    of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O) by column of those tables, if they are
+    stored; `kernel` K_t as (S, N, O, N, O). At a detail step without momentum `pull` is the change of the outputs that
+    the kernel predicts. `row` holds all numbers of the tables in order, float64. Like those of the state, its tensors
+    are valid until the next state. `diverged` are the positions of runs whose numbers mean nothing."""
 
     step: int
-    positions: list[int]
     numbers: dict[str, Tensor]
     layers: dict[str, Tensor]
     modes: dict[str, Tensor]
@@ -74,6 +62,12 @@ class Measurement:
     kernel: Tensor
     pull: Pull | None
     row: Tensor
+    diverged: tuple[int, ...] = ()
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a column of steps.parquet over the runs that have not diverged."""
+        of_runs = self.numbers[name].cpu()
+        return float(of_runs[[k not in self.diverged for k in range(len(of_runs))]].mean())
 
     @property
     def tables(self) -> tuple[dict[str, Tensor], ...]:
@@ -81,25 +75,21 @@ class Measurement:
         return self.numbers, self.layers, self.modes, self.outputs
 
 
-def reference(
-    net: DenseNetwork, state: State, problem: LearningProblem, detailed: bool = False, clock: Laps = NO_CLOCK
-) -> Reference:
+def reference(state: State, problem: Problem, detailed: bool = False, clock: Laps = NO_CLOCK) -> Reference:
     """Return the reference computed from the first state; `detailed` if there are detail steps."""
+    assert state.kernel is not None, "the first state is probed"
     norms = torch.stack([norm(p) for p in state.start], dim=1)
     clock.lap("probes")
-    kernel = state_kernel(net, state)
-    clock.lap("kernel")
-    predictions = flows(net, state.start, problem)
+    predictions = flows(state.start, problem)
     clock.lap("flows")
-    readout = Readout.begin(problem.scale, net, state.start, problem.x_test)
-    start = detail_start(net, state, kernel) if detailed else None
+    readout = Readout.begin(problem.scale, problem.network, state.start, problem.x_test)
+    start = detail_start(problem.network, state) if detailed else None
     modes = directions(predictions) if detailed else None
     clock.lap("detail")
-    return Reference(norms, kernel, state.outputs, predictions, readout, start, modes)
+    return Reference(norms, state.kernel, state.outputs, predictions, readout, start, modes)
 
 
 def measure(
-    net: DenseNetwork,
     state: State,
     ref: Reference,
     time: Tensor,
@@ -109,28 +99,30 @@ def measure(
 ) -> Measurement:
     """Return the measurement of a probed state at `time` (1,) against its reference. The expensive numbers are computed
     at detail steps and are nan at others. The kernel's eigenvalues are computed later, when the numbers are read."""
-    replay, problem = state.replay, ref.flows.problem
-    kernel = replay("kernel", partial(state_kernel, net, state))
-    clock.lap("kernel")
-    common = replay("probes", partial(_measure_common, net, state, ref, kernel))
-    clock.lap("probes")
-    predicted = replay("predictions", partial(_measure_predictions, ref, common.outputs, time))
-    clock.lap("flows")
+    call, problem = state.call, ref.flows.problem
+    assert state.kernel is not None, "only a probed state has one"
+    common = call("probes", _measure_common, state, ref)
+    predicted = call("flows", _measure_predictions, ref, common.outputs, time)
     pending = dict.fromkeys(("growth", *DESCENT), common.missing)  # set at detail steps, DESCENT after the step
     numbers, layers = common.numbers | predicted | pending, common.layers
-    test_deltas = output_gradients(common.test) if detailed or keep_outputs else []
-    modes, pull = {}, None
+    modes, stored, pull = {}, {}, None
+    if detailed or keep_outputs:
+        test = Gradients(common.test.uses, problem.network.output_gradients(common.test))
     if detailed:
         assert ref.start is not None, "computed if there are detail steps"
-        layers = layers | detail(net, state, kernel, ref.start)
-        numbers["growth"] = growth(layers)
+        layers = layers | detail(problem.network, state, ref.start)
+        numbers["growth"] = growth(problem.network, layers)
         modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
-        pull = None if problem.momentum else kernel_pull(net, state, problem, kernel, common.test, test_deltas)
-    stored = output_columns(net, state, common.test, test_deltas, common.outputs, problem.scale) if keep_outputs else {}
+        pull = None if problem.momentum else kernel_pull(state, problem, common.test.outputs, test)
+    if keep_outputs:
+        stored = output_columns(state, test, common.outputs, problem)
     columns = [column for table in (numbers, layers, modes, stored) for column in table.values()]
-    row = joined(columns) if detailed or keep_outputs else replay("row", partial(joined, columns))
-    clock.lap("detail" if detailed or keep_outputs else "probes")
-    return Measurement(state.step, state.positions, numbers, layers, modes, stored, kernel, pull, row)
+    if detailed or keep_outputs:
+        row = joined(columns)
+        clock.lap("detail")
+    else:
+        row = call("probes", joined, columns)
+    return Measurement(state.step, numbers, layers, modes, stored, state.kernel, pull, row)
 
 
 def joined(columns: Iterable[Tensor]) -> Tensor:
@@ -144,42 +136,37 @@ class _Common:
     """The measurements made at every probed state: the pass of the test inputs, f on all inputs, and the numbers, nan
     for those of detail steps. `missing` is nan for each run."""
 
-    test: Layers
+    test: Forward
     outputs: Tensor
     numbers: dict[str, Tensor]
     layers: dict[str, Tensor]
     missing: Tensor
 
 
-def _measure_common(net: DenseNetwork, state: State, ref: Reference, kernel: Tensor) -> _Common:
+def _measure_common(state: State, ref: Reference) -> _Common:
     assert state.distances is not None, "only a probed state has them"
+    assert state.kernel is not None, "only a probed state has one"
     problem = ref.flows.problem
-    test = net.forward(state.params, problem.x_test)
+    test = problem.network.forward(state.params, problem.x_test)
     outputs = torch.cat([state.outputs, ref.readout(test.outputs)], dim=1)
     drift = state.distances.norm(dim=1) / ref.norms.norm(dim=1)
     missing = torch.full_like(drift, torch.nan)
     numbers = {
         "loss": state.loss,
         "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
-        **kernel_numbers(kernel, ref.kernel),
+        **kernel_numbers(state.kernel, ref.kernel),
         **dict.fromkeys(SPECTRUM, missing),  # computed when the kernel is read
         "weight_drift": drift,
         "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
-        **limit_numbers(kernel, problem.limit),
+        **limit_numbers(state.kernel, problem.limit),
     }
-    layers = {"weight_drift": (state.distances / ref.norms)[:, : net.depth]}
+    layers = {"weight_drift": (state.distances / ref.norms)[:, : len(problem.network.layers)]}
     layers |= dict.fromkeys(LAYER_DETAIL, torch.full_like(layers["weight_drift"], torch.nan))
     return _Common(test, outputs, numbers, layers, missing)
 
 
 def _measure_predictions(ref: Reference, outputs: Tensor, time: Tensor) -> dict[str, Tensor]:
     return flow_numbers(outputs, ref.flows, time) | linear_numbers(outputs, ref.flows, ref.norms.norm(dim=1))
-
-
-def state_kernel(net: DenseNetwork, state: State) -> Tensor:
-    """Return K_t on the training inputs, (S, N, O, N, O), from the passes of the training step."""
-    assert state.deltas is not None, "only a probed state has them"
-    return layerwise_kernel(net, state.layers, state.deltas, state.layers, state.deltas)
 
 
 def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
@@ -253,9 +240,7 @@ def _largest(gaps: Tensor) -> Tensor:
 # ---------------------------------------------------------------- outputs
 
 
-def output_columns(
-    net: DenseNetwork, state: State, test: Layers, test_deltas: list[Tensor], outputs: Tensor, scale: OutputScale
-) -> dict[str, Tensor]:
+def output_columns(state: State, test: Gradients, outputs: Tensor, problem: Problem) -> dict[str, Tensor]:
     """Return columns on all A inputs, training first, each (S, A, O), where `outputs` are f on these inputs:
 
     value         f_i(x)
@@ -266,24 +251,24 @@ def output_columns(
     kernel        K_ii(x, x)
     kernel_row    K_ii(x, x'), x' the first test input; nan without test inputs
     """
-    assert state.deltas is not None, "only a probed state has them"
-    both = [Passes(state.layers.activations, state.deltas), Passes(test.activations, test_deltas)]
-    kernel = torch.cat([aligned_kernel(net, passes, passes) for passes in both], dim=1)
+    both = [state.gradients, test]
+    kernel = torch.cat([aligned_kernel(part, part) for part in both], dim=1)
     row = torch.full_like(outputs, torch.nan)
-    if test.outputs.shape[1]:
-        row = torch.cat([aligned_kernel(net, passes, both[1].part(slice(1))) for passes in both], dim=1)
+    if test.deltas[-1].shape[1]:
+        row = torch.cat([aligned_kernel(part, test.part(slice(1))) for part in both], dim=1)
     variance = covariance = torch.full_like(outputs, torch.nan)
-    if state.step == 0:
-        parts = [passes.activations[-1] for passes in both]  # (S, N, n) and (S, M, n)
-        squares = torch.cat([last.square().sum(dim=2) for last in parts], dim=1)
-        products = torch.cat([(last * last[:, :1]).sum(dim=2) for last in parts], dim=1)
-        variance = scale.variance(_last_layer_covariance(net, squares, outputs))
-        covariance = scale.variance(_last_layer_covariance(net, products, outputs))
+    last = [part.uses[-1] for part in both]
+    if state.step == 0 and all(isinstance(use, Affine) for use in last):
+        parts = [use.a for use in last if isinstance(use, Affine)]  # (S, N, n) and (S, M, n)
+        squares = torch.cat([a.square().sum(dim=2) for a in parts], dim=1)
+        products = torch.cat([(a * a[:, :1]).sum(dim=2) for a in parts], dim=1)
+        scales = problem.network.layers[-1].scales
+        variance = problem.scale.variance(_readout_covariance(scales, squares, outputs))
+        covariance = problem.scale.variance(_readout_covariance(scales, products, outputs))
     return {"value": outputs, "variance": variance, "covariance": covariance, "kernel": kernel, "kernel_row": row}
 
 
-def _last_layer_covariance(net: DenseNetwork, products: Tensor, like: Tensor) -> Tensor:
-    """Return s² a·a' + b², the same for every output, from a·a' (S, A)."""
-    top = net.depth - 1
-    weight, bias = net.scale(top) * net.weight_std(top), net.bias_scale(top) * net.bias_std(top)
+def _readout_covariance(scales: Scales, products: Tensor, like: Tensor) -> Tensor:
+    """Return s² a·a' + b² of the last layer, the same for every output, from a·a' (S, A)."""
+    weight, bias = scales.weight * scales.weight_std, scales.bias * scales.bias_std
     return (weight**2 * products + bias**2).unsqueeze(2).expand_as(like)

@@ -8,16 +8,16 @@ kept, and the column pieces are processed one after the other.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.network import Network
+from ntkrun.engine.uses import PAIRS, Outputs
 from ntkrun.errors import UserError
 
-Outputs = Literal["full", "trace", "diagonal"]  # K_ij, Σ_i K_ii, K_ii over the outputs i, j
 Piece = TypeVar("Piece")
 
 
@@ -97,14 +97,18 @@ class Blocks:
     inputs: int
     kept: int
 
-    def bytes(self, net: DenseNetwork, outputs: Outputs, itemsize: int) -> int:
+    def bytes(self, net: Network, outputs: Outputs, itemsize: int) -> int:
         """Return the peak memory: the row states, one column state, and the temporaries of a pass or a product."""
-        neurons, o = sum(net.widths[1:]), net.outputs
+        neurons, o = sum(layer.outputs for layer in net.layers), net.outputs
         state = self.inputs * neurons * (o + 1)  # δ and a
         work = self.inputs * (neurons * (o + WORKSPACE) + net.inputs)  # δ again, while its outputs are stacked
-        pairs = self.inputs * self.inputs
+        pairs, widest = self.inputs * self.inputs, max(net.inputs, *(layer.outputs for layer in net.layers))
         # The product and its weights, and for a full tile the weights repeated for every output.
-        tile = pairs * (o * o + o + 1) if outputs == "full" else 2 * pairs + 2 * self.inputs * o * max(net.widths)
+        tile = pairs * (o * o + o + 1) if outputs == "full" else 2 * pairs + 2 * self.inputs * o * widest
+        longest = max(layer.positions for layer in net.layers)
+        if longest > 1:  # products over pairs of positions, their weights and their rearranged factors (uses.py)
+            each = (o * longest) ** 2
+            tile += 4 * min(pairs * each, max(PAIRS // self.seeds, each))
         return self.seeds * itemsize * ((self.kept + 1) * state + max(work, tile))
 
 
@@ -114,13 +118,13 @@ def tile_inputs(device: torch.device, rows_each: int) -> int:
     return max(LEAST_INPUTS, -(-rows // rows_each))
 
 
-def uncut(net: DenseNetwork, stack: int, count: int, outputs: Outputs, device: torch.device) -> Blocks:
+def uncut(net: Network, stack: int, count: int, outputs: Outputs, device: torch.device) -> Blocks:
     """Return the blocks without a memory limit, for `count` inputs to a stack of networks."""
     inputs = min(count, tile_inputs(device, net.outputs if outputs == "full" else 1))
     return Blocks(stack, inputs, -(-count // inputs))
 
 
-def cut(whole: Blocks, count: int, net: DenseNetwork, outputs: Outputs, limit: int, itemsize: int) -> Blocks:
+def cut(whole: Blocks, count: int, net: Network, outputs: Outputs, limit: int, itemsize: int) -> Blocks:
     """Return smaller blocks whose temporaries fit into `limit` bytes.
 
     First the networks at a time are reduced, then the kept row states, then the inputs per tile. Raises UserError where

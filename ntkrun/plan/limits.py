@@ -14,9 +14,10 @@ from ntkrun.config.schema import Point, Probes
 from ntkrun.data import Data
 from ntkrun.data.base import DataSet
 from ntkrun.engine.devices import check_free
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.network import Network
 from ntkrun.errors import FieldError, UserError
 from ntkrun.plan.memo import Memo
+from ntkrun.theory.architecture import SizedArchitecture
 from ntkrun.theory.limit import expected_kernel, limit_kernels_with_error
 
 DATA = Memo[Point | DataSet, Data](lambda data: sum(part.nbytes for part in (data.x, data.y, data.x_test, data.y_test)))
@@ -31,11 +32,20 @@ def loaded(point: Point) -> Data:
         raise FieldError(f"data.{error.field}", error.what) from None
 
 
-def network(point: Point) -> DenseNetwork:
+def network(point: Point) -> Network:
     """Return the network of a grid point."""
-    data, net = loaded(point), point.network
-    scales = (net.beta, net.weight_scale, net.parametrization)
-    return DenseNetwork(data.inputs, data.outputs, net.depth, net.width, net.activation, *scales)
+    data = loaded(point)
+    built: Network = point.network.build(data.inputs, data.outputs)
+    return built
+
+
+def layered_network(point: Point) -> SizedArchitecture:
+    """Return the network of a grid point as its theory sees it. Raises UserError where no limit is known for its
+    architecture."""
+    net = network(point)
+    if not isinstance(net, SizedArchitecture):
+        raise UserError(f"the infinite-width limit of {point.network.architecture} networks is not known")
+    return net
 
 
 class Kernels(NamedTuple):
@@ -67,8 +77,8 @@ def limit_of(point: Point) -> Point:
     computation serves all widths of a sweep. `probes.outputs` is not empty where predictions need Σ^(L) too."""
     if point.network.parametrization != "ntk":
         return Point(network=point.network, data=point.data, probes=Probes(outputs=()))
-    net = point.network.model_copy(update={"width": 1})
-    return Point(network=net, data=point.data, probes=Probes(outputs=("first",) if point.probes.outputs else ()))
+    probes = Probes(outputs=("first",) if point.probes.outputs else ())
+    return Point(network=point.network.of_any_width(), data=point.data, probes=probes)
 
 
 def _kept(key: tuple[Point, str], compute: Callable[[Point], Kernels]) -> Kernels:
@@ -94,7 +104,7 @@ def kernels_to_training_inputs(point: Point) -> Kernels:
 
 
 def _training(point: Point) -> Kernels:
-    data, net = loaded(point), network(point)
+    data, net = loaded(point), layered_network(point)
     n, m = len(data.x), len(data.x_test)
     pairs = [(data.x, None), (data.x_test, data.x)][: 2 if m else 1]
     # Float64 matrices at once: both kernels and a scaled copy of one, or one kernel and its eigenvalue workspace; with
@@ -116,7 +126,7 @@ def _test(point: Point) -> Kernels:
     x = loaded(point).x_test
     if not len(x):
         return Kernels(np.empty((0, 0)), np.empty((0, 0)), 0.0)
-    (nngp, ntk), error = limit_kernels_with_error(network(point), x)
+    (nngp, ntk), error = limit_kernels_with_error(layered_network(point), x)
     return Kernels(nngp.numpy(), ntk.numpy(), error)
 
 

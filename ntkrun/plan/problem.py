@@ -17,7 +17,7 @@ from ntkrun.config.schema import MOST_POINTS, Centred, Point, Probes, Relative
 from ntkrun.data import Data
 from ntkrun.data.base import read_only
 from ntkrun.engine.output_scale import OutputScale
-from ntkrun.engine.stack import StackTask
+from ntkrun.engine.task import StackTask
 from ntkrun.errors import ConfigError, ConfigProblem, FieldError, TooLarge, UserError
 from ntkrun.plan.limits import (
     DATA,
@@ -164,7 +164,8 @@ def problem_of(point: Point) -> Problem:
         scale=output_scale(point),
         **_schedule(point.probes, point.training.steps),
     )
-    check_limits(task)
+    if limit_of(point).probes.outputs:
+        check_limits(task)
     return Problem(point, task, note)
 
 
@@ -278,9 +279,9 @@ def _whole(training: np.ndarray, test: np.ndarray) -> Tensor:
 
 def check_limits(task: StackTask) -> None:
     """Raise TooLarge where the memory that `limit_outputs` needs for the kept outputs is not available. Call this
-    before training, so that training is not wasted."""
+    before a training whose outputs theory predicts, so that training is not wasted."""
     steps, inputs = sorted(task.keep_outputs), len(task.x) + len(task.x_test)
-    if steps and task.network.parametrization == "ntk":
+    if steps:
         check_kernels(8 * inputs**2 * (6 + 4 * len(_predicted_positions(task, steps))), inputs)
 
 

@@ -62,7 +62,7 @@ def run_names(plan: pd.DataFrame) -> dict[str, str]:
     keys = [key for key in plan.columns if key not in ("run_id", "seed") and plan[key].astype(str).nunique() > 1]
 
     def name(row: Mapping[str, Any]) -> str:
-        varied = [f"{key.partition('.')[2]}={row[key]}" for key in keys or ["network.width"]]
+        varied = [f"{key.partition('.')[2]}={row[key]}" for key in keys or ["network.width"] if not pd.isna(row[key])]
         return ",".join([*varied, f"seed={row['seed']}"]).replace("/", "_").replace(" ", "")
 
     return {row["run_id"]: name(row) for row in plan.to_dict("records")}

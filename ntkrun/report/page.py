@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ntkrun.evidence.estimates.cases import value_text
+from ntkrun.evidence.estimates.cases import architecture_text, value_text
 from ntkrun.evidence.regression.baseline import Baseline
 from ntkrun.evidence.regression.comparison import Check
 from ntkrun.report.records import Claim, Row, Swept, rows_table
@@ -212,8 +212,20 @@ def in_short(config: Mapping[str, Any]) -> str:
     swept = config.get("sweep")
     blocks = [_mapping(block) for block in (swept if isinstance(swept, list) else [swept])]
     varied = {key for block in blocks for key in _varied(block)}
-    common = [text.format(_value(value)) for key, text in COMMON if key not in varied and (value := _at(config, key))]
+    common = [
+        text.format(_value(value))
+        for key, text in COMMON
+        if not _is_varied(key, varied) and (value := _at(config, key))
+    ]
+    network = {
+        k: value for k, value in _mapping(config.get("network")).items() if not _is_varied(f"network.{k}", varied)
+    }
+    common = [text for text in (architecture_text(network), *common) if text]
     return "; ".join(part for part in (", ".join(common), *(_block(block) for block in blocks if block)) if part)
+
+
+def _is_varied(key: str, varied: set[str]) -> bool:
+    return key in varied or key.partition(".")[0] in varied
 
 
 def _varied(block: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,12 +218,12 @@ def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellip
 
 
 def quantity(name: str, group: Group) -> str:
-    """Return the name of a quantity in words: 'kernel drift', 'weight drift, w⁰ (first)'."""
+    """Return the name of a quantity in words: 'kernel drift', 'weight drift, w⁰ (input)'."""
     if "." not in name:
         return {"kernel_drift": "kernel drift", "linear_gap": "gap to linearised"}.get(name, "weight drift, all")
-    layer, depth = int(name.split(".")[1]), int(group.runs["network.depth"].iloc[0])
-    place = " (first)" if layer == 0 else " (last)" if layer == depth - 1 else ""
-    return f"weight drift, w{superscript(layer)}{place}"
+    layer = int(name.split(".")[1])
+    place = group.layers.get(layer, "")
+    return f"weight drift, w{superscript(layer)}" + (f" ({place})" if place else "")
 
 
 def superscript(number: int) -> str:

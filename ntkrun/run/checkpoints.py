@@ -34,7 +34,7 @@ from ntkrun.plan.stacks import fits, stacks_within
 INTERVAL = 300.0  # seconds between checkpoints of a stack: the most that a kill costs. Shorter stacks write none
 AT_ONCE = 2**29  # largest checkpoint in bytes that is still written after Ctrl-C: about three seconds
 SHARE = 0.01  # largest share of a stack's time that checkpoints may take: slow checkpoints are written less often
-FORMAT = 1  # raised when older files cannot be read
+FORMAT = 2  # raised when older files cannot be read
 KEY = "ntkrun"  # key in the file's metadata
 ENDING = ".safetensors"
 # Errors that reading raises if something other than ntkrun wrote or changed the file.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.engine.network import DenseNetwork, Parameters
+from ntkrun.engine.network import Network, Parameters
 from ntkrun.engine.tiles import CPU_TILE, pieces
 from ntkrun.errors import UserError
 from ntkrun.run.ray import BESIDE, Workers, import_ray, in_flight, task
@@ -46,7 +46,7 @@ def blocks(seeds: list[int], inputs: int, outputs: int, workers: int) -> list[Bl
 
 
 def fill(
-    result: np.ndarray, net: DenseNetwork, seeds: list[int], x: np.ndarray, dtype: torch.dtype, workers: Workers
+    result: np.ndarray, net: Network, seeds: list[int], x: np.ndarray, dtype: torch.dtype, workers: Workers
 ) -> None:
     """Write K (S, N, N, O, O) into `result`, each block when it arrives. Blocks below the diagonal are the transposes
     of those above. Raises UserError where the worker of a block is lost ATTEMPTS times."""
@@ -78,7 +78,7 @@ def _store(kernel: np.ndarray, block: Block, part: np.ndarray) -> None:
 
 
 def _kernel(
-    net: DenseNetwork,
+    net: Network,
     block: Block,
     x: np.ndarray,
     dtype: torch.dtype,
@@ -96,13 +96,13 @@ def _kernel(
 
 
 @lru_cache(maxsize=1)
-def _parameters(net: DenseNetwork, seed: int, dtype: torch.dtype, device: torch.device) -> Parameters:
+def _parameters(net: Network, seed: int, dtype: torch.dtype, device: torch.device) -> Parameters:
     return net.init([seed], dtype, device)
 
 
-def _bytes(net: DenseNetwork, dtype: torch.dtype) -> int:
+def _bytes(net: Network, dtype: torch.dtype) -> int:
     """Return the bytes of a block with its transposed copy, the network, and the passes of its rows and columns."""
-    passes = 2 * SIDE * sum(net.widths) * 3
+    passes = 2 * SIDE * (net.inputs + sum(layer.outputs for layer in net.layers)) * 3
     return BESIDE + dtype.itemsize * (3 * SIDE**2 + net.parameter_count + passes)
 
 

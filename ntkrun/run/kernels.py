@@ -19,7 +19,7 @@ from ntkrun.engine.kernel import empirical_ntk
 from ntkrun.engine.tiles import pieces
 from ntkrun.errors import FieldError, UserError
 from ntkrun.files.writing import errors_as_sentence
-from ntkrun.plan.limits import network
+from ntkrun.plan.limits import layered_network, network
 from ntkrun.plan.problem import DTYPES, data_of
 from ntkrun.plan.runs import flattened
 from ntkrun.run.engines import EngineSelection
@@ -41,8 +41,8 @@ def limit_arrays(sweep: Sweep, device: str = "auto") -> tuple[Arrays, str]:
     """
     for grid_point, _ in sweep.points:
         _check_equal_widths(grid_point)
-    point = _single(sweep, lambda p: p.model_copy(update={"network": p.network.model_copy(update={"width": 1})}))
-    net, x = network(point), data_of(point).x
+    point = _single(sweep, lambda p: p.model_copy(update={"network": p.network.of_any_width()}))
+    net, x = layered_network(point), data_of(point).x
     inputs = torch.tensor(x, device=resolve_device(device))
     for needed_on in {inputs.device, CPU}:
         what = f"the limit kernels of {len(x)} inputs"
@@ -144,7 +144,8 @@ def _single(sweep: Sweep, essence: Callable[[Point], Point]) -> Point:
     if len(distinct) == 1:
         return distinct[0]
     rows = [flattened(point.model_dump(mode="json")) for point in distinct]
-    varying = {key: _values(rows, key) for key in rows[0] if len(_values(rows, key)) > 1}
+    keys = dict.fromkeys(key for row in rows for key in row)
+    varying = {key: _values(rows, key) for key in keys if len(_values(rows, key)) > 1}
     listed = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in varying.items())
     axes = ", ".join(f"{key}: [{values[0]}]" for key, values in varying.items())
     raise UserError(
@@ -159,4 +160,4 @@ def _kernel_part(point: Point) -> Any:
 
 
 def _values(rows: list[dict[str, Any]], key: str) -> list[Hashable]:
-    return list(dict.fromkeys(row.get(key) for row in rows))
+    return list(dict.fromkeys(row[key] for row in rows if key in row))

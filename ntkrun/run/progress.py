@@ -105,8 +105,7 @@ class ProgressFile(Tracker):
         super().state(stack, state, measurement)
         if time.monotonic() - self.written < WRITE_EVERY:
             return
-        numbers = measurement.numbers if measurement is not None and state.positions else {}
-        means = {name: numbers[name].mean().item() if numbers else math.nan for name in ("loss", "kernel_drift")}
+        means = {name: math.nan if measurement is None else measurement.mean(name) for name in ("loss", "kernel_drift")}
         finite = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
         steps = {"label": self.labels[stack.point], "step": state.step, "steps": stack.point.training.steps}
         self._write(steps | finite)

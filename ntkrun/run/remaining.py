@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ntkrun.config.schema import Point
-from ntkrun.engine.stack import StackTask
+from ntkrun.engine.task import StackTask
 from ntkrun.plan.costs import operations
 from ntkrun.plan.problem import problem_of
 from ntkrun.plan.runs import Stack

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 
 import ntkrun
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.network import Network
 from ntkrun.engine.stack import StackResult
 from ntkrun.errors import UserError
 from ntkrun.plan.limits import network
 from ntkrun.plan.problem import Inputs, limit_outputs, step_size
 from ntkrun.plan.runs import Stack
-from ntkrun.store.tables import completed
+from ntkrun.store.tables import completed, empty
 from ntkrun.theory import corrections
 from ntkrun.theory.activations import activation
+from ntkrun.theory.architecture import SizedArchitecture
 
 PREDICTED = {
     "kernel_variance": corrections.kernel_variance,
@@ -44,8 +45,8 @@ def rows_of(
     output_steps = sorted(task.keep_outputs)
     frames = {
         "runs": _runs(stack, task.network, ended, made_by),
-        "steps": of_runs(result.steps, ids),
-        "layers": of_runs(result.layers, ids),
+        "steps": of_runs(result.steps, ids) if result.steps else empty("steps"),
+        "layers": with_names(of_runs(result.layers, ids), task.network) if result.layers else empty("layers"),
         "modes": completed(of_runs(result.modes, ids), "modes"),
         "outputs": with_limits(
             of_runs(result.outputs, ids), len(task.x), output_steps, limit_outputs(inputs, output_steps)
@@ -68,7 +69,7 @@ def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str,
     return _runs(stack, network(stack.point), ended, made_by)
 
 
-def _runs(stack: Stack, net: DenseNetwork, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
+def _runs(stack: Stack, net: Network, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
     """Return one row per run: how it ended, and the facts that do not depend on training."""
     return pd.DataFrame(
         {
@@ -80,9 +81,14 @@ def _runs(stack: Stack, net: DenseNetwork, ended: dict[str, Any], made_by: dict[
             "torch": made_by["versions"]["torch"],
             "ntkrun": ntkrun.__version__,
             "commit": made_by["commit"] or "",
-            **{f"predicted_{name}": _value_or_nan(formula, net) for name, formula in PREDICTED.items()},
+            **{f"predicted_{name}": _predicted(formula, net) for name, formula in PREDICTED.items()},
         }
     )
+
+
+def _predicted(formula: Callable[[SizedArchitecture], float], net: Network) -> float:
+    """Return the value of a formula for layered networks, nan for others and where its conditions do not hold."""
+    return _value_or_nan(formula, net) if isinstance(net, SizedArchitecture) else math.nan
 
 
 def _value_or_nan(formula: Callable[[T], float], argument: T) -> float:
@@ -102,6 +108,13 @@ def of_runs(columns: dict[str, list[float]], ids: Sequence[str]) -> pd.DataFrame
     frame = frame.sort_values("position", kind="stable", ignore_index=True)
     frame.insert(0, "run_id", np.array(ids, dtype=object)[frame["position"].to_numpy(dtype=int)])
     return frame.drop(columns="position")
+
+
+def with_names(layers: pd.DataFrame, net: Network) -> pd.DataFrame:
+    """Return the layers table with the names that the network has for its layers, beside their numbers."""
+    names = np.array([layer.name for layer in net.layers], dtype=object)
+    layers.insert(layers.columns.get_loc("layer") + 1, "name", names[layers["layer"].to_numpy(dtype=int)])
+    return layers
 
 
 def with_limits(

@@ -113,7 +113,8 @@ def run_task(
         clock = Clock(device) if timed else NO_CLOCK
         resume, keeper = (checkpoints.load(stack), checkpoints.keeper(stack)) if checkpoints else (None, NO_CHECKPOINTS)
         inputs = inputs_of(stack.point)
-        check_limits(inputs.task)
+        if inputs.kernels is not None:
+            check_limits(inputs.task)
         task = replace(inputs.task, seeds=tuple(stack.seeds))
         with threads_for(SHARED if device.type == "cuda" else task.largest_product) as threads:
             result = run_stack(task, device, watch, clock=clock, keeper=keeper, resume=resume)

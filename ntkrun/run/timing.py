@@ -23,7 +23,8 @@ import torch
 
 from ntkrun.config.schema import Point
 from ntkrun.engine.probes import Measurement
-from ntkrun.engine.stack import StackTask, run_stack, steps_unread
+from ntkrun.engine.stack import run_stack, steps_unread
+from ntkrun.engine.task import StackTask
 from ntkrun.engine.torch_settings import SHARED, threads_for
 from ntkrun.engine.training import State
 from ntkrun.plan.costs import ROUGH_RATE, operations, rough_seconds
@@ -73,7 +74,7 @@ def timings(planned: Sequence[Stack], device: torch.device, budget: float = BUDG
     costs = {point: operations(stack) for point, stack in largest.items()}
     alike: dict[object, list[Point]] = {}
     for point, stack in largest.items():
-        alike.setdefault((_sizes(problem_of(point).task), len(stack.runs)), []).append(point)
+        alike.setdefault((point.network.activation, _sizes(problem_of(point).task), len(stack.runs)), []).append(point)
     groups = sorted(alike.values(), key=lambda points: costs[points[0]])
     seconds: dict[Point, float] = {}
     expected = interpolated(seconds, costs)
@@ -120,9 +121,9 @@ def interpolated(seconds: Mapping[Point, float], costs: Mapping[Point, float]) -
 
 
 def _sizes(task: StackTask) -> object:
-    """Return what the time of a task depends on."""
-    net = task.network
-    shapes = (net.widths, net.activation, len(task.x), len(task.x_test), task.dtype, task.batch)
+    """Return what the time of a task depends on, beside its activation."""
+    layers = tuple((layer.weight, layer.biases, layer.outputs) for layer in task.network.layers)
+    shapes = (type(task.network), layers, len(task.x), len(task.x_test), task.dtype, task.batch)
     kept = (task.probed, task.detailed, task.keep_outputs, task.keep_kernels, task.keep_last_kernel)
     return shapes, kept, task.steps, task.loss, task.momentum > 0, task.limit is None
 
@@ -235,4 +236,4 @@ def writing_seconds(point: Point, runs: int) -> float:
 def _numbers(task: StackTask) -> int:
     """Return roughly how many numbers the tables hold for each run."""
     points = (len(task.x) + len(task.x_test)) * task.network.outputs
-    return len(task.probed) * (36 + 12 * task.network.depth) + 12 * points * len(task.keep_outputs)
+    return len(task.probed) * (36 + 12 * len(task.network.layers)) + 12 * points * len(task.keep_outputs)

@@ -63,8 +63,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "modes": {**_STEP, "mode": WHOLE},
     "outputs": {**_STEP, "part": TEXT, "input": WHOLE, "output": WHOLE},
 }
-# Columns of the runs table that some stacks lack.
-_LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit": TEXT}
+# Columns of the tables runs and layers that some stacks lack.
+_LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit": TEXT, "name": TEXT}
 _NUMERIC = ("stack", "steps", "layers", "modes", "outputs")
 
 

@@ -31,6 +31,8 @@ _NUMBERS = {
         "limit_covariance",
     ),
 }
+# Text columns likewise, where they are gaps.
+_TEXTS = {"layers": ("name",)}
 _KEYS: dict[str, dict[str, type]] = {
     "modes": {"run_id": str, "step": int, "mode": int},
     "outputs": {"run_id": str, "step": int, "part": str, "input": int, "output": int},
@@ -58,7 +60,10 @@ def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     keys = _KEYS.get(table, {})
     missing = {name: pd.Series(dtype=kind) for name, kind in keys.items() if name not in frame}
     missing |= {name: pd.Series(np.nan, frame.index, float) for name in _NUMBERS[table] if name not in frame}
+    missing |= {name: pd.Series(None, frame.index, str) for name in _TEXTS.get(table, ()) if name not in frame}
     frame = frame.assign(**missing)
+    if table == "layers":  # beside the number
+        frame.insert(frame.columns.get_loc("layer") + 1, "name", frame.pop("name"))
     return frame[list(_ORDER.get(table, (*keys, *_NUMBERS[table])))] if keys else frame
 
 

@@ -9,7 +9,7 @@ the pre-activation's variance, so ‖a^(l)‖² is multiplied, layer by layer, b
     Var K_0(x,x)/E[K_0(x,x)]²       (1/n)[5(L-1) - 4(L²-1)/(3L)]     leading order, equal hidden widths n
 
 The last is derived in docs/theory.md: the terms of K add up over layers and share the factors on their way. σ_w does
-not matter. Conditions: σ = relu, β = 0.
+not matter. Conditions: σ = relu, β = 0, no skip connections.
 """
 
 import math
@@ -51,6 +51,8 @@ def _fluctuation(net: SizedArchitecture) -> float:
 
 
 def _check(net: SizedArchitecture) -> None:
+    if any(net.skips):
+        raise UserError("the finite-width formulas hold for dense networks, not for networks with skip connections")
     if net.activation != "relu" or net.beta != 0:
         raise UserError(
             f"the finite-width formulas hold for relu without biases, not for {net.activation} with β = {net.beta:g}"

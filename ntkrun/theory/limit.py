@@ -1,13 +1,17 @@
 """The infinite-width limit: the covariance of the initial outputs, and the Neural Tangent Kernel, which stays constant
 during training.
 
-    Σ^(1)(x,x') = σ_w² x·x'/n_0 + β²              K^(1) = Σ^(1)
-    Σ^(l+1)     = σ_w² E[σ(u)σ(v)] + β²           K^(l+1) = Σ^(l+1) + K^(l) · Σ'^(l+1)
-    Σ'^(l+1)    = σ_w² E[σ'(u)σ'(v)]
+    B^(1)(x,x') = σ_w² x·x'/n_0 + β²         Σ^(1)   = B^(1)                 K^(1)   = B^(1)
+    B^(l+1)     = σ_w² E[σ(u)σ(v)] + β²      Σ^(l+1) = B^(l+1) + γ_l² Σ^(l)  K^(l+1) = B^(l+1) + K^(l) · Σ'^(l+1)
+                                             Σ'^(l+1) = γ_l² + σ_w² E[σ'(u)σ'(v)]
 
-with (u, v) centred Gaussian of covariance Σ^(l) on x, x' (Jacot, Gabriel and Hongler 2018, proposition 1 and theorem
-1). All computations are in float64, in blocks of rows. Besides the result, temporaries take about 20 arrays of BLOCK
-pairs: 20 MiB, or 2.5 GiB on a GPU, which needs larger blocks.
+with (u, v) centred Gaussian of covariance Σ^(l) on x, x', and γ_l the factor of z^(l) in z^(l+1). A dense network has
+γ_l = 0 (Jacot, Gabriel and Hongler 2018, proposition 1 and theorem 1). A residual one adds γ z^(l) to what its layer
+computes, B^(l+1): this is the covariance recursion of Yang and Schoenholz 2017 ("Mean field residual networks: on the
+edge of chaos") and the kernel recursion of Huang et al. 2020 ("Why do deep residual networks generalize better than
+deep feedforward networks? A neural tangent kernel perspective") for this place of the activations; docs/theory.md
+derives it. All computations are in float64, in blocks of rows. Besides the result, temporaries take about 20 arrays of
+BLOCK pairs: 20 MiB, or 2.5 GiB on a GPU, which needs larger blocks.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,9 +42,9 @@ class LimitKernels(NamedTuple):
 
 @dataclass(frozen=True)
 class LimitLayers:
-    """The limit kernels of all sub-networks: `nngp` Σ^(1..L) and `ntk` K^(1..L), (L, N, M); `slopes` Σ'^(2..L), (L-1,
-    N, M). `error` is the largest measured error of a numerical dual in any layer, relative to sqrt(E[σ(u)²] E[σ(v)²]);
-    it is 0 where σ has a closed form."""
+    """The limit kernels of all sub-networks, whose outputs are z^(1..L): `nngp` Σ^(1..L) and `ntk` K^(1..L), (L, N, M);
+    `slopes` Σ'^(2..L), the factors of K^(l) in K^(l+1), (L-1, N, M). `error` is the largest measured error of a
+    numerical dual in any layer, relative to sqrt(E[σ(u)²] E[σ(v)²]); it is 0 where σ has a closed form."""
 
     nngp: Tensor
     slopes: Tensor
@@ -51,13 +55,14 @@ class LimitLayers:
 def limit_kernels(
     net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> LimitKernels:
-    """Return the limit kernels of a dense network on inputs x (N, n_0) and x2 (M, n_0), by default x.
+    """Return the limit kernels of a network on inputs x (N, n_0) and x2 (M, n_0), by default x.
 
     The limits of the kernel K_n of width n in each parametrization (by default the network's) are:
 
     * `ntk`: Σ^(L) and K^(L) themselves;
     * `standard` (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
-      same Σ^(L); the kernel grows like n, and lim K_n/n = Σ_{l≥2} E[σσ]^(l-1) Π_{m>l} Σ'^(m) for equal hidden widths;
+      same Σ^(L); the kernel grows like n, and lim K_n/n = Σ_{l≥2} E[σσ]^(l-1) Π_{m>l} Σ'^(m) for equal hidden widths,
+      E[σσ]^(l-1) = (B^(l) - β²)/σ_w²;
     * `mean_field` (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold only at
       initialisation: trained with steps of order n, this kernel changes at every width, so no limit describes it.
 
@@ -83,8 +88,8 @@ def limit_kernels_with_error(
 
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
-    """Return the limit kernels of every depth up to the network's, always in the NTK parametrization. Otherwise as
-    `limit_kernels`."""
+    """Return the limit kernels of z^(1), ..., z^(L), in the NTK parametrization and otherwise as `limit_kernels`.
+    For a dense network they are the kernels of every depth up to its own."""
     recursion = _Recursion(net, x, x2)
     nngp, ntk = (recursion.empty(net.depth) for _ in range(2))
     slopes = recursion.empty(net.depth - 1)
@@ -134,18 +139,18 @@ def _parametrization(net: Architecture, requested: str | None) -> str:
     return name
 
 
-def _ntk_term(layer: int, covariance: Tensor) -> Tensor:
-    return covariance
+def _ntk_term(layer: int, branch: Tensor) -> Tensor:
+    return branch
 
 
 def _standard_limit(net: Architecture) -> Term:
     """Return the layers' terms of lim K_n/n, without biases. Only layers with hidden units as inputs contribute."""
-    return lambda layer, covariance: (covariance - net.beta**2) / net.weight_scale**2 * (layer > 0)
+    return lambda layer, branch: (branch - net.beta**2) / net.weight_scale**2 * (layer > 0)
 
 
 def _standard_term(net: SizedArchitecture) -> Term:
     """Return the layers' terms at finite widths: n_l E[a a'] + 1."""
-    return lambda layer, covariance: net.widths[layer] * (covariance - net.beta**2) / net.weight_scale**2 + 1
+    return lambda layer, branch: net.widths[layer] * (branch - net.beta**2) / net.weight_scale**2 + 1
 
 
 def _last(recursion: "_Recursion", term: Term) -> LimitKernels:
@@ -170,10 +175,11 @@ class _Recursion:
         q1, q2 = (self._affine(points.square().sum(dim=1) / net.inputs) for points in (self.first, self.second))
         self.sizes = [(q1, q2)]
         self.duals: list[LayerDual] = []
-        for layer in range(2, net.depth + 1):
+        for layer, skip in enumerate(net.skips, start=2):
             self.duals.append(layer_dual(net.activation, q1, q2))
-            q1, q2 = (self._affine(square) for square, _ in self.duals[-1].squares)
-            if not (q1.isfinite().all() and q2.isfinite().all()):
+            branches = (self._affine(square) for square, _ in self.duals[-1].squares)
+            q1, q2 = (b + skip**2 * q if skip else b for b, q in zip(branches, (q1, q2), strict=True))
+            if not (q1.square().isfinite().all() and q2.square().isfinite().all()):  # the duals multiply variances
                 raise UserError(
                     f"the limit kernel of {net.activation} overflows float64 at layer {layer}: its variance grows too "
                     "fast; use fewer layers, smaller inputs or a smaller weight_scale"
@@ -186,16 +192,20 @@ class _Recursion:
 
     def layers(self, rows: slice, columns: slice, term: Term) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield Σ^(l), K^(l) and Σ'^(l) (None at l = 1) for l = 1..L. `term` computes a layer's term of K from
-        Σ^(l)."""
+        B^(l), which its own weights and biases contribute to Σ^(l)."""
         covariance = self._affine(self.first[rows] @ self.second[columns].T / self.net.inputs)
         kernel = term(0, covariance)
         yield covariance, kernel, None
         tolerance = 2e-16 * (4 + self.net.inputs**0.5)  # x·x' and x·x are summed in different orders
-        for layer, (dual, (q1, q2)) in enumerate(zip(self.duals, self.sizes, strict=False), start=1):
-            rho = _correlation(covariance, q1[rows], q2[columns], max(ROUNDING, tolerance if layer == 1 else 0.0))
+        for layer, (dual, (q1, q2), skip) in enumerate(zip(self.duals, self.sizes, self.net.skips, strict=False), 1):
+            size = (q1[rows, None] * q2[columns]).sqrt()
+            rho = _correlation(covariance, size, max(ROUNDING, tolerance if layer == 1 else 0.0))
             values, slopes = dual.block(rows, columns, rho)
-            covariance, slopes = self._affine(values), self.weight * slopes
-            kernel = torch.addcmul(term(layer, covariance), kernel, slopes)
+            branch, slopes = self._affine(values), self.weight * slopes
+            covariance = branch
+            if skip:  # Σ^(l) as ρ·size, so that rounding errors of equal inputs end at each layer and never add up
+                covariance, slopes = branch.addcmul(rho, size, value=skip**2), slopes.add_(skip**2)
+            kernel = torch.addcmul(term(layer, branch), kernel, slopes)
             yield covariance, kernel, slopes
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
@@ -218,8 +228,7 @@ class _Recursion:
             whole[rows, rows] = diagonal + diagonal.tril(-1).T
 
 
-def _correlation(covariance: Tensor, q1: Tensor, q2: Tensor, tolerance: float) -> Tensor:
-    size = (q1[:, None] * q2).sqrt()
+def _correlation(covariance: Tensor, size: Tensor, tolerance: float) -> Tensor:
     # A zero input has no direction and contributes nothing.
     rho = torch.where(size > 0, covariance / size, 0.0).clamp_(-1, 1)
     return torch.where(1 - rho.abs() < tolerance, rho.sign(), rho)

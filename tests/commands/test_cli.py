@@ -215,7 +215,7 @@ def test_validate(here: Path) -> None:
         (["sweep", "tiny.yaml", "--fast"], "No such option"),  # what follows is click's, and changes
         (["status", "nothing"], "nothing: no sweep here"),
         (["plot", "nothing"], "nothing: no sweep here"),
-        (["list", "colours"], "choose activations, data, losses, claims or experiments"),
+        (["list", "colours"], "choose architectures, activations, data, losses, claims or experiments"),
         (["swep"], "No such command 'swep'"),
     ],
 )

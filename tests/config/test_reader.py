@@ -134,7 +134,7 @@ def test_order_of_keys_is_nothing() -> None:
         ("network.widht=3", "network.widht: unknown key; did you mean 'width'?"),
         ("netwrk.width=3", "netwrk: unknown key; did you mean 'network'?"),
         ("data.dimenson=3", "data.dimenson: unknown key; did you mean 'dimension'?"),
-        ("data.classes=[1]", "data.classes: unknown key; known: "),
+        ("data.classes=[1]", "data.classes: belongs to `name: digits` or `name: idx` or `name: openml`, not to `name"),
         ("training.step_size={relativ: 1}", "training.step_size.relativ: unknown key; did you mean 'relative'?"),
         ("sweep.grd={}", "sweep.grd: unknown key; did you mean 'grid'?"),
         ("claims=[frozen-kernl]", "claims.0: unknown claim 'frozen-kernl'; did you mean 'frozen-kernel'?"),

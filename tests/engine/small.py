@@ -1,10 +1,19 @@
-"""A small stack task in float64, for tests that look at what a training measures."""
+"""A small stack task in float64, for tests that look at what a training measures; and trainings that measure nothing,
+for those that look at its states."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.stack import StackTask
+from ntkrun.engine.calls import calls
+from ntkrun.engine.clock import NO_CLOCK
+from ntkrun.engine.dense import DenseNetwork
+from ntkrun.engine.network import Network
+from ntkrun.engine.output_scale import PLAIN, OutputScale
+from ntkrun.engine.task import StackTask
+from ntkrun.engine.training import Descent, Problem, State, train
+from ntkrun.theory.losses import LOSSES
 
 ETA = 0.3
 
@@ -42,3 +51,42 @@ def small_task(net: DenseNetwork, loss: str, steps: int, /, **changes: object) -
         "loss": loss,
     }
     return StackTask(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def problem(
+    net: Network,
+    seeds: Sequence[int],
+    x: Tensor,
+    y: Tensor,
+    step_size: float,
+    steps: int,
+    loss: str = "squared",
+    momentum: float = 0.0,
+    batch: int | None = None,
+    scale: OutputScale = PLAIN,
+) -> Problem:
+    """Return a problem without test inputs and without a limit kernel, in the precision of its inputs x."""
+    return Problem(net, seeds, x, y, x[:0], y[:0], LOSSES[loss], step_size, momentum, steps, batch, scale, None)
+
+
+class Onlooker:
+    """Lets a training pass without measuring anything. Its `batches` (S, B), where given, are those of the steps."""
+
+    def __init__(self, problem: Problem, probed: Collection[int], batches: Iterable[Tensor] | None):
+        self.last, self.probed, self.batches = problem.steps, probed, batches
+        self.call = calls(problem.network, problem.x.device, NO_CLOCK)
+
+    def steps(self, descent: Descent) -> Iterator[int]:
+        if self.batches is not None:
+            descent.batches = iter(self.batches)
+        yield from range(self.last + 1)
+
+    def probes(self, step: int) -> bool:
+        return step in self.probed
+
+    def record(self, state: State) -> None: ...
+
+
+def states(problem: Problem, probed: Collection[int] = (), batches: Iterable[Tensor] | None = None) -> Iterator[State]:
+    """Yield the states of a training."""
+    return train(problem, Onlooker(problem, probed, batches))

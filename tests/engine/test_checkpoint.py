@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from ntkrun.config.schema import LogSpaced, Probes
-from ntkrun.engine import training
+from ntkrun.engine import divergence
 from ntkrun.engine.checkpoint import Checkpoint
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.output_scale import OutputScale
-from ntkrun.engine.recorder import TABLES
-from ntkrun.engine.stack import StackResult, StackTask, run_stack
+from ntkrun.engine.rows import TABLES
+from ntkrun.engine.stack import StackResult, run_stack
+from ntkrun.engine.task import StackTask
 from ntkrun.plan.runs import probed_steps
 from ntkrun.theory.limit import limit_kernels
 from tests.engine.small import points, small_task
@@ -104,19 +105,19 @@ def test_a_resumed_stack_has_the_tables_of_an_uninterrupted_one(name: str) -> No
 
 
 @pytest.mark.parametrize("read_every", [1, 5])
-def test_runs_that_depart_before_and_after_stay_departed(read_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "GROWTH_LIMIT", 1.05)  # single inputs as batches let the loss grow by so much
+def test_runs_that_diverge_before_and_after_stay_diverged(read_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(divergence, "GROWTH_LIMIT", 1.05)  # single inputs as batches let the loss grow by so much
     kept = {"batch": 1, "keep_kernels": frozenset({0, 2}), "keep_last_kernel": True}
     net = DenseNetwork(3, 1, 3, 16, "tanh")
     task = small_task(net, "squared", STEPS, seeds=list(range(12)), detailed=frozenset(range(0, STEPS, 3)), **kept)
     whole = run_stack(task, CPU, read_every=read_every)
-    left = sorted(run.step for run in whole.diverged)
-    assert left[0] < 8 < left[-1]
-    assert len(left) < 12
+    ends = sorted(run.step for run in whole.diverged)
+    assert ends[0] < 8 < ends[-1]
+    assert len(ends) < 12
     cut = cut_at(task, 8 if read_every == 1 else 1, read_every)
     before = [run for run in whole.diverged if run.step <= cut.step]
-    assert cut.recorded().diverged == before
-    assert len(cut.snapshot.positions) == 12 - len(before)
+    assert cut.diverged == before
+    assert len(cut.snapshot.params.weights[0]) == 12  # a stack does not shrink
     assert_equal(run_stack(task, CPU, read_every=read_every, resume=cut), whole)
 
 

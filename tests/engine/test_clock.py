@@ -33,9 +33,10 @@ def test_a_training_step_and_its_measurement_end_each_phase_in_turn() -> None:
     laps = _Recording()
     task = _task(16, 2, 4, steps=2, probed=frozenset({0, 2}), keep_outputs=frozenset())
     run_stack(task, torch.device("cpu"), read_every=1, clock=laps)
-    forth, measured = ["forward", "backward", "probes"], ["reading back", "flows"]  # what was read takes eigenvalues
+    recorded = ["probes", "reading back", "flows"]  # of the state before, whose kernel is read: eigenvalues
+    unprobed, probed = ["forward", *recorded, "backward", "update"], ["forward", "backward", "kernel", "probes"]
     first = laps.laps.index("update")
-    assert laps.laps[first + 1 : first + 11] == [*forth, *measured, "backward", "update", *forth]
+    assert laps.laps[first + 1 : first + 11] == [*unprobed, *probed]
     assert set(laps.laps) == set(PHASES) - {"writing"}
 
 

@@ -3,18 +3,19 @@
 import gc
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ntkrun.engine import update
-from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.training import State, batches, train
+from ntkrun.engine.dense import DenseNetwork
+from ntkrun.engine.training import State, batches
 from ntkrun.theory import activations
 from ntkrun.theory.activations import ACTIVATIONS, Activation
 from ntkrun.theory.losses import LOSSES
+from tests.engine.small import problem, states
 
 CPU = torch.device("cpu")
 STEPS, STEP_SIZE, SEEDS = 20, 0.1, [3, 5]
@@ -65,12 +66,12 @@ def _check(
 ) -> None:
     """1e-10 in float64: both sum the same products, and twenty steps of a stable descent do not magnify rounding."""
     x, y = _draw(6, net.inputs), _targets(loss, net.outputs)
-    params = net.init(SEEDS, torch.float64)
-    states = train(net, params, x, y, STEP_SIZE, STEPS, probed, LOSSES[loss], momentum, iter(drawn) if drawn else None)
-    assert sum(1 for _ in states) == STEPS + 1
+    learnt = problem(net, SEEDS, x, y, STEP_SIZE, STEPS, loss, momentum, 4 if drawn else None)
+    seen = list(states(learnt, probed, drawn))
+    assert len(seen) == STEPS + 1
     for position, seed in enumerate(SEEDS):
         own = None if drawn is None else [batch[position] for batch in drawn]
-        for ours, theirs in zip(params, _plain_sgd(net, seed, x, y, loss, momentum, own), strict=True):
+        for ours, theirs in zip(seen[-1].params, _plain_sgd(net, seed, x, y, loss, momentum, own), strict=True):
             assert (ours[position] - theirs).norm() <= 1e-10 * theirs.norm()
 
 
@@ -142,27 +143,26 @@ def test_batches_are_uniform_and_independent() -> None:
         assert abs(float((first == second).double().mean()) - 1 / 6) < 5 * math.sqrt(5 / 36 / 24000)
 
 
-def _states(**arguments: object) -> Iterator[State]:
-    net = _network()
-    return train(
-        net, net.init(SEEDS, torch.float64), _draw(6, 3), _targets("squared", 1), STEP_SIZE, STEPS, **arguments
-    )  # type: ignore[arg-type]
+def _states(probed: Collection[int], momentum: float = 0.0, drawn: list[Tensor] | None = None) -> Iterator[State]:
+    x, y, size = _draw(6, 3), _targets("squared", 1), 4 if drawn else None
+    return states(problem(_network(), SEEDS, x, y, STEP_SIZE, STEPS, "squared", momentum, size), probed, drawn)
 
 
 def test_a_probed_step_measures_all_inputs_and_others_the_batch() -> None:
     drawn, y = _batches(), _targets("squared", 1)
-    for state in _states(probed={0, 3}, batches=iter(drawn)):
+    for state in _states({0, 3}, drawn=drawn):
         assert state.batch is not None
         assert torch.equal(state.batch, drawn[state.step])
         outputs = _network().apply(state.params, _draw(6, 3))
         of_all, of_batch = LOSSES["squared"](outputs, y), outputs.gather(1, state.batch.unsqueeze(2)) - y[state.batch]
         expected = of_all if state.step in (0, 3) else of_batch.square().sum(dim=2).mean(dim=1) / 2
         assert torch.allclose(state.loss, expected, rtol=1e-12, atol=0)
-        assert (state.deltas is None) == (state.distances is None) == (state.step not in (0, 3))
+        probed = state.step in (0, 3)
+        assert [found is not None for found in (state.deltas, state.kernel, state.distances)] == [probed] * 3
 
 
 def test_full_batches_say_so() -> None:
-    assert all(state.batch is None for state in _states(probed={0}))
+    assert all(state.batch is None for state in _states({0}))
 
 
 # ---------------------------------------------------------------- distances
@@ -174,7 +174,7 @@ def test_distances_are_those_from_the_start(part: int, momentum: float, monkeypa
     """Whatever the parts: rows, one matrix (25 numbers), two; in float64, where rounding is 1e-16 a number."""
     monkeypatch.setitem(update.PART, "cpu", part)
     start = _network().init(SEEDS, torch.float64)
-    for state in _states(probed={0, 1, 2, 7, 20}, momentum=momentum):
+    for state in _states({0, 1, 2, 7, 20}, momentum):
         if state.distances is not None:
             moved = [(now - then).flatten(1).norm(dim=1) for now, then in zip(state.params, start, strict=True)]
             assert torch.allclose(state.distances, torch.stack(moved, dim=1), rtol=1e-12, atol=0)
@@ -183,9 +183,9 @@ def test_distances_are_those_from_the_start(part: int, momentum: float, monkeypa
 
 
 def test_the_parts_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [state.loss for state in _states(probed=range(STEPS + 1))]
+    whole = [state.loss for state in _states(range(STEPS + 1))]
     monkeypatch.setitem(update.PART, "cpu", 10)
-    for loss, state in zip(whole, _states(probed=range(STEPS + 1)), strict=True):
+    for loss, state in zip(whole, _states(range(STEPS + 1)), strict=True):
         assert torch.allclose(state.loss, loss, rtol=1e-12, atol=0)
 
 
@@ -196,6 +196,5 @@ def test_a_step_leaves_nothing_behind() -> None:
         gc.collect()
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
-    states = _states(probed=range(STEPS + 1), momentum=0.5, batches=iter(_batches()))
-    counts = [alive() for state in states if state.step in (5, 15)]
+    counts = [alive() for state in _states(range(STEPS + 1), 0.5, _batches()) if state.step in (5, 15)]
     assert counts[0] == counts[1]

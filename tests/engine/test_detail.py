@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from ntkrun.columns import LAYER_DETAIL
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.detail_probes import subnetwork_kernels
-from ntkrun.engine.kernel import jacobian_ntk, layerwise_kernel
-from ntkrun.engine.network import DenseNetwork, Parameters, output_gradients
-from ntkrun.engine.stack import StackTask, run_stack
-from ntkrun.engine.training import train
+from ntkrun.engine.kernel import Gradients, jacobian_ntk, layerwise_kernel
+from ntkrun.engine.network import Parameters
+from ntkrun.engine.stack import problem_of, run_stack
+from ntkrun.engine.task import StackTask
+from ntkrun.engine.training import batches
 from ntkrun.theory.activations import activation
 from ntkrun.theory.losses import LOSSES
-from tests.engine.small import ETA, draw, small_task
+from tests.engine.small import ETA, draw, problem, small_task, states
 
 CPU, STEPS = torch.device("cpu"), 6
 
@@ -49,8 +51,7 @@ def test_layer_columns_equal_their_definitions(widths: tuple[int, ...], outputs:
     task = _task(net)
     result = run_stack(task, CPU)
     x, sigma = torch.tensor(task.x), activation("tanh").function
-    params = net.init([7], torch.float64)
-    start = params.clone()
+    start = net.init([7], torch.float64)
 
     def made(now: Parameters, point: Tensor) -> list[Tensor]:
         a, found = point, []
@@ -60,7 +61,7 @@ def test_layer_columns_equal_their_definitions(widths: tuple[int, ...], outputs:
             found.append(a)
         return found
 
-    def gradients(point: Tensor, output: int) -> list[Tensor]:
+    def gradients(params: Parameters, point: Tensor, output: int) -> list[Tensor]:
         a, pre = point, []
         for layer in range(4):
             z = net.weight_scale / math.sqrt(len(a)) * params.weights[layer][0] @ a + net.beta * params.biases[layer][0]
@@ -69,8 +70,8 @@ def test_layer_columns_equal_their_definitions(widths: tuple[int, ...], outputs:
         return list(torch.autograd.grad(pre[-1][output], pre))
 
     first_kernels: list[Tensor] = []
-    for state in train(net, params, x, torch.tensor(task.y), ETA, STEPS, range(STEPS + 1)):
-        rows = _rows(result.layers, 1, state.step)
+    for state in states(problem_of(replace(task, seeds=[7]), CPU), range(STEPS + 1)):
+        rows, params = _rows(result.layers, 1, state.step), state.params
         if state.step not in task.detailed:
             assert all(np.isnan(rows[name]).all() for name in LAYER_DETAIL)
             assert np.isfinite(rows["weight_drift"]).all()
@@ -79,7 +80,7 @@ def test_layer_columns_equal_their_definitions(widths: tuple[int, ...], outputs:
         kernels = [jacobian_ntk(*_truncated(net, params, l + 1), x)[0, :, :, 0, 0] for l in range(4)]
         first_kernels = first_kernels or kernels
         with torch.enable_grad():
-            delta = [[gradients(point.clone().requires_grad_(), i) for i in range(outputs)] for point in x]
+            delta = [[gradients(params, point.clone().requires_grad_(), i) for i in range(outputs)] for point in x]
         for l in range(4):
             n, m = net.widths[l + 1], max(net.widths[l : l + 2])
             before = [point if l == 0 else of_point[l - 1] for point, of_point in zip(x, now, strict=True)]
@@ -119,13 +120,14 @@ def test_the_parts_of_the_kernel_sum_to_it(outputs: int) -> None:
     net = DenseNetwork(3, outputs, 3, (6, 5), "erf", 0.3)
     task = _task(net, seeds=[4], detailed=frozenset({0}), steps=0, probed=frozenset({0}))
     x, params = torch.tensor(task.x), net.init([4], torch.float64)
-    layers = net.forward(params, x)
-    deltas = output_gradients(layers)
-    whole = layerwise_kernel(net, layers, deltas, layers, deltas)
+    forward = net.forward(params, x)
+    gradients = Gradients(forward.uses, net.output_gradients(forward))
+    whole = layerwise_kernel(gradients, gradients)
     parts = []
     for l in range(3):
-        alone = [d if k == l else torch.zeros_like(d) for k, d in enumerate(deltas)]
-        parts.append(layerwise_kernel(net, layers, alone, layers, alone))
+        deltas = [d if k == l else torch.zeros_like(d) for k, d in enumerate(gradients.deltas)]
+        alone = Gradients(forward.uses, deltas)
+        parts.append(layerwise_kernel(alone, alone))
     assert (sum(parts) - whole).norm() <= 1e-12 * whole.norm()
     found = run_stack(task, CPU).layers["kernel_part"]
     assert found == pytest.approx([float(part.norm()) for part in parts], rel=1e-10)
@@ -134,17 +136,17 @@ def test_the_parts_of_the_kernel_sum_to_it(outputs: int) -> None:
 def test_subnetwork_kernels_obey_their_recursion() -> None:
     """K^(l+1) = [σ_w² a^(l)·a^(l)/n + β²] I + (σ_w²/n) w D K^(l) D wᵀ, of all neurons of the layer below."""
     net = DenseNetwork(3, 2, 4, (6, 5, 4), "tanh", 0.3, 1.4)
-    params, x = net.init([0, 1], torch.float64), draw(5, 3, seed=0)
-    layers = net.forward(params, x)
-    deltas = output_gradients(layers)
-    found = subnetwork_kernels(net, layers, layerwise_kernel(net, layers, deltas, layers, deltas))
+    x = draw(5, 3, seed=0)
+    state = next(states(problem(net, [0, 1], x, draw(5, 2, seed=1), ETA, 0), {0}))
+    params, found = state.params, subnetwork_kernels(net, state)
+    inputs = [x.expand(2, -1, -1), *state.forward.activations]
     for l in range(4):
-        a, w, n = layers.activations[l], params.weights[l], net.widths[l]
+        a, w, n = inputs[l], params.weights[l], net.widths[l]
         expected = net.weight_scale**2 * (a @ a.mT) / n + net.beta**2
         if l:
             below = jacobian_ntk(*_truncated(net, params, l), x)  # (S, N, N, n, n)
-            slope = 1 - layers.activations[l] ** 2
-            row = w[:, 0, None] * slope * net.scale(l)  # w_1 D, (S, N, n)
+            slope = 1 - a**2
+            row = w[:, 0, None] * slope * net.scales[l].weight  # w_1 D, (S, N, n)
             expected = expected + torch.einsum("sap,sabpq,sbq->sab", row, below, row)
         assert (found[l] - expected).norm() <= 1e-12 * expected.norm(), l
 
@@ -168,8 +170,8 @@ def test_descent_residuals_equal_their_definition(loss: str, outputs: int, chang
     points, count = torch.tensor(np.concatenate([task.x, task.x_test])), len(task.x)
     seen = {}
     single = replace(task, seeds=[7])
-    states = list(_states(single))
-    for before, after, batch in zip(states, states[1:], _batches(single), strict=False):
+    params = [state.params.clone() for state in states(problem_of(single, CPU))]
+    for before, after, batch in zip(params, params[1:], _batches(single), strict=False):
         kernel = jacobian_ntk(net, before, points, points[:count])[0]
         f = net.apply(before, points)[0]
         leaf = f[:count].clone().requires_grad_()
@@ -191,22 +193,10 @@ def test_descent_residuals_equal_their_definition(loss: str, outputs: int, chang
 
 
 def _batches(task: StackTask) -> list[Tensor | None]:
-    from ntkrun.engine.training import batches
-
     if task.batch is None:
         return [None] * STEPS
     drawn = batches(task.network, task.seeds, len(task.x), task.batch, CPU)
     return [next(drawn)[0] for _ in range(STEPS)]
-
-
-def _states(task: StackTask):  # type: ignore[no-untyped-def]
-    """The parameters at every step."""
-    params = task.network.init(task.seeds, torch.float64)
-    drawn = _batches(task)
-    batches = None if task.batch is None else iter([b.unsqueeze(0) for b in drawn if b is not None] * 2)
-    data = (torch.tensor(task.x), torch.tensor(task.y))
-    for state in train(task.network, params, *data, ETA, STEPS, {0}, LOSSES[task.loss], 0.0, batches):
-        yield state.params.clone()
 
 
 def test_the_descent_residual_is_of_first_order_in_the_step() -> None:
@@ -248,7 +238,7 @@ class _OneWild(DenseNetwork):
 
 @pytest.mark.parametrize("read_every", [1, 4])
 @pytest.mark.parametrize("width", [16, 90])
-def test_a_diverging_run_takes_its_detail_along(width: int, read_every: int) -> None:
+def test_a_diverging_run_leaves_the_details_of_others_as_they_are(width: int, read_every: int) -> None:
     every = frozenset(range(STEPS + 1))
     task = _task(_OneWild(3, 1, 3, width, "relu"), detailed=every, keep_outputs=frozenset({0, 2, STEPS}))
     mixed = run_stack(task, CPU, read_every=read_every)

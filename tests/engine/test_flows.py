@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.output_scale import OutputScale
-from ntkrun.engine.stack import StackTask, run_stack
+from ntkrun.engine.stack import run_stack
+from ntkrun.engine.task import StackTask
 from ntkrun.engine.training import batches
 from ntkrun.theory.dynamics import frozen
 from ntkrun.theory.limit import limit_kernels
@@ -142,8 +143,8 @@ def test_without_test_inputs_or_limit_the_columns_are_nan() -> None:
     assert row["flow_gap"] > 0
 
 
-def test_a_diverging_run_takes_its_predictions_along() -> None:
-    """Seed 4 starts a hundred times too large and leaves; seed 7 has the columns that it has alone."""
+def test_a_diverging_run_leaves_the_predictions_of_others_as_they_are() -> None:
+    """Seed 4 starts a hundred times too large and diverges; seed 7 has the columns that it has alone."""
 
     class OneWild(DenseNetwork):
         def init(self, seeds, dtype=torch.float32, device="cpu"):  # type: ignore[no-untyped-def]

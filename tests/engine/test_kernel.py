@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import ntkrun
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import ACTIVATIONS
 

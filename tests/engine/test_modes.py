@@ -1,15 +1,17 @@
 """Residuals in the modes of the first kernel, and the outputs table, against plain loops and Jacobians."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.detail_probes import MOST, ranks
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.stack import run_stack
-from ntkrun.engine.training import train
-from tests.engine.test_detail import CPU, ETA, STEPS, _rows, _task
+from ntkrun.engine.stack import problem_of, run_stack
+from tests.engine.small import ETA, states
+from tests.engine.test_detail import CPU, _rows, _task
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -18,11 +20,10 @@ def test_modes_equal_their_definition(outputs: int) -> None:
     task = _task(net)
     result = run_stack(task, CPU)
     x, y = torch.tensor(task.x), torch.tensor(task.y)
-    params = net.init([7], torch.float64)
-    kernel = jacobian_ntk(net, params, x)[0].permute(0, 2, 1, 3).reshape(6 * outputs, -1) / 6
+    kernel = jacobian_ntk(net, net.init([7], torch.float64), x)[0].permute(0, 2, 1, 3).reshape(6 * outputs, -1) / 6
     values, vectors = torch.linalg.eigh(kernel)
     signs: dict[int, float] = {}
-    for state in train(net, params, x, y, ETA, STEPS, {0}):
+    for state in states(problem_of(replace(task, seeds=[7]), CPU)):
         if state.step not in task.detailed:
             assert _rows(result.modes, 1, state.step)["mode"] == []
             continue
@@ -30,7 +31,7 @@ def test_modes_equal_their_definition(outputs: int) -> None:
         assert rows["mode"] == list(range(6 * outputs))
         assert rows["time"] == pytest.approx([state.step * ETA] * (6 * outputs))
         assert rows["eigenvalue"] == pytest.approx(values.flip(0).tolist(), rel=1e-9, abs=1e-14)
-        residual = (net.apply(params, x)[0] - y).flatten()
+        residual = (net.apply(state.params, x)[0] - y).flatten()
         for mode in range(6 * outputs):
             along = float(vectors[:, -1 - mode] @ residual) / (6 * outputs) ** 0.5
             signs.setdefault(mode, 1.0 if along >= 0 else -1.0)
@@ -65,13 +66,12 @@ def test_outputs_equal_their_definitions(depth: int, outputs: int) -> None:
     table = run_stack(task, CPU).outputs
     assert len(table["value"]) == 2 * 2 * 10 * outputs
     points = torch.tensor(np.concatenate([task.x, task.x_test]))
-    params = net.init([7], torch.float64)
-    for state in train(net, params, points[:6], torch.tensor(task.y), ETA, 2, {0}):
+    for state in states(problem_of(replace(task, seeds=[7], steps=2), CPU)):
         if state.step == 1:
             continue
-        rows = _rows(table, 1, state.step)
+        rows, params = _rows(table, 1, state.step), state.params
         values, kernel = net.apply(params, points)[0], jacobian_ntk(net, params, points)[0]
-        last = net.forward(params, points).activations[-1][0]
+        last = net.forward(params, points).uses[-1].a[0]
         expected = {name: [] for name in ("point", "output", "value", "kernel", "variance", "covariance")}  # type: dict[str, list[float]]
         for k in range(10):
             for i in range(outputs):
@@ -93,7 +93,7 @@ def test_the_variance_is_that_over_last_layers() -> None:
     task = _task(net, seeds=[4], steps=0, probed=frozenset({0}), keep_outputs=frozenset({0}), detailed=frozenset())
     table = run_stack(task, CPU).outputs
     params = net.init([4], torch.float64)
-    hidden = net.forward(params, torch.tensor(task.x)).activations[-1][0]
+    hidden = net.forward(params, torch.tensor(task.x)).activations[-2][0]
     draw = torch.Generator().manual_seed(0)
     weights, biases = (torch.randn(20000, size, generator=draw, dtype=torch.float64) for size in (6, 1))
     outputs = 1.4 / 6**0.5 * weights @ hidden.T + 0.3 * biases

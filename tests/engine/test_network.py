@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ntkrun.engine.network import DenseNetwork, output_gradients, pullback
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import ACTIVATIONS
 
@@ -49,8 +49,8 @@ def test_output_gradients_equal_plain_autograd(name: str) -> None:
     net = DenseNetwork(3, 2, 3, (4, 5), name, 0.2, 1.1)
     params = net.init([0, 1], torch.float64)
     x = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    layers = net.forward(params, x)
-    deltas = output_gradients(layers)
+    forward = net.forward(params, x)
+    deltas = net.output_gradients(forward)
     sigma = ACTIVATIONS["leaky_relu"].function if "(" in name else ACTIVATIONS[name].function
     if "(" in name:
         sigma = lambda z: torch.where(z > 0, z, 0.3 * z)  # noqa: E731
@@ -60,19 +60,19 @@ def test_output_gradients_equal_plain_autograd(name: str) -> None:
             def rest(z: torch.Tensor, start: int = start, seed: int = seed) -> torch.Tensor:
                 for layer in range(start + 1, 3):
                     w, b = params.weights[layer][seed], params.biases[layer][seed]
-                    z = net.scale(layer) * w @ sigma(z) + net.beta * b
+                    z = net.scales[layer].weight * w @ sigma(z) + net.beta * b
                 return z
 
             for k in range(3):
-                jacobian = torch.autograd.functional.jacobian(rest, layers.preactivations[start][seed, k].detach())
+                jacobian = torch.autograd.functional.jacobian(rest, forward.z[start][seed, k].detach())
                 assert torch.allclose(deltas[start][seed, k], jacobian, rtol=1e-12, atol=1e-13)
 
 
 def test_pullback_is_the_sum_of_output_gradients() -> None:
     net = DenseNetwork(3, 2, 3, 4, "erf")
-    layers = net.forward(net.init([0], torch.float64), torch.ones(5, 3, dtype=torch.float64))
+    forward = net.forward(net.init([0], torch.float64), torch.ones(5, 3, dtype=torch.float64))
     v = torch.randn(1, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    for summed, delta in zip(pullback(layers, v), output_gradients(layers), strict=True):
+    for summed, delta in zip(net.pullback(forward, v), net.output_gradients(forward), strict=True):
         assert torch.allclose(summed, (v.unsqueeze(3) * delta).sum(dim=2), rtol=1e-13, atol=1e-15)
 
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 import ntkrun
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.parametrization import PARAMETRIZATIONS
-from ntkrun.engine.stack import StackTask, run_stack
-from ntkrun.engine.training import train
+from ntkrun.engine.stack import run_stack
+from ntkrun.engine.task import StackTask
 from ntkrun.errors import UserError
 from ntkrun.theory.limit import Parametrization, expected_kernel, limit_kernels, relative_step_size
 from ntkrun.theory.losses import LOSSES
+from tests.engine.small import problem, states
 
 SIGMA_W, BETA = 1.3, 0.4
 every = pytest.mark.parametrize("name", PARAMETRIZATIONS)
@@ -67,16 +68,15 @@ def test_weights_equal_torch_sgd(name: str, loss: str, momentum: float) -> None:
     """1e-10 in float64: both sum the same products, and fifteen steps of a stable descent do not magnify rounding."""
     net, x, y = _net(name), _draw(6, 3), _draw(6, 2, seed=1)
     step = 0.1 if name == "ntk" else 0.02 if name == "standard" else 0.5
-    params = net.init([3], torch.float64)
-    plain = [nn.Parameter(p[0].clone()) for p in params]
+    plain = [nn.Parameter(p[0].clone()) for p in net.init([3], torch.float64)]
     optimiser = torch.optim.SGD(plain, lr=step, momentum=momentum)
-    for state in train(net, params, x, y, step, 15, {0, 3, 4, 15}, LOSSES[loss], momentum):
+    for state in states(problem(net, [3], x, y, step, 15, loss, momentum), {0, 3, 4, 15}):
         if state.step == 15:
             break
         optimiser.zero_grad()
         LOSSES[loss](_written_out(net, list(plain), x), y).backward()
         optimiser.step()
-    for ours, theirs in zip(params, plain, strict=True):
+    for ours, theirs in zip(state.params, plain, strict=True):
         assert (ours[0] - theirs.detach()).norm() <= 1e-10 * theirs.norm()
 
 

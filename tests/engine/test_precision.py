@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from ntkrun import DenseNetwork, empirical_ntk, module_ntk
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.stack import StackTask, run_stack
+from ntkrun.engine.network import Forward, Parameters
+from ntkrun.engine.stack import run_stack
+from ntkrun.engine.task import StackTask
 
 
 def _settings() -> tuple[str, bool]:
@@ -35,9 +37,9 @@ class _Watched(nn.Linear):
 
 
 class _WatchedNetwork(DenseNetwork):
-    def scale(self, layer: int) -> float:  # every route asks for it, but for the oracle
+    def forward(self, params: Parameters, x: Tensor) -> Forward:
         object.__setattr__(self, "seen", _settings())
-        return super().scale(layer)
+        return super().forward(params, x)
 
 
 def _run_stack(net: DenseNetwork) -> None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.output_scale import PLAIN, OutputScale, Readout
-from ntkrun.engine.stack import StackTask, run_stack
-from ntkrun.engine.training import train
+from ntkrun.engine.stack import run_stack
+from ntkrun.engine.task import StackTask
 from ntkrun.theory.limit import relative_step_size
 from ntkrun.theory.losses import LOSSES
+from tests.engine.small import problem, states
 
 STEPS, ETA, SEEDS = 20, 0.1, [3, 5]
 
@@ -61,13 +62,11 @@ def test_weights_equal_torch_sgd(loss: str, momentum: float, outputs: int, scale
     x, y = _draw(6, 3), _targets(loss, net.outputs)
     drawn = list(torch.randint(6, (STEPS + 1, 2, 4), generator=torch.Generator().manual_seed(2)))
     for batches, probed in ((None, {0, 3, 20}), (drawn, {0, *range(3, 21, 2), 20})):
-        params = net.init(SEEDS, torch.float64)
-        own = iter(batches) if batches else None
-        for _ in train(net, params, x, y, ETA, STEPS, probed, LOSSES[loss], momentum, own, scale=scale):
-            pass
+        learnt = problem(net, SEEDS, x, y, ETA, STEPS, loss, momentum, 4 if batches else None, scale)
+        *_, last = states(learnt, probed, batches)
         for position, seed in enumerate(SEEDS):
             of_seed = None if batches is None else [batch[position] for batch in batches]
-            for ours, theirs in zip(params, _plain_sgd(net, seed, loss, momentum, of_seed, scale), strict=True):
+            for ours, theirs in zip(last.params, _plain_sgd(net, seed, loss, momentum, of_seed, scale), strict=True):
                 assert (ours[position] - theirs).norm() <= 1e-10 * theirs.norm()
 
 
@@ -87,10 +86,8 @@ def test_what_the_table_holds_is_of_f() -> None:
     arrays = [part.numpy() for part in (x, y, x_test, y[:4])]
     task = StackTask(net, [1], *arrays, 0.3, 5, every, frozenset(), False, torch.float64, scale=scale)  # type: ignore[misc,arg-type]
     rows = run_stack(task, torch.device("cpu")).steps
-    params = net.init([1], torch.float64)
-    start = params.clone()
-    for state in train(net, params, x, y, 0.3, 5, every, scale=scale):
-        f, f_test = (3 * (net.apply(params, part) - net.apply(start, part)) for part in (x, x_test))
+    for state in states(problem(net, [1], x, y, 0.3, 5, scale=scale), every):
+        f, f_test = (3 * (net.apply(state.params, part) - net.apply(state.start, part)) for part in (x, x_test))
         expected = {
             "loss": float((f - y).square().sum() / 12),
             "test_loss": float((f_test - y[:4]).square().sum() / 8),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.memory import NUMBER, most_runs, stack_bytes
-from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.stack import StackTask, run_stack
+from ntkrun.engine.stack import run_stack
+from ntkrun.engine.task import StackTask
 from tests.engine.peak import peak_of
 
 
@@ -63,6 +64,9 @@ TASKS = {
     "many seeds": _task(16, 1000, 4, **LONG),
     "many seeds of width 64": _task(64, 500, 4, **PLAIN),
     "kernels not yet read": _task(16, 100, 32, **LONG),
+    "narrow, with many kernels not yet read": _task(
+        6, 24, 160, **(LONG | {"x_test": np.ones((0, 5)), "y_test": np.ones((0, 1)), "limit": None})
+    ),
     "few probes": _task(64, 100, 32, **(LONG | {"probed": frozenset({0, 40})})),
     "test inputs": _task(128, 8, 4, x_test=np.ones((200, 5)), y_test=np.ones((200, 1)), limit=None),
     "stored kernels": _task(16, 20, 32, **(LONG | {"keep_kernels": frozenset(range(41))})),

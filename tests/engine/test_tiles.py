@@ -1,5 +1,6 @@
 """Kernels of many inputs: blocks of any size give the oracle's kernel, within their budget of memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 
 import ntkrun
 from ntkrun.engine import devices, tiles
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.devices import GIB, _container, budget
-from ntkrun.engine.kernel import as_blocks, jacobian_ntk, layerwise_kernel
-from ntkrun.engine.network import DenseNetwork, output_gradients
-from ntkrun.engine.tiles import Blocks, Outputs, cut, mirror, pieces, uncut
+from ntkrun.engine.kernel import Gradients, as_blocks, jacobian_ntk, layerwise_kernel
+from ntkrun.engine.tiles import Blocks, cut, mirror, pieces, uncut
+from ntkrun.engine.uses import Outputs
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import ACTIVATIONS
 from tests.engine.peak import peak_of
@@ -75,10 +77,10 @@ def test_a_kernel_of_x_alone_is_exactly_symmetric(tile: int, outputs: Outputs) -
 def test_the_step_kernel_in_tiles(tile: int) -> None:
     net = DenseNetwork(4, 2, 3, 8, "tanh")
     params, x = net.init([0, 1], torch.float64), _inputs(7, 4)
-    layers = net.forward(params, x)
-    deltas = output_gradients(layers)
-    half = as_blocks(layerwise_kernel(net, layers, deltas, layers, deltas))
-    whole = as_blocks(layerwise_kernel(net, layers, deltas, layers, list(deltas)))  # another list: no symmetry taken
+    forward = net.forward(params, x)
+    gradients = Gradients(forward.uses, net.output_gradients(forward))
+    half = as_blocks(layerwise_kernel(gradients, gradients))
+    whole = as_blocks(layerwise_kernel(gradients, replace(gradients)))  # another object: no symmetry taken
     oracle = jacobian_ntk(net, params, x)
     for kernel in (half, whole):
         assert (kernel - oracle).norm() <= TOLERANCE * oracle.norm()

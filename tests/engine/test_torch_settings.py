@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.torch_settings import spread
 
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork, Parameters
 from ntkrun.engine.output_scale import OutputScale
-from ntkrun.engine.stack import StackResult, StackTask, run_stack, steps_unread
-from ntkrun.engine.training import train
+from ntkrun.engine.stack import StackResult, problem_of, run_stack, steps_unread
+from ntkrun.engine.task import StackTask
 from ntkrun.engine.update import norm
 from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.losses import LOSSES
+from tests.engine.small import states
 
 CPU = torch.device("cpu")
 FLOWS = ("linear", "flow", "limit")
@@ -67,12 +68,11 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
     limit = torch.tensor(task.limit[:6])[:, :, None, None] * torch.eye(outputs)
     result = run_stack(task, CPU)
     x, y = torch.tensor(task.x), torch.tensor(task.y)
-    params = net.init([1], torch.float64)
-    start = params.clone()
+    start = net.init([1], torch.float64)
     rows, layer_rows = _columns(result, 1), result.layers
     first_kernel, first_outputs = jacobian_ntk(net, start, x)[0], net.apply(start, x)[0]
-    for state in train(net, params, x, y, task.step_size, task.steps, range(13)):
-        k = state.step
+    for state in states(problem_of(replace(task, seeds=[1]), CPU), range(13)):
+        k, params = state.step, state.params
         outputs_now = net.apply(params, x)[0]
         kernel = jacobian_ntk(net, params, x)[0]
         spectrum = torch.linalg.eigvalsh(kernel.permute(0, 2, 1, 3).reshape(6 * outputs, -1)) / 6
@@ -111,10 +111,9 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
 
 def test_kept_kernels_are_those_of_their_steps() -> None:
     net = DenseNetwork(3, 2, 3, 4, "erf")
-    result = _run(net, keep_kernels=frozenset({0, 5}))
-    x, y = (torch.tensor(a) for a in _data(outputs=2))
-    params = net.init([2], torch.float64)
-    expected = {s.step: jacobian_ntk(net, params, x)[0].numpy() for s in train(net, params, x, y, 0.3, 12, {0})}
+    result, x = _run(net, keep_kernels=frozenset({0, 5})), torch.tensor(_data(outputs=2)[0])
+    alone = states(problem_of(_task(net, seeds=[2]), CPU))
+    expected = {state.step: jacobian_ntk(net, state.params, x)[0].numpy() for state in alone}
     assert sorted(result.kernels[2]) == [0, 5, 12]
     for step, kernel in result.kernels[2].items():
         assert np.allclose(kernel, expected[step], rtol=1e-10, atol=1e-13)
@@ -173,7 +172,7 @@ def test_the_losses_of_the_table_are_those_asked_for() -> None:
 
 
 @either
-def test_a_diverging_run_leaves_and_the_others_go_on(changes: dict[str, object]) -> None:
+def test_a_diverging_run_stays_and_the_others_go_on(changes: dict[str, object]) -> None:
     """Seed 1 has weights a hundred times too large, so that its step is unstable; the others must not notice."""
     net = DenseNetwork(3, 1, 3, 16, "relu")
 
@@ -186,28 +185,15 @@ def test_a_diverging_run_leaves_and_the_others_go_on(changes: dict[str, object])
     wild = OneWild(3, 1, 3, 16, "relu")
     changes = changes and {**changes, "loss": "squared"}  # huber's gradient is bounded: nothing diverges
     calm, mixed = _run(net, **changes), _run(wild, **changes)
-    (departure,) = mixed.diverged
-    assert departure.position == 1
-    assert 0 < departure.step <= 12
-    assert str(departure.step) in departure.reason
-    assert _columns(mixed, 1)["step"].tolist() == list(range(departure.step))
-    assert max(mixed.kernels[1]) == departure.step - 1
+    (diverged,) = mixed.diverged
+    assert diverged.position == 1
+    assert 0 < diverged.step <= 12
+    assert str(diverged.step) in diverged.reason
+    assert _columns(mixed, 1)["step"].tolist() == list(range(diverged.step))
+    assert max(mixed.kernels[1]) == diverged.step - 1
     for position in (0, 2):
         for name, values in _columns(mixed, position).items():
             assert values == pytest.approx(_columns(calm, position)[name], rel=1e-10, abs=1e-13, nan_ok=True)
-
-
-def test_a_stack_that_diverges_whole_ends() -> None:
-    result = _run(DenseNetwork(3, 1, 3, 16, "relu"), step_size=1e4, steps=500, probed=frozenset(range(501)))
-    assert sorted(run.position for run in result.diverged) == [0, 1, 2]
-    assert all(run.step < 50 for run in result.diverged)
-    assert np.isfinite(result.steps["loss"]).all()
-
-
-def test_data_that_start_infinite_diverge_at_step_0() -> None:
-    result = _run(DenseNetwork(3, 1, 3, 16, "relu"), y=np.full((6, 1), 1e200))
-    assert {run.step for run in result.diverged} == {0}
-    assert result.steps == {}
 
 
 def test_no_test_inputs_gives_nan_test_loss() -> None:
@@ -230,11 +216,8 @@ def test_a_norm_in_float32_is_good_to_1e_6() -> None:
     assert float(norm(w - start)[0]) == pytest.approx(float(exact), rel=1e-6)
 
 
-def test_parameters_can_be_selected_and_cloned() -> None:
+def test_a_copy_of_parameters_is_their_own() -> None:
     params = DenseNetwork(2, 1, 2, 3).init([0, 1, 2])
-    chosen = params.select([2, 0])
-    assert isinstance(chosen, Parameters)
-    assert torch.equal(chosen.weights[0][1], params.weights[0][0])
     copy = params.clone()
     copy.weights[0].zero_()
     assert params.weights[0].abs().sum() > 0

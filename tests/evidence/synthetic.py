@@ -31,6 +31,7 @@ def tables(
                     | {"kernel_drift": drift * share, "weight_drift": drift * share / 2, "output_drift": share}
                 )
                 for layer in range(2):
-                    layers.append({"run_id": run_id, "step": step, "layer": layer, "weight_drift": drift * share / 2})
+                    named = {"layer": layer, "name": ("input", "output")[layer]}
+                    layers.append({"run_id": run_id, "step": step, **named, "weight_drift": drift * share / 2})
     frame = pd.DataFrame(runs).assign(status="done", reason="", seconds=1.0, step_size=0.5, smooth=False)
     return frame, pd.DataFrame(steps), pd.DataFrame(layers)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.experiments import jacot_1, jacot_2, jacot_3, lee_1
 from ntkrun.experiments.framework import Evidence, Experiment, Row
 from ntkrun.plan.limits import limit_kernel

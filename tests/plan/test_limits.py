@@ -7,7 +7,9 @@ import torch
 import ntkrun
 from ntkrun.config.reader import parse_config
 from ntkrun.config.schema import Point
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.dense import DenseNetwork
+from ntkrun.errors import UserError
+from ntkrun.plan import limits
 from ntkrun.plan.problem import COLUMNS, inputs_of, limit_outputs, step_size
 from ntkrun.theory.limit import limit_kernels
 
@@ -104,3 +106,12 @@ def test_several_outputs_share_a_law_but_for_their_means() -> None:
     assert np.ptp(found["limit_variance"], axis=2).max() == 0
     assert np.ptp(found["limit_mean"][1], axis=1).max() > 0
     assert limit_outputs(inputs_of(point), [])["limit_mean"].shape == (0, 9, 10)
+
+
+def test_an_architecture_without_a_limit_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that lacks what the recursion needs gets a sentence, not the limit of another one."""
+    point = _point("network.beta=0.123")  # one that nothing has computed yet
+    monkeypatch.setattr(limits, "network", lambda point: object())
+    with pytest.raises(UserError, match="limit of dense networks is not known"):
+        limits.limit_kernel(point)
+    limits._KERNELS.clear()

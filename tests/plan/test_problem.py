@@ -10,7 +10,7 @@ import torch
 import ntkrun
 from ntkrun.config.reader import parse_config
 from ntkrun.config.schema import Point
-from ntkrun.engine.network import DenseNetwork
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.errors import ConfigError, UserError
 from ntkrun.evidence.figures.draw import draw_all
 from ntkrun.plan import problem as points

@@ -148,9 +148,8 @@ def _flip(path: Path) -> None:
 
 def _other_version(path: Path) -> None:
     runs = run_ids_in(path)
-    write(
-        path, Checkpoint({"step": 3, "positions": [0], "departed": [], "seconds": 1.0}, {}), {"runs": runs, "format": 0}
-    )
+    header = {"step": 3, "diverged": [], "columns": {}, "seconds": 1.0}
+    write(path, Checkpoint(header, {}), {"runs": runs, "format": 0})
 
 
 def _nested(path: Path) -> None:

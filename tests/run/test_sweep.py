@@ -10,18 +10,17 @@ import yaml
 
 import ntkrun
 from ntkrun.config.reader import Sweep, parse_config
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.devices import resolve_device
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.engine.output_scale import OutputScale
-from ntkrun.engine.training import batches, train
 from ntkrun.errors import UserError
 from ntkrun.plan.runs import Stack
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.results_directory import Results
-from ntkrun.theory.losses import LOSSES
+from tests.engine.small import problem, states
 
 TEXT = """\
 name: tiny
@@ -89,7 +88,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
         "test_descent_residual",
     ]
     assert results.layers.columns.tolist() == [
-        *("run_id", "step", "layer", "weight_drift", "weight_operator", "weight_drift_operator"),
+        *("run_id", "step", "layer", "name", "weight_drift", "weight_operator", "weight_drift_operator"),
         *("activation_norm", "activation_drift", "backprop_norm", "kernel_part"),
         *("subnetwork_kernel_norm", "subnetwork_kernel_drift"),
     ]
@@ -102,6 +101,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert len(results.outputs) == 6 * 2 * 7
     assert len(results.steps) == 6 * 4
     assert len(results.layers) == 6 * 4 * 3
+    assert results.layers["name"].tolist() == ["input", "hidden 1", "output"] * (6 * 4)
     assert results.steps["step"].tolist() == [0, 2, 4, 6] * 6
     np.testing.assert_allclose(results.steps["time"], results.steps["step"] * 0.3, rtol=1e-15)
 
@@ -125,11 +125,10 @@ def test_loss_batches_momentum_and_scale_reach_the_training(tmp_path: Path) -> N
     run = results.runs.iloc[1]
     data = _sweep().points[0][0].data.load()
     net, x, y = DenseNetwork(3, 1, 3, 4, "tanh"), torch.tensor(data.x), torch.tensor(data.y)
-    params, drawn = net.init([int(run["seed"])], torch.float64), batches(net, [int(run["seed"])], 5, 3, x.device)
-    states = train(net, params, x, y, 0.3, 6, range(7), LOSSES["huber"], 0.5, drawn, scale=OutputScale(3.0, True))
+    alone = problem(net, [int(run["seed"])], x, y, 0.3, 6, "huber", 0.5, batch=3, scale=OutputScale(3.0, True))
     losses = results.steps.loc[results.steps["run_id"] == run["run_id"], "loss"]
     # Alone and in a stack of three, each product rounds differently by 1e-16.
-    np.testing.assert_allclose(losses, [float(state.loss[0]) for state in states], rtol=1e-12)
+    np.testing.assert_allclose(losses, [float(state.loss[0]) for state in states(alone, range(7))], rtol=1e-12)
 
 
 def test_running_again_runs_nothing_and_changes_no_number(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import torch
 
 import ntkrun
 from ntkrun.config.reader import parse_config
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
-from ntkrun.engine.network import DenseNetwork
 from ntkrun.plan.problem import inputs_of, limit_outputs
 from ntkrun.store.results_directory import Results, Store, read_results
+from ntkrun.store.tables import empty
 from ntkrun.theory.limit import limit_kernels
+from tests.engine.small import problem, states
 
 TEXT = """\
 name: tiny
@@ -47,10 +49,7 @@ def test_outputs_stand_at_their_inputs_beside_their_limits(tmp_path: Path) -> No
             np.testing.assert_array_equal(rows[name], values[at, :, 0], err_msg=name)
     net = DenseNetwork(3, 1, 3, 8, "erf", 0.3)
     points = torch.tensor(np.concatenate([data.x, data.x_test]))
-    params = net.init([1], torch.float64)
-    from ntkrun.engine.training import train
-
-    for state in train(net, params, points[:5], torch.tensor(data.y), 0.3, 2, {0}):
+    for state in states(problem(net, [1], points[:5], torch.tensor(data.y), 0.3, 2)):
         values, kernel = net.apply(state.params, points)[0, :, 0], jacobian_ntk(net, state.params, points)[0, ..., 0, 0]
     rows = table[(table["run_id"] == ids[1]) & (table["step"] == 2)]
     np.testing.assert_allclose(rows["value"], values, rtol=1e-10)
@@ -94,7 +93,7 @@ def test_stacks_of_an_earlier_version_stay_readable(tmp_path: Path) -> None:
     results = _run(tmp_path, "sweep.seeds=[3]")
     store = Store(results.path)
     (folder,) = (results.path / "stacks").iterdir()
-    new = {"modes": None, "outputs": None, "layers": ["kernel_part"], "steps": ["growth", "descent_residual"]}
+    new = {"modes": None, "outputs": None, "layers": ["kernel_part", "name"], "steps": ["growth", "descent_residual"]}
     for table, columns in (new | {"runs": ["predicted_kurtosis"]}).items():
         path = folder / f"{table}.parquet"
         if columns is None:
@@ -108,13 +107,15 @@ def test_stacks_of_an_earlier_version_stay_readable(tmp_path: Path) -> None:
     assert len(old.modes) == len(old.outputs) == 0
     assert old.steps["growth"].isna().all()
     assert old.steps["loss"].tolist() == results.steps["loss"].tolist()
-    assert old.layers["kernel_part"].isna().all()
+    assert old.layers[["kernel_part", "name"]].isna().all(axis=None)
+    assert old.layers.columns[2:4].tolist() == ["layer", "name"]
     with store.writing():
         store.write_tables()
     assert len(pd.read_parquet(results.path / "modes.parquet")) == 0
     both = _run(tmp_path)
     assert len(both.modes) == 3 * 5
     assert both.steps["growth"].isna().sum() == 4 + 1
+    assert both.layers["name"].dropna().tolist() == ["input", "hidden 1", "output"] * 4
 
 
 def test_runs_say_what_finite_width_predicts_where_it_is_known(tmp_path: Path) -> None:
@@ -136,6 +137,17 @@ def test_a_sweep_that_diverges_at_once_has_every_table(tmp_path: Path, outputs: 
     assert (results.runs["status"] == "diverged").all()
     assert results.steps["descent_residual"].isna().all()  # no step came out
     assert set(results.outputs["step"]) == ({0} if outputs == "[first]" else set())
+
+
+def test_a_sweep_whose_first_loss_overflows_has_every_table(tmp_path: Path) -> None:
+    """No run has a row, not even of step 0."""
+    results = _run(
+        tmp_path, "network={depth: 12, width: 8, activation: relu, weight_scale: 1.0e+15}", "training.step_size=1.0"
+    )
+    assert results.runs["last_step"].tolist() == [0] * len(results.runs)
+    for table in ("steps", "layers", "modes", "outputs"):
+        assert getattr(results, table).empty
+        assert set(getattr(results, table)) == set(empty(table)), table
 
 
 def test_many_initialisations(tmp_path: Path) -> None:

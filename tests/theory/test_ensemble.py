@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.training import train
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.errors import UserError
 from ntkrun.theory.dynamics import frozen
 from ntkrun.theory.ensemble import ensemble
 from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.rules import Descent
+from tests.engine.small import problem, states
 
 N, M = 4, 2
 NET = DenseNetwork(3, 1, 2, 128, "erf", 0.3, 1.5)
@@ -64,8 +64,7 @@ def test_two_thousand_trained_networks_follow_it() -> None:
     count, top = 2000, float(torch.linalg.eigvalsh(ntk[:N, :N] / N)[-1])
     eta, probed = 1 / (30 * top), [0, 40, 300]
     outputs = []
-    params = NET.init(range(count), torch.float32)
-    for state in train(NET, params, x[:N].float(), y.float(), eta, probed[-1], ()):
+    for state in states(problem(NET, range(count), x[:N].float(), y.float(), eta, probed[-1])):
         if state.step in probed:
             outputs.append(NET.apply(state.params, x.float())[:, :, 0].double())
     predicted = ensemble(nngp, ntk, y, [k * eta for k in probed])

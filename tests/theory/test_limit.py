@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ntkrun
-from ntkrun.engine.network import DenseNetwork, output_gradients
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.errors import UserError
 from ntkrun.theory.activations import ACTIVATIONS, Activation, activation, register_activation
 from ntkrun.theory.limit import expected_kernel, limit_kernels, limit_layers, relative_step_size
@@ -152,9 +152,10 @@ def test_layers_are_the_kernels_of_every_depth(name: str) -> None:
 
 def _standard_kernel(net: DenseNetwork, seeds: range, x: torch.Tensor) -> torch.Tensor:
     """Σ_l [a·a' + 1] δ·δ' in the standard parametrization, whose network has the same F: δ and a are the same."""
-    layers = net.forward(net.init(seeds, torch.float64), x)
-    deltas = output_gradients(layers)
-    parts = [(a @ a.mT + 1) * (d[:, :, 0] @ d[:, :, 0].mT) for a, d in zip(layers.activations, deltas, strict=True)]
+    forward = net.forward(net.init(seeds, torch.float64), x)
+    deltas = net.output_gradients(forward)
+    pairs = zip([x.expand(len(seeds), -1, -1), *forward.activations[:-1]], deltas, strict=True)
+    parts = [(a @ a.mT + 1) * (d[:, :, 0] @ d[:, :, 0].mT) for a, d in pairs]
     return torch.stack(parts).sum(dim=0)
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy import stats
 
+from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import empirical_ntk
-from ntkrun.engine.network import DenseNetwork
-from ntkrun.engine.training import train
 from ntkrun.theory.dynamics import frozen
 from ntkrun.theory.limit import relative_step_size
 from ntkrun.theory.rules import Descent
+from tests.engine.small import problem, states
 
 N, M, STEPS = 16, 8, 60
 
@@ -34,8 +34,8 @@ def _gap(width: int, seed: int) -> float:
     predicted = frozen(square, y, start[:N], [k * eta for k in range(STEPS + 1)], Descent(eta), kernel[N:], start[N:])
     assert predicted.test is not None
     whole, worst = torch.cat([predicted.train, predicted.test], dim=1), 0.0
-    for state in train(net, params, x[:N].float(), y.float(), eta, STEPS, ()):
-        found = torch.cat([state.layers.outputs, net.apply(state.params, x[N:].float())], dim=1)[0]
+    for state in states(problem(net, [seed], x[:N].float(), y.float(), eta, STEPS)):
+        found = torch.cat([state.forward.outputs, net.apply(state.params, x[N:].float())], dim=1)[0]
         worst = max(worst, float((found.double() - whole[state.step]).abs().max()))
     return worst
 

@@ -1,63 +1,97 @@
-"""Functions whose gradients in their parameters follow from their input and the gradient δ of their output.
+"""Functions whose gradients in a parameter follow from their input and the gradient δ of their output (uses.py).
 
-    linear        z_t = w a_t + b              ∂w = Σ_t δ_t a_tᵀ       ∂b = Σ_t δ_t
-    convolution   as linear, with a_t the patch at position t, group by group
-    embedding     z_t = w[k_t]                 ∂w = Σ_t e(k_t) δ_tᵀ    without the padding index
-    normalisation z_t = w ∘ x̂_t + b            ∂w = Σ_t δ_t ∘ x̂_t      ∂b = Σ_t δ_t
+    linear          z_t = w a_t      Affine
+    convolution     z_t = w a_t      Affine, with a_t the patch at position t, group by group
+    embedding       z_t = w[k_t]     Lookup, without the padding index
+    normalisation   z_t = w ∘ x̂_t    Elementwise
+    their biases    z_t = b          Free, after the sum over positions
 
-Normalisation: layer, RMS, group, and batch with running statistics. Sums are over the positions t of an input: the
-tokens or pixels to which a function is applied in parallel.
+Normalisation: layer, RMS, group, and batch with running statistics. The positions t of an input are the tokens or
+pixels to which a function is applied in parallel.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Kind = Literal["matrix", "table", "scale", "shift"]
-Used = list[tuple[Tensor | None, "Use"]]  # a parameter and its use
+from ntkrun.engine.uses import Affine, Elementwise, Free, Lookup, Use
+
+Used = list[tuple[Tensor | None, "Application"]]  # a parameter and how it is applied
 
 
 @dataclass(frozen=True)
-class Use:
-    """One use of a parameter. `lead` below are the axes of positions, in the function's own order.
+class Application:
+    """One application of a parameter, by the kind of its use. `lead` below are the axes of positions, in the function's
+    own order.
 
-    `given` is the input: a (*lead, groups·q) for a matrix, k (*lead,) for a table, x̂ (*lead, n) for a scale, None for a
-    shift. `output` is z, on the graph. Its channels are on axis 1 if `channels_first`, else on `trailing` last axes.
+    `given` is the input: a (*lead, groups·n), k (*lead,) for Lookup, or 1 (*lead, 1) for Free. `output` is z, on the
+    graph. Its channels are on axis 1 if `channels_first`, else on `trailing` last axes.
     """
 
-    kind: Kind
-    given: Tensor | None
+    kind: type[Use]
+    given: Tensor
     groups: int = 1
     channels_first: bool = False
     trailing: int = 1
     padding: int | None = None
     output: Tensor | None = None
 
-    def at(self, output: Tensor) -> "Use":
-        """Return the use with its output z."""
+    def at(self, output: Tensor) -> "Application":
+        """Return the application with its output z."""
         return replace(self, output=output)
 
     def arranged(self, delta: Tensor) -> Tensor:
-        """Return δ, shaped like z, as (*lead, n), with zeros at the table's padding index."""
+        """Return δ, shaped like z, as (*lead, groups·m), with zeros at the table's padding index."""
         if self.channels_first:
             return delta.movedim(1, -1)
         delta = delta.flatten(delta.ndim - self.trailing)
-        if self.padding is not None and self.given is not None:
+        if self.padding is not None:
             delta = delta * (self.given != self.padding).unsqueeze(-1)
         return delta
 
+    def use(self, given: Tensor, delta: Tensor, size: int, pairs: int) -> tuple[Use, Tensor]:
+        """Return the use of a parameter of `size` rows, and its δ, from `given` (N, T, groups·n), or k (N, T), and δ
+        (N, O, T, groups·m). Groups are stacked, as networks are; each has a part of the parameter."""
+        delta = self._stacked(delta)
+        if self.kind is Lookup:
+            return Lookup(given.unsqueeze(0), size, pairs), delta
+        a = self._stacked(given)
+        return (Affine(a, 1.0, 0.0, pairs) if self.kind is Affine else Elementwise(a, 0.0)), delta
+
+    def _stacked(self, channels: Tensor) -> Tensor:
+        if self.groups == 1:
+            return channels.unsqueeze(0)
+        return torch.unflatten(channels, -1, (self.groups, -1)).movedim(-2, 0)
+
+    def gradient(self, given: Tensor, delta: Tensor, size: int) -> Tensor:
+        """Return the gradients of each input and output in the parameter, (N, O, P)."""
+        if self.kind is Free:
+            return delta.sum(dim=2)
+        use, delta = self.use(given, delta, size, 1)
+        return use.gradient(delta).movedim(0, 2).flatten(2)
+
+    def total(self, delta: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Return the gradient in a parameter of this shape, summed over all positions, from δ (*lead, m), and the size
+        Σ_t ‖δ_t‖ ‖a_t‖, to which its rounding error is proportional."""
+        d = delta.flatten(0, -2)
+        given = self.given.flatten(0, -1 if self.kind is Lookup else -2)
+        size = torch.linalg.vector_norm(d, dim=1)
+        if self.kind not in (Lookup, Free):
+            size = size * torch.linalg.vector_norm(given, dim=1)
+        return self.gradient(given[None], d[None, None], shape[0]).view(shape), size.sum()
+
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Used:
-    return [(weight, Use("matrix", input.detach())), (bias, Use("shift", None))]
+    return [(weight, Application(Affine, input.detach())), (bias, Application(Free, _ones(input)))]
 
 
 def _embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, *_: object, **__: object) -> Used:
     padding = padding_idx if padding_idx is None or padding_idx >= 0 else len(weight) + padding_idx
-    return [(weight, Use("table", input, padding=padding))]
+    return [(weight, Application(Lookup, input, padding=padding))]
 
 
 def _convolution(
@@ -73,8 +107,8 @@ def _convolution(
         return []
     patches = _patches(input.detach(), weight.shape[2:], stride, padding, dilation)
     return [
-        (weight, Use("matrix", patches, groups, channels_first=True)),
-        (bias, Use("shift", None, channels_first=True)),
+        (weight, Application(Affine, patches, groups, channels_first=True)),
+        (bias, Application(Free, _ones(patches), channels_first=True)),
     ]
 
 
@@ -112,20 +146,20 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> Used:
     normal = F.layer_norm(input.detach(), normalized_shape, eps=eps)
-    return _affine(normal, weight, bias, len(normalized_shape))
+    return _scaled(normal, weight, bias, len(normalized_shape))
 
 
 def _rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Used:
     normal = F.rms_norm(input.detach(), normalized_shape, eps=eps)
-    return _affine(normal, weight, None, len(normalized_shape))
+    return _scaled(normal, weight, None, len(normalized_shape))
 
 
 def _group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Used:
-    return _affine_channels(F.group_norm(input.detach(), num_groups, eps=eps), weight, bias)
+    return _scaled_channels(F.group_norm(input.detach(), num_groups, eps=eps), weight, bias)
 
 
 def _batch_norm(
@@ -140,19 +174,28 @@ def _batch_norm(
 ) -> Used:
     if training:
         return []
-    return _affine_channels(F.batch_norm(input.detach(), running_mean, running_var, eps=eps), weight, bias)
+    return _scaled_channels(F.batch_norm(input.detach(), running_mean, running_var, eps=eps), weight, bias)
 
 
-def _affine(normal: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int) -> Used:
+def _scaled(normal: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int) -> Used:
     flat = normal.flatten(normal.ndim - trailing)
-    return [(weight, Use("scale", flat, trailing=trailing)), (bias, Use("shift", None, trailing=trailing))]
-
-
-def _affine_channels(normal: Tensor, weight: Tensor | None, bias: Tensor | None) -> Used:
     return [
-        (weight, Use("scale", normal.movedim(1, -1), channels_first=True)),
-        (bias, Use("shift", None, channels_first=True)),
+        (weight, Application(Elementwise, flat, trailing=trailing)),
+        (bias, Application(Free, _ones(flat), trailing=trailing)),
     ]
+
+
+def _scaled_channels(normal: Tensor, weight: Tensor | None, bias: Tensor | None) -> Used:
+    a = normal.movedim(1, -1)
+    return [
+        (weight, Application(Elementwise, a, channels_first=True)),
+        (bias, Application(Free, _ones(a), channels_first=True)),
+    ]
+
+
+def _ones(a: Tensor) -> Tensor:
+    """Return the input of a bias at all positions of a."""
+    return a.new_ones(1).expand(*a.shape[:-1], 1)
 
 
 # All known functions and the uses of their parameters.
@@ -167,42 +210,3 @@ LAYERS: dict[Any, Callable[..., Used]] = {
     F.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
 }
-
-
-def total(use: Use, delta: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Return the gradient of this use in its parameter, summed over all positions, from δ (*lead, n), and the size
-    Σ_t ‖δ_t‖ ‖given_t‖, to which its rounding error is proportional."""
-    d = delta.flatten(0, -2)
-    size = torch.linalg.vector_norm(d, dim=1)
-    if use.kind == "shift":
-        return d.sum(dim=0).reshape(shape), size.sum()
-    assert use.given is not None
-    if use.kind == "table":
-        ids = use.given.flatten()
-        return d.new_zeros(shape).index_add_(0, ids, d), size.sum()
-    given = use.given.flatten(0, -2)
-    scale = (size * torch.linalg.vector_norm(given, dim=1)).sum()
-    if use.kind == "scale":
-        return (d * given).sum(dim=0).reshape(shape), scale
-    return torch.einsum("tgp,tgq->gpq", torch.unflatten(d, 1, (use.groups, -1)), _grouped(use, given)).reshape(
-        shape
-    ), scale
-
-
-def _grouped(use: Use, given: Tensor) -> Tensor:
-    return torch.unflatten(given, -1, (use.groups, -1))
-
-
-def rows(use: Use, given: Tensor | None, delta: Tensor, shape: torch.Size) -> Tensor:
-    """Return the gradients of this use, (N, O, P), per input and output, from δ (N, O, T, n) and given (N, T, ...)."""
-    n, o = delta.shape[:2]
-    if use.kind == "shift":
-        return delta.sum(dim=2)
-    assert given is not None
-    if use.kind == "table":
-        ids = given[:, None, :, None].expand_as(delta)
-        return delta.new_zeros(n, o, *shape).scatter_add_(2, ids, delta).flatten(2)
-    if use.kind == "scale":
-        return torch.einsum("notp,ntp->nop", delta, given)
-    grouped = torch.unflatten(delta, 3, (use.groups, -1))
-    return torch.einsum("notgp,ntgq->nogpq", grouped, _grouped(use, given)).flatten(2)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ntkrun.engine.devices import GIB
-from ntkrun.engine.torch_modules.state import Checked, checked, pays, positions
+from ntkrun.engine.torch_modules.state import Checked, checked, pays
+from ntkrun.engine.uses import PAIRS
 from ntkrun.errors import UserError
 
 CPU_INPUTS, DEVICE_INPUTS = 64, 512  # most inputs of a tile: enough for full speed
 OVERHEAD = 8  # fixed cost of a pass, in units of inputs: passes over few inputs are slow
-PAIRS = 2**22  # most entries of a product over positions: more would not fit into the cache
 TRIED = 2  # inputs used to measure sizes: the fewest that identify the axis of inputs
 
 
@@ -47,7 +47,8 @@ class _Sizes:
         """Return the peak memory of a group, without its products over positions."""
         state = sum(self.kept[name] for name in names)
         work = self.graph + sum(self.making[name] for name in names)
-        product = (inputs * self.outputs) ** 2 * self.itemsize
+        # The products of δ, of a, and those of a repeated for every output (uses.py).
+        product = inputs**2 * (2 * self.outputs**2 + 1) * self.itemsize
         return self.gradients + inputs * (kept + 1) * state + max(inputs * work, product)
 
     def group(self, names: list[str], count: int, most: int, limit: int) -> Group | None:
@@ -103,8 +104,7 @@ def _sizes(checks: Checked, parameters: dict[str, nn.Parameter], o: int, count: 
         deltas = o * sum(use.output.numel() for use, _ in uses if use.output is not None) * item // count
         making[name] = deltas + kept[name]
         if pays(uses, p.numel(), count, o):
-            given = p.numel() // (p.shape[0] if uses[0][0].kind == "matrix" else p.shape[1])
-            kept[name] = deltas + sum(positions(use).numel() for use, _ in uses) // count * given * item
-            making[name] = 2 * deltas  # while they are stacked and rearranged
+            kept[name] = deltas + sum(use.given.numel() * use.given.element_size() for use, _ in uses) // count
+            making[name] = (2 + (len(uses) > 1)) * deltas  # while they are stacked, rearranged and joined
     gradients = 3 * sum(p.numel() for p in parameters.values()) * item  # of two checks, and one more for comparison
     return _Sizes(gradients, 6 * recorded, kept, making, o, item)

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ntkrun.engine.devices import budget
-from ntkrun.engine.tiles import Outputs, check_outputs, each_pair, mirror, pieces, scaled
-from ntkrun.engine.torch_modules import gradients
+from ntkrun.engine.kernel import fill, tiled_shape, untiled
+from ntkrun.engine.tiles import check_outputs, pieces
 from ntkrun.engine.torch_modules.checks import inspect, trainable
-from ntkrun.engine.torch_modules.memory_plan import Group, plan
+from ntkrun.engine.torch_modules.memory_plan import plan
 from ntkrun.engine.torch_modules.state import state
 from ntkrun.engine.torch_settings import full_float32
+from ntkrun.engine.uses import Outputs
 from ntkrun.errors import UserError
-
-State = dict[str, gradients.Part]
 
 
 @full_float32()
@@ -50,52 +50,17 @@ def module_ntk(
         o = inspect(module, x)
         if x2 is not None and inspect(module, x2) != o:
             raise UserError("the module has different numbers of outputs for x and x2")
-        n, m = len(x), len(x if x2 is None else x2)
+        others = x if x2 is None else x2
         like = next(iter(parameters.values()))
-        shape = {"full": (n, o, m, o), "diagonal": (n, m, o), "trace": (n, m)}[outputs]
         dtype = _common([p.dtype for p in parameters.values()])
+        shape = tiled_shape(outputs, 1, len(x), len(others), o)
         result = like.new_zeros(shape, dtype=dtype, requires_grad=False)
         limit = budget(memory, result.numel() * result.element_size(), like.device)
-        for group in plan(module, parameters, x, max(n, m), o, limit):
-            _fill(module, parameters, group, x, x2, result, outputs)
-        _mirror(result, outputs, x2)
-        return result.permute(0, 2, 1, 3) if outputs == "full" else result
-
-
-def _fill(
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    group: Group,
-    x: Tensor,
-    x2: Tensor | None,
-    result: Tensor,
-    outputs: Outputs,
-) -> None:
-    """Add the kernel of one group of parameters: all tiles, or those on and above the diagonal if x2 is None."""
-
-    def gradients_of(inputs: Tensor, piece: slice) -> State:
-        return state(module, parameters, group.names, inputs[piece])
-
-    def visit(i: slice, j: slice, row: State, column: State) -> None:
-        tile = result[i, :, j] if outputs == "full" else result[i, j]
-        for name in group.names:
-            gradients.add(tile, outputs, row[name], column[name], group.pairs)
-
-    rows = pieces(len(x), group.inputs)
-    columns = None if x2 is None else pieces(len(x2), group.inputs)
-    second = x if x2 is None else x2
-    each_pair(rows, columns, group.kept, lambda i: gradients_of(x, i), lambda j: gradients_of(second, j), visit)
-
-
-def _mirror(result: Tensor, outputs: Outputs, x2: Tensor | None) -> None:
-    if x2 is not None:
-        return
-    rows = pieces(len(result), 512)  # any size works; this one needs few calls
-    if outputs == "full":
-        n, o = result.shape[:2]
-        mirror(result.view(n * o, n * o), scaled(rows, o))
-    else:
-        mirror(result.permute(2, 0, 1) if outputs == "diagonal" else result, rows)
+        for group in plan(module, parameters, x, max(len(x), len(others)), o, limit):
+            gradients_of = partial(state, module, parameters, group.names, group.pairs)
+            rows, columns = pieces(len(x), group.inputs), None if x2 is None else pieces(len(x2), group.inputs)
+            fill(result, outputs, o, rows, columns, group.kept, partial(gradients_of, x), partial(gradients_of, others))
+        return untiled(result, outputs, o)[0]
 
 
 def _plain(x: Tensor) -> Tensor:

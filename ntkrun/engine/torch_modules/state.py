@@ -1,7 +1,7 @@
-"""Gradients of a module, from the uses of its parameters in known functions, recorded as it runs, or by Jacobians."""
+"""Gradients of a module, from known functions of its parameters, recorded as it runs, or by Jacobians."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any, cast
 
@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ntkrun.engine.kernel import Gradients
 from ntkrun.engine.torch_modules import jacobian
-from ntkrun.engine.torch_modules.gradients import Factor, Factors, Part, Rows, factors_pay, sum_of
-from ntkrun.engine.torch_modules.layers import LAYERS, Use, rows, total
+from ntkrun.engine.torch_modules.layers import LAYERS, Application
+from ntkrun.engine.torch_modules.tied import Tied
+from ntkrun.engine.uses import Affine, Free, Lookup, Use
 from ntkrun.errors import UserError
 
 
@@ -21,7 +23,7 @@ class Record:
     """The record of one forward pass: its output, and the known uses of parameters by the parameter's name."""
 
     output: Tensor
-    uses: dict[str, list[Use]] = field(default_factory=dict)
+    uses: dict[str, list[Application]] = field(default_factory=dict)
 
 
 def record(call: Callable[[], Tensor], parameters: Mapping[str, nn.Parameter]) -> Record:
@@ -41,7 +43,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, parameters: Mapping[str, nn.Parameter]):
         super().__init__()
         self.names = {id(p): name for name, p in parameters.items()}
-        self.uses: dict[str, list[Use]] = {}
+        self.uses: dict[str, list[Application]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -109,7 +111,7 @@ class Checked:
 
     record: Record
     checks: list[Check]
-    layerwise: dict[str, list[tuple[Use, Axis]]]
+    layerwise: dict[str, list[tuple[Application, Axis]]]
 
 
 def checked(module: nn.Module, parameters: Parameters, x: Tensor) -> Checked:
@@ -125,40 +127,59 @@ def checked(module: nn.Module, parameters: Parameters, x: Tensor) -> Checked:
     return Checked(forward, checks, layerwise)
 
 
-def state(module: nn.Module, parameters: Parameters, names: list[str], x: Tensor) -> dict[str, Part]:
-    """Return the gradients of x in the parameters `names`. Raises UserError where no method agrees with autograd."""
+def state(
+    module: nn.Module, parameters: Parameters, names: list[str], pairs: int, x: Tensor, piece: slice = slice(None)
+) -> Gradients:
+    """Return the gradients of a piece of x in the parameters `names`, in this order, as those of S = 1 networks;
+    `pairs` as in uses.py. Raises UserError where no method agrees with autograd."""
+    x = x[piece]
     result = checked(module, parameters, x)
-    parts: dict[str, Part] = {}
-    uses = [use for name in names for use, _ in result.layerwise.get(name, [])]
-    deltas = _deltas(result.record.output, uses)
-    for name in names:
-        if name in result.layerwise:
-            parts[name] = _part(result.layerwise[name], deltas, parameters[name].shape, len(x))
+    known = [name for name in names if name in result.layerwise]
+    deltas = _deltas(result.record.output, [use for name in known for use, _ in result.layerwise[name]])
+    parts = {name: _part(result.layerwise[name], deltas, parameters[name], len(x), pairs) for name in known}
     rest = {name: parameters[name] for name in names if name not in parts}
     checks = result.checks
     del result, deltas  # frees the graph
-    return {**parts, **_jacobians(module, rest, x, checks)} if rest else parts
+    if rest:
+        parts |= {name: (Free(), j.unsqueeze(0)) for name, j in _jacobians(module, rest, x, checks).items()}
+    return Gradients([parts[name][0] for name in names], [parts[name][1] for name in names])
 
 
-def positions(use: Use) -> torch.Size:
+def positions(use: Application) -> torch.Size:
     """Return the axes of positions of a use's output."""
     assert use.output is not None
     shape = use.output.shape
     return shape[:1] + shape[2:] if use.channels_first else shape[: use.output.ndim - use.trailing]
 
 
-def pays(uses: list[tuple[Use, Axis]], entries: int, count: int, outputs: int) -> bool:
-    """Return True if a parameter's uses are cheaper as factors than multiplied out. Only possible for matrices of one
-    group and for tables."""
-    if any(use.kind not in ("matrix", "table") or use.groups > 1 for use, _ in uses):
+def by_kind(uses: list[tuple[Application, Axis]]) -> list[list[tuple[Application, Axis]]]:
+    """Return the uses as linear maps and those as tables, where there are any."""
+    kinds = [[(use, axis) for use, axis in uses if use.kind is kind] for kind in (Affine, Lookup)]
+    return [same for same in kinds if same]
+
+
+def pays(uses: list[tuple[Application, Axis]], entries: int, count: int, outputs: int) -> bool:
+    """Return True if a parameter's uses are cheaper by pairs of positions than multiplied out. Only possible for Affine
+    of one group and Lookup."""
+    if any(use.kind not in (Affine, Lookup) or use.groups > 1 for use, _ in uses):
         return False
-    use = uses[0][0]
-    assert use.given is not None
-    assert use.output is not None
-    number = sum(positions(use).numel() for use, _ in uses) // count
-    given = use.given.shape[-1] if use.kind == "matrix" else 0
-    channels = use.output.shape[1 if use.channels_first else -1]
-    return factors_pay(entries, number, given, channels, outputs)
+    sizes = []
+    for same in by_kind(uses):
+        first = same[0][0]
+        assert first.output is not None
+        number = sum(positions(use).numel() for use, _ in same) // count
+        given = first.given.shape[-1] if first.kind is Affine else 0
+        sizes.append((number, given, first.output.shape[1 if first.channels_first else -1]))
+    return pairs_pay(entries, outputs, sizes)
+
+
+def pairs_pay(entries: int, outputs: int, sizes: list[tuple[int, int, int]]) -> bool:
+    """Return True if products over pairs of positions, T² (n + O² (m + 1)) in total over the kinds of use, cost less
+    than over gradients, O² P.
+
+    P = `entries` of the parameter; `sizes` are T, n (0 for a table, where indices are compared) and m of each kind.
+    """
+    return sum(t**2 * (n + outputs**2 * (m + 1)) for t, n, m in sizes) < outputs**2 * entries
 
 
 def _checks(forward: Record, parameters: Parameters, count: int) -> list[Check]:
@@ -184,11 +205,11 @@ def _pulled_back(output: Tensor, cotangent: Tensor, sources: list[Tensor]) -> tu
     return torch.autograd.grad(output, sources, cotangent, retain_graph=True, materialize_grads=True)
 
 
-def _outputs(uses: list[Use]) -> dict[int, Tensor]:
+def _outputs(uses: list[Application]) -> dict[int, Tensor]:
     return {id(use.output): use.output for use in uses if use.output is not None}
 
 
-def _axis(use: Use, checks: list[Check], count: int) -> Axis | None:
+def _axis(use: Application, checks: list[Check], count: int) -> Axis | None:
     """Return the axis of positions that belongs to the inputs; None if there is none or it is not unique."""
     lead = positions(use)
     candidates = [
@@ -204,16 +225,16 @@ def _divides(size: int, count: int, outer: bool) -> bool:
     return size % count == 0 and (outer or size > count)
 
 
-def _vanishes(use: Use, axis: Axis, check: Check, count: int) -> bool:
+def _vanishes(use: Application, axis: Axis, check: Check, count: int) -> bool:
     """Return True if δ is exactly zero for the inputs with zero cotangent (products of zeros are exactly zero)."""
     delta = axis.by_input(use.arranged(check.deltas[id(use.output)]), len(positions(use)), count)
     return not bool(delta[~check.chosen].any())
 
 
-def _adds_up(uses: list[Use], name: str, check: Check) -> bool:
+def _adds_up(uses: list[Application], name: str, check: Check) -> bool:
     truth = check.gradients[name]
-    sums = [total(use, use.arranged(check.deltas[id(use.output)]), truth.shape) for use in uses]
-    return _agree(sum_of([value for value, _ in sums]), truth, sum_of([scale for _, scale in sums]))
+    sums = [use.total(use.arranged(check.deltas[id(use.output)]), truth.shape) for use in uses]
+    return _agree(_sum([value for value, _ in sums]), truth, _sum([scale for _, scale in sums]))
 
 
 def _agree(value: Tensor, truth: Tensor, scale: Tensor) -> bool:
@@ -223,7 +244,7 @@ def _agree(value: Tensor, truth: Tensor, scale: Tensor) -> bool:
     return bool(torch.linalg.vector_norm(value - truth) <= tolerance * scale)
 
 
-def _deltas(output: Tensor, uses: list[Use]) -> dict[int, Tensor]:
+def _deltas(output: Tensor, uses: list[Application]) -> dict[int, Tensor]:
     """Return ∂F_i/∂z of every output z of these uses, stacked over i: (O, *shape of z), by one backward pass per i."""
     zs = _outputs(uses)
     if not zs:
@@ -235,22 +256,42 @@ def _deltas(output: Tensor, uses: list[Use]) -> dict[int, Tensor]:
     return {key: torch.stack(deltas) for key, deltas in zip(zs, zip(*passes, strict=True), strict=True)}
 
 
-def _part(uses: list[tuple[Use, Axis]], deltas: dict[int, Tensor], shape: torch.Size, count: int) -> Part:
-    factors = [_factor(use, axis, deltas[id(use.output)], count) for use, axis in uses]
-    outputs = factors[0][2].shape[1]
-    if pays(uses, shape.numel(), count, outputs):
-        return Factors([Factor(use, given, d) for use, given, d in factors if given is not None], shape)
-    return Rows(sum_of([rows(use, given, d, shape) for use, given, d in factors]))
+def _part(
+    uses: list[tuple[Application, Axis]], deltas: dict[int, Tensor], parameter: Tensor, count: int, pairs: int
+) -> tuple[Use, Tensor]:
+    """Return the use of a parameter, and its δ, of S = 1 networks."""
+    size, outputs = len(parameter), len(deltas[id(uses[0][0].output)])
+    if not pays(uses, parameter.numel(), count, outputs):
+        rows = [use.gradient(*_by_input(use, axis, deltas, count), size) for use, axis in uses]
+        return Free(), _sum(rows).unsqueeze(0)
+    parts = []
+    for same in by_kind(uses):
+        given, delta = zip(*(_by_input(use, axis, deltas, count) for use, axis in same), strict=True)
+        parts.append(same[0][0].use(_joined(given, 1), _joined(delta, 2), size, pairs))
+    match parts:
+        case [(Affine() as linear, d), (Lookup() as table, e)]:
+            return Tied(linear, table), torch.cat([d.flatten(3), e.flatten(3)], dim=3)
+        case [(Affine() as linear, d)] if d.shape[3] == 1:
+            return replace(linear, a=linear.a.squeeze(2)), d.squeeze(3)
+    return parts[0]
 
 
-def _factor(use: Use, axis: Axis, deltas: Tensor, count: int) -> tuple[Use, Tensor | None, Tensor]:
-    """Return the input `given` (N, T, ...) and δ (N, O, T, n) of one use."""
+def _by_input(use: Application, axis: Axis, deltas: dict[int, Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Return the input (N, T, ...) and δ (N, O, T, m) of one use."""
     lead = len(positions(use))
-    delta = torch.stack([axis.by_input(use.arranged(d), lead, count) for d in deltas], dim=1)
-    return use, None if use.given is None else axis.by_input(use.given, lead, count), delta
+    delta = [axis.by_input(use.arranged(d), lead, count) for d in deltas[id(use.output)]]
+    return axis.by_input(use.given, lead, count), torch.stack(delta, dim=1)
 
 
-def _jacobians(module: nn.Module, parameters: Parameters, x: Tensor, checks: list[Check]) -> dict[str, Part]:
+def _joined(tensors: tuple[Tensor, ...], axis: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, axis)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    return sum(tensors[1:], start=tensors[0])
+
+
+def _jacobians(module: nn.Module, parameters: Parameters, x: Tensor, checks: list[Check]) -> dict[str, Tensor]:
     for name in parameters:
         if not all(check.gradients[name].isfinite().all() for check in checks):
             raise UserError(f"parameter {name!r}: its gradient is not finite on these inputs")
@@ -266,7 +307,7 @@ def _jacobians(module: nn.Module, parameters: Parameters, x: Tensor, checks: lis
             f"parameter {wrong[0]!r}: its gradient over a batch is not the sum of those over its inputs one at a time, "
             "so the module mixes the inputs of a batch and has no kernel of two inputs"
         )
-    return {name: Rows(j) for name, j in gradients.items()}
+    return gradients
 
 
 def _wrong(gradients: Mapping[str, Tensor], checks: list[Check]) -> list[str]:

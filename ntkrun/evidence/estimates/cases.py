@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -140,6 +140,18 @@ def settings_text(settings: dict[str, Any]) -> str:
     return ", ".join(
         f"{key.split('.', 1)[-1].replace('_', ' ')} {value_text(value)}" for key, value in settings.items()
     )
+
+
+EVERY_NETWORK = {"architecture", "depth", "width", "activation", "beta", "weight_scale", "parametrization"}  # its keys
+
+
+def architecture_text(network: Mapping[str, Any]) -> str:
+    """Return the architecture of a config's section `network` with the keys that only its networks have, as in
+    'residual, skip 0.5', or '' for a dense one. Results of versions without other architectures do not name theirs."""
+    name = value_text(network.get("architecture", "dense"))
+    own = {key: value for key, value in network.items() if key not in EVERY_NETWORK}
+    shown = settings_text({key: f"{value:g}" if isinstance(value, float) else value for key, value in own.items()})
+    return "" if name == "dense" else ", ".join(filter(None, (name, shown)))
 
 
 def value_text(value: Any) -> str:

@@ -33,6 +33,7 @@ class Group:
     statistics: pd.DataFrame  # per_run of the runs that are done
     rows: list[WidthRow]
     exponents: dict[str, Exponent]  # of kernel_drift, linear_gap, weight_drift and weight_drift.<layer>
+    layers: dict[int, str]  # the names of the layers, '' in results of earlier versions
 
     @property
     def label(self) -> str:
@@ -50,10 +51,11 @@ def groups(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> lis
     if runs.empty:
         return []
     statistics = done(per_run(runs, steps, layers))
-    return [_group(settings, part, statistics) for settings, part in split(runs, (WIDTH,))]
+    named = layers.reindex(columns=["run_id", "layer", "name"])
+    return [_group(settings, part, statistics, named) for settings, part in split(runs, (WIDTH,))]
 
 
-def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFrame) -> Group:
+def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFrame, layers: pd.DataFrame) -> Group:
     group_statistics = statistics[statistics["run_id"].isin(runs["run_id"])]
     rows = []
     for width, part in runs.groupby(WIDTH, sort=True):
@@ -61,7 +63,11 @@ def _group(settings: dict[str, Any], runs: pd.DataFrame, statistics: pd.DataFram
         levels = {name: level(finished[name]) for name in LEVELS}
         diverged, failed = (int((part["status"] == status).sum()) for status in ("diverged", "failed"))
         rows.append(WidthRow(width, len(finished), diverged, failed, levels))
-    return Group(settings, runs, group_statistics, rows, _exponents(runs, group_statistics))
+    names = layers[layers["run_id"].isin(runs["run_id"])].drop_duplicates("layer")
+    by_layer = {
+        int(l): name if isinstance(name, str) else "" for l, name in zip(names["layer"], names["name"], strict=True)
+    }
+    return Group(settings, runs, group_statistics, rows, _exponents(runs, group_statistics), by_layer)
 
 
 def _exponents(runs: pd.DataFrame, statistics: pd.DataFrame) -> dict[str, Exponent]:

@@ -29,7 +29,7 @@ def weight_drift(group: Group) -> Figure:
     ]
     for k, name in enumerate(names):
         layer = int(name.split(".")[1])
-        _against_width(axes[0], group, name, f"C{k % 7}", "osD^vPX"[k % 7], layer_name(layer, len(names)))
+        _against_width(axes[0], group, name, f"C{k % 7}", "osD^vPX"[k % 7], layer_name(group, layer))
     axes[0].set_ylabel(r"$\mathrm{sup}_t\,$" + WEIGHTS)
     figure.legend(loc="outside lower center", ncols=1 if len(names) < 5 else 2)
     return figure

@@ -88,7 +88,7 @@ def layers_over_time(group: Group, layers: pd.DataFrame, steps: pd.DataFrame, co
         layer_rows = layers[layers["layer"] == layer].merge(times, on=["run_id", "step"])
         lines(ax, layer_rows, "weight_drift", colours)
         log_scale(ax)
-        ax.set_title(layer_name(layer, depth))
+        ax.set_title(layer_name(group, layer))
         ax.set_ylabel(WEIGHTS if layer % across == 0 else "")
     width_legend(figure, colours, layers)
     return figure

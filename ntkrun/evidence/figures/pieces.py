@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ntkrun.evidence.estimates.cases import value_text
+from ntkrun.evidence.estimates.cases import architecture_text, value_text
 from ntkrun.evidence.estimates.intervals import WIDTH, Interval
 from ntkrun.evidence.estimates.summary import Group
 
@@ -137,7 +137,9 @@ UNUSUAL = (
 
 def _unusual(first: pd.Series) -> str:
     """Return the settings that are not the default, such as ', mean field, output scale 10 (centred)'."""
-    text = ""
+    network = {key.removeprefix("network."): first[key] for key in first.index if key.startswith("network.")}
+    architecture = architecture_text({key: value for key, value in network.items() if not pd.isna(value)})
+    text = f", {architecture}" if architecture else ""
     for column, default, template in UNUSUAL:
         value = first.get(column, default)
         if not pd.isna(value) and str(value) != str(default):
@@ -223,6 +225,6 @@ def _power_of_ten(value: float, _: object = None) -> str:
     return "10" + str(round(math.log10(value))).translate(SUPERSCRIPTS)
 
 
-def layer_name(layer: int, depth: int) -> str:
-    """Return the name of a layer, such as 'layer 0 (first)'."""
-    return f"layer {layer}" + (" (first)" if layer == 0 else " (last)" if layer == depth - 1 else "")
+def layer_name(group: Group, layer: int) -> str:
+    """Return number and name of a layer, such as 'layer 0 (input)'."""
+    return f"layer {layer}" + (f" ({group.layers[layer]})" if group.layers.get(layer) else "")

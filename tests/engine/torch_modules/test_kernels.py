@@ -9,9 +9,10 @@ import ntkrun
 from ntkrun.engine.torch_modules import memory_plan
 from ntkrun.engine.torch_modules import state as state_module
 from ntkrun.engine.torch_modules.state import checked, state
+from ntkrun.engine.uses import PAIRS
 from ntkrun.errors import UserError
 from tests.engine.peak import peak_of
-from tests.engine.torch_modules.zoo import CASES, TOLERANCE, build, floats, mlp, oracle, same
+from tests.engine.torch_modules.zoo import CASES, TOLERANCE, TiedTwice, build, floats, ids, mlp, oracle, same
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -23,12 +24,12 @@ def test_every_kind_of_module(name: str) -> None:
 
 @pytest.mark.parametrize("pay", [True, False])
 @pytest.mark.parametrize("name", CASES)
-def test_factors_and_rows_give_the_same(name: str, pay: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "factors_pay", lambda *sizes: pay)
+def test_pairs_of_positions_and_gradients_give_the_same(name: str, pay: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "pairs_pay", lambda *sizes: pay)
     test_every_kind_of_module(name)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "tied transformer", "custom"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "tied transformer", "tied twice", "custom"])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_tiles_of_any_size(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plan, "CPU_INPUTS", size)
@@ -40,17 +41,19 @@ def _routes(name: str) -> dict[str, str]:
     module = build(make, x)
     parameters = dict(module.named_parameters())
     layerwise = checked(module, parameters, x).layerwise
-    found = state(module, parameters, list(parameters), x)
-    return {p: type(found[p]).__name__ if p in layerwise else "Jacobian" for p in parameters}
+    uses = state(module, parameters, list(parameters), PAIRS, x).uses
+    kinds = {p: type(use).__name__ for p, use in zip(parameters, uses, strict=True)}
+    return {p: kind if p in layerwise else "Jacobian" for p, kind in kinds.items()}
 
 
 def test_the_routes_are_the_cheapest_that_are_exact() -> None:
     routes = _routes("mlp")
-    assert {routes[p] for p in routes if p.endswith("weight")} == {"Factors"}
+    assert {routes[p] for p in routes if p.endswith("weight")} == {"Affine"}
     assert "Jacobian" not in _routes("cnn").values()
     # A table that is read once for all inputs has no axis of inputs; all else in the transformer is layerwise.
     for transformer in ("transformer", "tied transformer", "as many tokens as inputs"):
         assert [p for p, route in _routes(transformer).items() if route == "Jacobian"] == ["places.weight"]
+    assert _routes("tied twice") == {"table.weight": "Tied"}
     custom = _routes("custom")
     assert {p for p, route in custom.items() if route == "Jacobian"} == {"gain", "unused", "hand", "second.weight"}
     assert set(_routes("functional").values()) == {"Jacobian"}
@@ -71,7 +74,7 @@ def test_a_dense_network_has_the_kernel_of_empirical_ntk() -> None:
 
         def forward(self, a: Tensor) -> Tensor:
             for layer, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-                z = F.linear(net.scale(layer) * a, w) + net.beta * b
+                z = F.linear(net.scales[layer].weight * a, w) + net.beta * b
                 a = torch.tanh(z)
             return z
 
@@ -106,7 +109,7 @@ def test_frozen_parameters_do_not_count() -> None:
     same(module, x[:4], x[4:])
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "tied transformer", "custom"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "tied transformer", "tied twice", "custom"])
 def test_tiny_budgets_give_the_same(name: str) -> None:
     make, x = CASES[name]
     module = build(make, x)
@@ -176,14 +179,18 @@ def _wide(name: str) -> nn.Module:
         return nn.Sequential(nn.Linear(6, 128), nn.ReLU(), nn.Linear(128, 64), nn.Linear(64, 5))
     if name == "cnn":
         return nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.Flatten(), nn.Linear(288, 5))
+    if name == "tied twice":
+        return TiedTwice(400, 16, 5)
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     return nn.Sequential(layer, nn.Flatten(), nn.Linear(160, 5))
 
 
 @pytest.mark.parametrize("mib", [2, 8, 40])
-@pytest.mark.parametrize(("name", "shape"), [("mlp", (6,)), ("cnn", (2, 16, 16)), ("encoder", (10, 16))])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mlp", (6,)), ("cnn", (2, 16, 16)), ("encoder", (10, 16)), ("tied twice", (4,))]
+)
 def test_temporaries_stay_within_the_budget(name: str, shape: tuple[int, ...], mib: int) -> None:
-    x = floats(24, *shape)
+    x = ids(24, *shape) if name == "tied twice" else floats(24, *shape)
     module = build(lambda: _wide(name), x)
     result = ntkrun.module_ntk(module, x, memory=1.0)
     peak = peak_of(lambda: ntkrun.module_ntk(module, x, memory=mib / 1024))

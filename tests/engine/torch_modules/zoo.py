@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import ntkrun
-from ntkrun.engine.tiles import Outputs
+from ntkrun.engine.uses import Outputs
 
 TOLERANCE = 1e-10  # all routes sum the same products in float64; rounding stays below 1e-13
 KINDS: list[Outputs] = ["full", "diagonal", "trace"]
@@ -112,6 +112,20 @@ class Twice(nn.Module):
         h = torch.tanh(self.shared(torch.tanh(self.enter(x))))
         out: Tensor = self.leave(torch.tanh(self.shared(h)))
         return out
+
+
+class TiedTwice(nn.Module):
+    """Token ids (N, 4) to O logits; one matrix is a table in two places and a linear map in two."""
+
+    def __init__(self, tokens: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.table, self.outputs = nn.Embedding(tokens, width), outputs
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = torch.tanh(self.table(ids).sum(dim=1))
+        shares = torch.softmax(F.linear(h, self.table.weight), dim=1)
+        h = h * shares[:, : h.shape[1]] + self.table(ids[:, 0])
+        return F.linear(h, self.table.weight)[:, : self.outputs]
 
 
 class Folded(nn.Module):
@@ -231,6 +245,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "residual": (Residual, floats(7, 6)),
     "transformer": (lambda: Transformer(False), ids(7, 5)),
     "tied transformer": (lambda: Transformer(True), ids(7, 5)),
+    "tied twice": (lambda: TiedTwice(100, 8, 2), ids(7, 4)),
     "as many tokens as inputs": (lambda: Transformer(True, False), ids(10, 5)),
     "encoder layer": (
         lambda: nn.Sequential(
