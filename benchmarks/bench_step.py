@@ -20,7 +20,7 @@ from ntkrun.engine.output_scale import PLAIN
 from ntkrun.engine.probes import eigenvalues, kernel_numbers
 from ntkrun.engine.training import (
     Descent,
-    Problem,
+    LearningProblem,
     State,
     directions,
     forward,
@@ -106,10 +106,12 @@ def loss_kernel_drift(width: int, seeds: int, spectrum: bool = False) -> Step:
     return trained(width, seeds, look, FOREVER)
 
 
-def _problem(width: int, seeds: int) -> Problem:
+def _problem(width: int, seeds: int) -> LearningProblem:
     net, (x, y) = DenseNetwork(DIMENSION, 1, DEPTH, width, "relu", BETA), _data()
     steps = len(FOREVER) - 1
-    return Problem(net, range(seeds), x, y, x[:0], y[:0], LOSSES["squared"], STEP_SIZE, 0.0, steps, None, PLAIN, None)
+    return LearningProblem(
+        net, range(seeds), x, y, x[:0], y[:0], LOSSES["squared"], STEP_SIZE, 0.0, steps, None, PLAIN, None
+    )
 
 
 def table(widths: dict[int, int], seeds: int) -> None:

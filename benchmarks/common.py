@@ -13,7 +13,7 @@ from ntkrun.engine.calls import calls
 from ntkrun.engine.clock import NO_CLOCK
 from ntkrun.engine.divergence import Losses
 from ntkrun.engine.stack import STEPS_UNREAD
-from ntkrun.engine.training import Descent, Problem, State
+from ntkrun.engine.training import Descent, LearningProblem, State
 
 Route = Callable[[], object]
 DEVICE = torch.device(os.environ.get("NTKRUN_BENCH_DEVICE", "cpu"))
@@ -60,7 +60,7 @@ def medians(
 class Onlooker:
     """Lets a training go on without end. Its losses are read as often as in a sweep; nothing else is measured."""
 
-    def __init__(self, problem: Problem, probed: Container[int]):
+    def __init__(self, problem: LearningProblem, probed: Container[int]):
         self.probed, self.losses = probed, Losses(len(problem.seeds))
         self.call = calls(problem.network, DEVICE, NO_CLOCK)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+TAGS = ("name", "architecture")  # the keys that tell the kinds of a section apart
+
 
 class Strict(BaseModel):
     """A config section. Unknown keys and wrong types are errors, and values never change after they are read.
@@ -125,7 +127,7 @@ def _written(tag: tuple[str, str]) -> str:
 
 def _tag(model: type[BaseModel]) -> tuple[str, str]:
     """Return the key and the word that tell a section from the others of its place; empty where it is the only one."""
-    for key in ("name", "architecture"):
+    for key in TAGS:
         words = typing.get_args(model.model_fields[key].annotation) if key in model.model_fields else ()
         if words:
             return key, words[0]

@@ -37,7 +37,7 @@ class Network(Strict):
     weight_scale: float = Field(1.0, gt=0, le=LARGEST)
     """σ_w, the scale of the weights."""
     parametrization: Parametrization = "ntk"
-    """Where the scales are applied. `ntk`: weights start as N(0, 1), and the forward pass multiplies by σ_w/√n and β.
+    """The place of the scales. `ntk`: weights start as N(0, 1), and the forward pass multiplies by σ_w/√n and β.
     `standard`: weights start as N(0, σ_w²/n) and biases as N(0, β²), without factors in the forward pass. The initial
     function is the same, but the kernel grows like n. `mean_field`: the output of the `ntk` network divided by √n, n
     the width of the last hidden layer. Its kernel changes during training at every width."""

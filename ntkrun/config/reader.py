@@ -4,9 +4,7 @@ Each grid point is validated as a complete config with its swept values filled i
 strictly as the rest of the file, and an error points at the line of the value that caused it.
 """
 
-import hashlib
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ntkrun.config.resolved import hash_of, resolved
 from ntkrun.config.schema import MOST_POINTS, MOST_ROWS, MOST_RUNS, Config, LogSpaced, Point, SweepBlock
 from ntkrun.config.yaml import LARGEST_CONFIG, Document, dotted, read_value
 from ntkrun.data import DataConfig, DataSet
@@ -24,7 +23,6 @@ from ntkrun.text import printable
 from ntkrun.validation import models_in, sentence
 
 POINT_SECTIONS = tuple(Point.model_fields)
-DENSE = ("architecture", "dense")
 _DATA: TypeAdapter[DataSet] = TypeAdapter(DataConfig)
 _BLOCK = TypeAdapter(SweepBlock)
 _T = TypeVar("_T")
@@ -41,11 +39,8 @@ class Sweep:
 
     @property
     def hash(self) -> str:
-        """Hash of the resolved config, 16 hexadecimal digits. It does not depend on the order of the keys. The words
-        `architecture: dense` are left out, as configs had none before there were other architectures."""
-        words = {key: value for key, value in self.resolved["network"].items() if (key, value) != DENSE}
-        content = {**self.resolved, "network": words}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of the resolved config, 16 hexadecimal digits. It does not depend on the order of the keys."""
+        return hash_of(self.resolved)
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ def _validated(raw: _Raw, problems: list[ConfigProblem]) -> Sweep | None:
     if problems or not isinstance(config, Config):
         return None
     points_with_seeds = tuple((point, tuple(dict.fromkeys(seeds))) for point, seeds in points.items())
-    return Sweep(config.name, points_with_seeds, _plain(raw, config, [block for block, _ in blocks]))
+    return Sweep(config.name, points_with_seeds, resolved(config, raw.value, [block for block, _ in blocks]))
 
 
 def _blocks(raw: _Raw, problems: list[ConfigProblem]) -> list[tuple[SweepBlock, tuple[Any, ...]]]:
@@ -365,31 +360,3 @@ def _replaced(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
     if not isinstance(tree, dict):
         raise ValueError(f"the value here is {tree!r}, which has no key {head!r}")
     return {**tree, str(head): _replaced(tree.get(str(head)), rest, value)}
-
-
-def _plain(raw: _Raw, config: Config, blocks: list[SweepBlock]) -> dict[str, Any]:
-    """Return the config as plain values with all defaults filled in and the sections in their usual order. Where the
-    sweep varies the kind of a section, defaults that only some kinds have are left out: others would refuse them."""
-    dumped = config.model_dump(mode="json")
-    order = ["name", *POINT_SECTIONS, "sweep", "claims", "expect"]
-    for section in POINT_SECTIONS:
-        tags = {f"{section}.name", f"{section}.architecture"}
-        if any(tags & {*block.grid, *block.zip} for block in blocks):
-            kept = {"name", "architecture", *_shared_keys(section), *(raw.value.get(section) or {})}
-            dumped[section] = {key: value for key, value in dumped[section].items() if key in kept}
-    return {key: dumped[key] for key in order}
-
-
-def _shared_keys(section: str) -> set[str]:
-    """Return the keys of a section that all its kinds have, with the same type and the same default."""
-    kinds = [kind.model_fields for kind in models_in(Point.model_fields[section].annotation)]
-
-    def same(key: str) -> bool:
-        return all(
-            key in kind
-            and repr(kind[key].annotation) == repr(kinds[0][key].annotation)
-            and repr(kind[key].default) == repr(kinds[0][key].default)
-            for kind in kinds
-        )
-
-    return {key for key in kinds[0] if same(key)}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ntkrun.engine.divergence import Divergence
 from ntkrun.engine.flows import Flows
+from ntkrun.engine.measured_rows import TABLES, Recorded
 from ntkrun.engine.network import Parameters
-from ntkrun.engine.rows import TABLES, Recorded
 from ntkrun.engine.training import Snapshot, State
 
 FLOWS = ("coordinates", "velocity", "linear")  # the fields of the linearised network that change in training

@@ -16,7 +16,7 @@ from ntkrun.engine.flows import Flows
 from ntkrun.engine.kernel import Gradients, as_matrix, layer_kernel, layerwise_kernel
 from ntkrun.engine.network import Network
 from ntkrun.engine.operators import BLOCK, Largest, leading_vectors, operator_norms
-from ntkrun.engine.training import Problem, State, shares_of
+from ntkrun.engine.training import LearningProblem, State, shares_of
 
 OF_CHANGE = 4  # vectors from w_t - w_0 in the start block of the iteration for ‖w_t‖_op
 
@@ -128,7 +128,7 @@ class Pull:
     change: Tensor
 
 
-def kernel_pull(state: State, problem: Problem, test_outputs: Tensor, test: Gradients) -> Pull:
+def kernel_pull(state: State, problem: LearningProblem, test_outputs: Tensor, test: Gradients) -> Pull:
     """Return the change of outputs predicted by K_t on the training inputs and on the test inputs, on which F and its
     gradients are given."""
     assert state.kernel is not None, "only a probed state has one"
@@ -142,7 +142,7 @@ def kernel_pull(state: State, problem: Problem, test_outputs: Tensor, test: Grad
     return Pull(outputs, change)
 
 
-def residuals(before: Pull, state: State, problem: Problem) -> dict[str, Tensor]:
+def residuals(before: Pull, state: State, problem: LearningProblem) -> dict[str, Tensor]:
     """Return ‖ΔF - change‖/‖ΔF‖ over training and over test inputs, (S,), where the step has led to `state`. The ratio
     is nan where the outputs did not change, and without test inputs."""
     net, all_inputs = problem.network, state.batch is None or state.deltas is not None

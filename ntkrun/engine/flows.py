@@ -21,7 +21,7 @@ from ntkrun.engine.kernel import Gradients, layerwise_kernel
 from ntkrun.engine.network import Network, Parameters
 from ntkrun.engine.operators import eigh
 from ntkrun.engine.tiles import pieces
-from ntkrun.engine.training import Problem, State, shares_of
+from ntkrun.engine.training import LearningProblem, State, shares_of
 from ntkrun.theory.rules import Flow
 
 WIDE = 2**22  # parameters held in float64 at a time: many small networks at once, large ones one by one
@@ -49,7 +49,7 @@ class Flows:
     N·O); `start` is F_0, (S, A, O). `coordinates` and `velocity` are c and u, (S, N, O), and `linear` is F_lin, (S, A,
     O), at the step of the next state; these three are updated in place."""
 
-    problem: Problem
+    problem: LearningProblem
     kernel: Tensor
     start: Tensor
     coordinates: Tensor
@@ -79,7 +79,7 @@ def advance(flows: Flows, state: State) -> None:
     torch.add(flows.start, moved, out=flows.linear)
 
 
-def flows(params: Parameters, problem: Problem) -> Flows:
+def flows(params: Parameters, problem: LearningProblem) -> Flows:
     """Return the predictions that start from these parameters."""
     net = problem.network
     points = torch.cat([problem.x, problem.x_test]).double()

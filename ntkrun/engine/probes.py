@@ -24,7 +24,7 @@ from ntkrun.engine.kernel import Gradients, aligned_kernel, as_matrix
 from ntkrun.engine.network import Forward
 from ntkrun.engine.output_scale import Readout
 from ntkrun.engine.parametrization import Scales
-from ntkrun.engine.training import Problem, State
+from ntkrun.engine.training import LearningProblem, State
 from ntkrun.engine.update import norm
 from ntkrun.engine.uses import Affine
 
@@ -75,7 +75,7 @@ class Measurement:
         return self.numbers, self.layers, self.modes, self.outputs
 
 
-def reference(state: State, problem: Problem, detailed: bool = False, clock: Laps = NO_CLOCK) -> Reference:
+def reference(state: State, problem: LearningProblem, detailed: bool = False, clock: Laps = NO_CLOCK) -> Reference:
     """Return the reference computed from the first state; `detailed` if there are detail steps."""
     assert state.kernel is not None, "the first state is probed"
     norms = torch.stack([norm(p) for p in state.start], dim=1)
@@ -240,7 +240,7 @@ def _largest(gaps: Tensor) -> Tensor:
 # ---------------------------------------------------------------- outputs
 
 
-def output_columns(state: State, test: Gradients, outputs: Tensor, problem: Problem) -> dict[str, Tensor]:
+def output_columns(state: State, test: Gradients, outputs: Tensor, problem: LearningProblem) -> dict[str, Tensor]:
     """Return columns on all A inputs, training first, each (S, A, O), where `outputs` are f on these inputs:
 
     value         f_i(x)

@@ -12,10 +12,10 @@ from ntkrun.engine.checkpoint import Checkpoint, Keeper, checkpoint
 from ntkrun.engine.clock import Laps
 from ntkrun.engine.divergence import Losses
 from ntkrun.engine.flows import advance
+from ntkrun.engine.measured_rows import Axes, Columns, Kernels, Rows
 from ntkrun.engine.probes import Measurement, Reference, measure, reference
-from ntkrun.engine.rows import Axes, Columns, Kernels, Rows
 from ntkrun.engine.task import StackTask
-from ntkrun.engine.training import Descent, Problem, State
+from ntkrun.engine.training import Descent, LearningProblem, State
 
 
 class StackRecorder:
@@ -28,7 +28,13 @@ class StackRecorder:
     """
 
     def __init__(
-        self, task: StackTask, problem: Problem, read_every: int, clock: Laps, keeper: Keeper, resume: Checkpoint | None
+        self,
+        task: StackTask,
+        problem: LearningProblem,
+        read_every: int,
+        clock: Laps,
+        keeper: Keeper,
+        resume: Checkpoint | None,
     ):
         self.task, self.problem, self.read_every = task, problem, read_every
         self.clock, self.keeper, self.resume = clock, keeper, resume

@@ -10,12 +10,12 @@ from torch import Tensor
 from ntkrun.engine.checkpoint import NO_CHECKPOINTS, Checkpoint, Keeper
 from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.divergence import Divergence
+from ntkrun.engine.measured_rows import Columns
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.recorder import StackRecorder
-from ntkrun.engine.rows import Columns
 from ntkrun.engine.task import StackTask
 from ntkrun.engine.torch_settings import full_float32
-from ntkrun.engine.training import Problem, State, train
+from ntkrun.engine.training import LearningProblem, State, train
 from ntkrun.theory.losses import LOSSES
 
 # Upper limits on the steps between two reads, and on the bytes of their kernels. A GPU runs that far ahead of the host,
@@ -82,11 +82,11 @@ def steps_unread(task: StackTask, device: torch.device) -> int:
     return max(1, limit)
 
 
-def problem_of(task: StackTask, device: torch.device) -> Problem:
+def problem_of(task: StackTask, device: torch.device) -> LearningProblem:
     """Return the problem of a task on a device, in the task's precision."""
     x, y, x_test, y_test = (_tensor(a, task.dtype, device) for a in (task.x, task.y, task.x_test, task.y_test))
     limit = None if task.limit is None else _tensor(task.limit, torch.float64, device)
-    return Problem(
+    return LearningProblem(
         network=task.network,
         seeds=task.seeds,
         x=x,

@@ -29,8 +29,8 @@ STEPS_AHEAD = 64  # batches are drawn and sent to the device for this many steps
 
 
 @dataclass(frozen=True)
-class Problem:
-    """States what a stack learns and how: the networks of these seeds, inputs x (N, n_0), targets y (N, O),
+class LearningProblem:
+    """The learning problem of a stack, on its device: the networks of these seeds, inputs x (N, n_0), targets y (N, O),
     test data likewise (M rows), the `loss`, η, μ, the number of `steps`, and the inputs B of a `batch` (None for all).
     `scale` turns F into the trained function f. `limit` is K_inf from all A = N + M inputs to the training inputs,
     (A, N), float64, or None if it is unavailable."""
@@ -99,7 +99,7 @@ class Recorder(Protocol):
         """Measure a state."""
 
 
-def train(problem: Problem, recorder: Recorder) -> Iterator[State]:
+def train(problem: LearningProblem, recorder: Recorder) -> Iterator[State]:
     """Yield states 0..`steps` of gradient descent, each after it was recorded and before its update."""
     call = recorder.call
     descent = call("initialisation", Descent, problem)  # W = W_0, v = 0
@@ -134,13 +134,8 @@ class Pass:
 
 def forward(descent: "Descent", probe: bool) -> Pass:
     """Run the forward pass: on all inputs at a probed step, else on the batch only."""
-    problem, batch, readout, x, y = (
-        descent.problem,
-        descent.batch,
-        descent.readout,
-        descent.problem.x,
-        descent.problem.y,
-    )
+    problem, batch, readout = descent.problem, descent.batch, descent.readout
+    x, y = problem.x, problem.y
     if batch is None or probe:
         shares = shares_of(batch, x)
     else:
@@ -162,7 +157,8 @@ def kernel_of(now: Pass, deltas: list[Tensor]) -> Tensor:
 
 
 def directions(descent: "Descent", now: Pass, deltas: list[Tensor] | None, probe: bool) -> list[Tensor]:
-    """Return d^(l) = Σ_i r_i δ_i^(l) for l = 1..L, each (S, N, n_l), from the δ of the kernel at a probed step."""
+    """Return d^(l) = Σ_i r_i δ_i^(l) for l = 1..L, each (S, N, n_l), from the δ of the kernel at a probed step. By
+    `probe` alone calls.py tells recordings of the two ways apart, here and in `move`."""
     problem = descent.problem
     r = descent.readout.pull(problem.loss.gradient(now.outputs, now.targets) * now.shares)
     if deltas is None:
@@ -206,7 +202,7 @@ class Snapshot:
 class Descent:
     """The tensors that a training changes in place: W, v with momentum, the distances of W from W_0, and the batch."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: LearningProblem):
         net, x, moves = problem.network, problem.x, problem.steps > 0
         self.problem = problem
         self.params = net.init(problem.seeds, x.dtype, x.device)

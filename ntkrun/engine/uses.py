@@ -33,7 +33,7 @@ def tile_of(result: Tensor, outputs: Outputs, o: int, i: slice, j: slice) -> Ten
 
 
 class Use(ABC):
-    """States how a layer used its parameters. Kinds whose Gram matrix is cheaper than by gradients override it."""
+    """A layer's use of its parameters. Kinds whose Gram matrix is cheaper than by gradients override it."""
 
     @abstractmethod
     def part(self, inputs: slice) -> "Use":

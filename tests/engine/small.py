@@ -12,7 +12,7 @@ from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.network import Network
 from ntkrun.engine.output_scale import PLAIN, OutputScale
 from ntkrun.engine.task import StackTask
-from ntkrun.engine.training import Descent, Problem, State, train
+from ntkrun.engine.training import Descent, LearningProblem, State, train
 from ntkrun.theory.losses import LOSSES
 
 ETA = 0.3
@@ -64,15 +64,15 @@ def problem(
     momentum: float = 0.0,
     batch: int | None = None,
     scale: OutputScale = PLAIN,
-) -> Problem:
+) -> LearningProblem:
     """Return a problem without test inputs and without a limit kernel, in the precision of its inputs x."""
-    return Problem(net, seeds, x, y, x[:0], y[:0], LOSSES[loss], step_size, momentum, steps, batch, scale, None)
+    return LearningProblem(net, seeds, x, y, x[:0], y[:0], LOSSES[loss], step_size, momentum, steps, batch, scale, None)
 
 
 class Onlooker:
     """Lets a training pass without measuring anything. Its `batches` (S, B), where given, are those of the steps."""
 
-    def __init__(self, problem: Problem, probed: Collection[int], batches: Iterable[Tensor] | None):
+    def __init__(self, problem: LearningProblem, probed: Collection[int], batches: Iterable[Tensor] | None):
         self.last, self.probed, self.batches = problem.steps, probed, batches
         self.call = calls(problem.network, problem.x.device, NO_CLOCK)
 
@@ -87,6 +87,8 @@ class Onlooker:
     def record(self, state: State) -> None: ...
 
 
-def states(problem: Problem, probed: Collection[int] = (), batches: Iterable[Tensor] | None = None) -> Iterator[State]:
+def states(
+    problem: LearningProblem, probed: Collection[int] = (), batches: Iterable[Tensor] | None = None
+) -> Iterator[State]:
     """Yield the states of a training."""
     return train(problem, Onlooker(problem, probed, batches))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.engine import calls, probes, recorder, rows, training
+from ntkrun.engine import calls, measured_rows, probes, recorder, training
 from ntkrun.engine.calls import Call, Direct, Graphs
 from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.dense import DenseNetwork
@@ -75,7 +75,7 @@ def _run(task: StackTask, made: type[Direct] | type[Graphs], device: torch.devic
         patch.setattr(recorder, "calls", new)
         if device == CPU:
             patch.setattr(calls, "_Graph", StandIn)
-            patch.setattr(rows, "_on_host", lambda kernel: kernel.clone())
+            patch.setattr(measured_rows, "_on_host", lambda kernel: kernel.clone())
         return run_stack(task, device, **how)
 
 

@@ -12,8 +12,8 @@ from ntkrun.config.schema import LogSpaced, Probes
 from ntkrun.engine import divergence
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.dense import DenseNetwork
+from ntkrun.engine.measured_rows import TABLES
 from ntkrun.engine.output_scale import OutputScale
-from ntkrun.engine.rows import TABLES
 from ntkrun.engine.stack import StackResult, run_stack
 from ntkrun.engine.task import StackTask
 from ntkrun.plan.runs import probed_steps

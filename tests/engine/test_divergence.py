@@ -9,9 +9,9 @@ import torch
 
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.divergence import GROWTH_LIMIT, Divergence, Losses
+from ntkrun.engine.measured_rows import TABLES, Columns
 from ntkrun.engine.network import Parameters
 from ntkrun.engine.operators import DIRECT
-from ntkrun.engine.rows import TABLES, Columns
 from ntkrun.engine.stack import problem_of, run_stack
 from ntkrun.engine.task import StackTask
 from tests.engine.small import draw, points, small_task, states
