@@ -67,12 +67,12 @@ LOWEST_TESTS := tests/test_lowest.py tests/test_rooms.py tests/commands/test_com
     kernel_limit_and_empirical) \
   $(addprefix tests/commands/test_cli_evidence.py::test_, check_pairs_seeds_under_another_name_and_is_inconclusive_with_one \
     reproduce_runs_an_experiment_and_tells_it_as_json a_sweep_that_should_diverge) \
-  tests/report/test_gather.py::test_the_command_writes_a_page_or_prints_a_summary \
+  tests/evidence/report/test_gather.py::test_the_command_writes_a_page_or_prints_a_summary \
   tests/config/test_reader.py tests/config/test_yaml.py tests/store/test_directory.py tests/store/test_stored_tables.py tests/doctor/test_doctor.py \
   tests/plan/test_slurm.py tests/run/test_ray.py::test_stacks_give_bitwise_what_they_give_here \
   tests/evidence/test_figures.py::test_every_figure_is_drawn_and_labelled \
   tests/evidence/test_figures.py::test_the_same_tables_give_the_same_bytes \
-  tests/evidence/test_claims.py::test_a_claim_is_supported_where_it_holds tests/report/test_page.py tests/report/test_report_tables.py \
+  tests/evidence/test_claims.py::test_a_claim_is_supported_where_it_holds tests/evidence/report/test_page.py tests/evidence/report/test_report_tables.py \
   tests/data/test_data_sets.py tests/data/test_data_files.py tests/theory/test_limit.py
 
 # Old libraries warn about deprecated uses of other libraries (matplotlib 3.9 about pyparsing, typer about click), so warnings are

@@ -87,7 +87,7 @@ def changed(runs: Sequence[RunRecord], factor: float, noise: float = 0.0, seed: 
 
 def found_alone(check: Check) -> dict[str, bool]:
     """Which quantities would be found had each moved alone: Holm's first level."""
-    rows = [row for row in check.rows if row.place == "all widths"]
+    rows = [row for row in check.comparisons if row.place == "all widths"]
     return {row.name: row.p <= ALPHA / 2 / len(rows) for row in rows}
 
 

@@ -26,9 +26,9 @@ import pandas as pd
 import torch
 
 from ntkrun.config.reader import Sweep, parse_config
+from ntkrun.evidence.report.status import status_document
 from ntkrun.plan.runs import Stack, plan, run_row, stacks
 from ntkrun.plan.stacks import Shard
-from ntkrun.report.tables import status_document
 from ntkrun.run.engines import EngineSelection
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import RunOptions, run_shard, run_sweep

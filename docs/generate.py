@@ -1,11 +1,13 @@
 """The pages of docs/reference, made from the code: `python docs/generate.py` writes them, `make docs` does so first, a
 test holds them to what the code says."""
 
+import doctest
 import inspect
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,9 +24,10 @@ from ntkrun.config.schema import Config, Probes, SweepBlock, Training
 from ntkrun.config.template import meaning
 from ntkrun.data import DATA_SETS
 from ntkrun.data.base import Component, DataSet
-from ntkrun.evidence.claims.estimators import Extremes, Height, Part, Pooled, Slope, Vanishes
 from ntkrun.evidence.claims.table import CLAIMS
+from ntkrun.evidence.estimates.estimators import Extremes, Height, Part, Pooled, Slope, Vanishes
 from ntkrun.evidence.estimates.intervals import Interval
+from ntkrun.evidence.reasons import Reason
 
 REFERENCE = Path(__file__).parent / "reference"
 KINDS = {Slope: "exponent", Pooled: "exponent, seeds pooled", Height: "level", Extremes: "range", Vanishes: "range"}
@@ -105,22 +108,33 @@ def _summary(thing: Any) -> str:
 def tables() -> list[str]:
     """Every column of the tables."""
     lines = ["# Columns of the tables", "", "Where they lie and how to read them: [what a sweep leaves](../tables.md)."]
-    lines += ["† measured at detail steps (`probes.detail`), nan at others.", ""]
-    for table in columns.TABLES:
+    lines += ["† measured at detail steps (`probes.detail`), nan at others. *Unit*: 1 is a ratio, t a time, K a"]
+    lines += ["kernel, F an output, a an activation; none for what is no quantity. *Since*: older results have nan in"]
+    lines += ["the column, or no text. *Per run*: the statistics over a run's steps that claims and checks use; those"]
+    lines += ["of layer l end in `.l`.", ""]
+    for table, declared in {"plan": columns.PLAN, **columns.TABLES}.items():
         lines += [f"## {table}.parquet", "", ROWS[table], ""]
-        lines += _table(
-            ("column", "meaning"),
-            (
-                (", ".join(f"`{name}`" for name in each.names.split()) + " †" * each.detail, each.meaning)
-                for each in columns.TABLES[table]
-            ),
-        )
+        head = ("column", "type", "unit", "since", "per run", "meaning")
+        lines += _table(head, map(_column, dict.fromkeys(declared.values())))
     return lines
 
 
+def _column(column: columns.Column) -> tuple[str, ...]:
+    names = column.names.split()
+    statistics = [f"{how}: {_listed(f'{name}{suffix}' for name in names)}" for how, suffix in column.reductions]
+    kind = column.kind.removeprefix("an ").removeprefix("a ")
+    shown = _listed(names) + " †" * column.detail
+    return shown, kind, column.unit, column.since, "; ".join(statistics), column.meaning
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 ROWS = {
-    "runs": "One row a run (grid point and seed). Besides these columns every value of the config under its dotted "
-    "key, such as `network.width`; lists as text.",
+    "plan": "One row a planned run (grid point and seed): every value of the config under its dotted key, lists as "
+    "text. These are always among them.",
+    "runs": "One row a run: its row of the plan, and these columns.",
     "steps": "One row a run and probed step, of the network *before* the update of that step.",
     "layers": "One row a run, probed step and layer. Row l is about w^(l) and what it makes, z^(l+1) and a^(l+1), "
     "where a^(L) means F; m = max(n_l, n_{l+1}); ‖·‖_Ê² is the mean of ‖·‖² over training inputs.",
@@ -142,7 +156,20 @@ def claims() -> list[str]:
             ("margin's key", "what is estimated", "margin"),
             ((f"`{part.key}`", _kind(part, claim.axis.name), _margins(part)) for part in claim.parts),
         )
-    return lines
+    return [*lines, *_reasons()]
+
+
+def _reasons() -> list[str]:
+    """Every reason of a verdict, with its sentence."""
+    lines = [
+        "## Reasons",
+        "",
+        "`reason` in claims.json is one of these words, and `why` its sentence with the numbers.",
+    ]
+    lines += ["", "For a supported part it is `inside`, for a refuted one `outside`; with any other, the part is"]
+    lines += ["inconclusive.", ""]
+    told = [reason for reason in Reason if reason is not Reason.OK]
+    return lines + _table(("reason", "sentence"), ((f"`{reason}`", reason.text) for reason in told))
 
 
 def _kind(part: Part, axis: str) -> str:
@@ -199,39 +226,59 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
 
 
 def python() -> list[str]:
-    """Every public name with its signature and docstring."""
+    """Every public name, in the order of the table of contents, with its signature and docstring."""
     lines = [
         "# Python",
         "",
-        "Everything of `import ntkrun`. S are stacked seeds, N and M inputs, O outputs, n the width,",
+        "Everything of `import ntkrun`. Where shapes are given, S are stacked seeds, N and M inputs,",
     ]
-    lines += ["L the number of weight layers.", ""]
-    for name in ntkrun.__all__:
-        thing = getattr(ntkrun, name)
-        if not callable(thing):
-            continue
-        lines += [
-            f"## ntkrun.{name}",
-            "",
-            "```text",
-            _signature(name, thing),
-            "```",
-            "",
-            inspect.getdoc(thing) or "",
-            "",
-        ]
-        for method, function in _methods(thing).items():
-            said = inspect.getdoc(function) or ""
-            lines += [f"### {name}.{method}", "", "```text", _signature(method, function), "```", "", said, ""]
+    lines += [
+        "O outputs, n the width and L the number of weight layers. The program of a class goes on in its methods;"
+    ]
+    lines += ["what a line shows is the comment below it.", ""]
+    for title, names in contents().items():
+        rows = ((f"[{name}](#ntkrun{name.lower()})", said) for name, said in names)
+        lines += [f"## {title}", "", *_table(("name", ""), rows)]
+        for name, _ in names:
+            thing = getattr(ntkrun, name)
+            lines += _documented(f"### ntkrun.{name}", name, thing)
+            for full, method in public_methods(thing).items():
+                lines += _documented(f"#### {full}", method.__name__, method)
     return lines
 
 
-def _methods(thing: Any) -> dict[str, Any]:
-    """Public methods of a class that say what they do."""
+def contents() -> dict[str, list[tuple[str, str]]]:
+    """The public names of each heading, with what they are: the comments of ntkrun/__init__.pyi."""
+    found = dict[str, list[tuple[str, str]]]()
+    for line in Path(ntkrun.__file__).with_suffix(".pyi").read_text(encoding="ascii").splitlines():
+        if heading := re.fullmatch(r"# -+ (.+)", line):
+            found[heading[1]] = names = []
+        elif name := re.fullmatch(r"from \S+ import (\w+) as \w+  # (.+)", line):
+            names.append((name[1], name[2]))
+    return found
+
+
+def public_methods(thing: Any) -> dict[str, Callable[..., Any]]:
+    """The public methods of a class by their full names, those of its bases in ntkrun first."""
     if not inspect.isclass(thing) or issubclass(thing, Exception):
         return {}
-    own = {name: value for name, value in vars(thing).items() if inspect.isfunction(value)}
-    return {name: value for name, value in own.items() if not name.startswith("_") and inspect.getdoc(value)}
+    bases = [base for base in reversed(thing.__mro__) if base.__module__.startswith("ntkrun.")]
+    names = dict.fromkeys(name for base in bases for name, value in vars(base).items() if inspect.isfunction(value))
+    return {f"{thing.__name__}.{name}": getattr(thing, name) for name in names if not name.startswith("_")}
+
+
+def _documented(heading: str, name: str, thing: Any) -> list[str]:
+    lines = [heading, "", "```text", _signature(name, thing), "```", ""]
+    pieces = [piece for piece in doctest.DocTestParser().parse(inspect.getdoc(thing) or "") if piece]
+    for is_prose, group in groupby(pieces, key=lambda piece: isinstance(piece, str)):
+        text = "".join(piece if isinstance(piece, str) else _program(piece) for piece in group).strip("\n")
+        lines += [text, ""] if is_prose else ["```python", text, "```", ""]
+    return lines
+
+
+def _program(example: doctest.Example) -> str:
+    """An example as lines of a program, and what it shows as comments."""
+    return example.source + "".join(f"# {line}\n" for line in example.want.splitlines())
 
 
 def _signature(name: str, thing: Any) -> str:
@@ -239,11 +286,15 @@ def _signature(name: str, thing: Any) -> str:
     if inspect.isclass(thing) and issubclass(thing, Exception):
         return f"class {name}({', '.join(base.__name__ for base in thing.__bases__)})"
     signature = inspect.signature(thing)
-    shown = [str(each) for key, each in signature.parameters.items() if key != "self"]
-    for module in ("ntkrun.", "collections.abc.", "pathlib.", "typing.", "numpy."):
-        shown = [_without(text, module) for text in shown]
-    one_line = f"{name}({', '.join(shown)})"
-    return one_line if len(one_line) <= 100 else f"{name}(\n    " + ",\n    ".join(shown) + ",\n)"
+    given = [each for key, each in signature.parameters.items() if key != "self"]
+    shown = list(map(str, given))
+    if named := [k for k, each in enumerate(given) if each.kind is each.KEYWORD_ONLY]:
+        shown.insert(named[0], "*")
+    returns = "" if inspect.isclass(thing) else f" -> {inspect.formatannotation(signature.return_annotation)}"
+    for module in ("ntkrun.", "collections.abc.", "pathlib.", "typing.", "numpy.", "torch.", "pandas."):
+        shown, returns = [_without(text, module) for text in shown], _without(returns, module)
+    one_line = f"{name}({', '.join(shown)}){returns}"
+    return one_line if len(one_line) <= 100 else f"{name}(\n    " + ",\n    ".join(shown) + f",\n){returns}"
 
 
 def _without(text: str, module: str) -> str:

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from ntkrun.evidence.estimates.intervals import level
 from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.evidence.figures.pieces import log_scale
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, lost, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment
 from ntkrun.experiments.shared import LARGE_STEP
 
 # Values of r = ηλ_max(K̂_0): above EDGE the loss rises at first, above END the networks that [Lw] solves diverge.

@@ -7,8 +7,9 @@ import pandas as pd
 from ntkrun.evidence.estimates.cases import AXES
 from ntkrun.evidence.estimates.intervals import level
 from ntkrun.evidence.estimates.per_run import done, per_run
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, log_axes, lost, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 from ntkrun.experiments.shared import LARGE_STEP
 from ntkrun.store.results_directory import Results
 

@@ -8,8 +8,9 @@ from ntkrun.evidence.estimates.cases import AT, AXES, cases
 from ntkrun.evidence.estimates.ensembles import conditional_variances, kernel_variance
 from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 
 def _variances(evidence: Evidence) -> pd.DataFrame:

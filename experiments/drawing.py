@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ntkrun.evidence.claims.findings import INCONCLUSIVE, REFUTED, SUPPORTED, Finding
-from ntkrun.evidence.claims.verdicts import Verdict
+from ntkrun.evidence.cells import BEYOND, bar_position
 from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases, settings_text
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.estimates.per_run import done
 from ntkrun.evidence.figures.pieces import COLUMN, HIDDEN_WIDTH, PAGE, headed, wedge
+from ntkrun.evidence.reasons import INCONCLUSIVE, REFUTED, SUPPORTED
+from ntkrun.evidence.records import Finding, Verdict
 from ntkrun.experiments.framework import Drawn, Evidence
-from ntkrun.report.tables import BEYOND, bar_position, estimate_text, interval_text
 
 OF_VERDICT = {SUPPORTED: "C2", REFUTED: "C1", INCONCLUSIVE: "0.5"}
 MARKERS = "osD^vPX"
@@ -104,8 +104,7 @@ def against_axis(evidence: Evidence, axis: str, column: str, label: str, part: s
     varied settings and the slope by which the claim's part was judged; for up to three combinations with the expected
     slopes."""
     all_cases = list(cases(evidence.only, AXES[axis]))
-    slopes = {settings_text(verdict.settings): finding for _, verdict in evidence.judged for finding in verdict.findings
-              if finding.part == part}  # fmt: skip
+    slopes = {v.case: finding for v in evidence.verdicts for finding in v.parts if finding.part == part}
     figure, axes = canvas("", height=2.6 if len(all_cases) < 4 else 4.0)
     ax = axes[0, 0]
     for k, case in enumerate(all_cases):
@@ -136,31 +135,31 @@ def one_law(
 def _with_slope(name: str, judged: Finding | None) -> str:
     """Return a legend entry: 'activation relu: slope −1.01 [−1.07, −0.95]'; '_' without name and slope, which
     matplotlib leaves out of legends."""
-    if judged is None or math.isnan(judged.estimate.value):
+    if judged is None or math.isnan(judged.estimate):
         return name or "_"
-    low, high = judged.estimate.interval
-    slope = f"slope {judged.estimate.value:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+    low, high = judged.interval
+    slope = f"slope {judged.estimate:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
     separator = ("\n" if len(name) > LONG else ": ") if name else ""
     return f"{name}{separator}{slope.replace('-', '−')}"
 
 
 def _wedge(ax: Axes, case: Case, column: str, judged: Finding, colour: str) -> None:
     """Draw the expected slopes as a wedge through the middle of the means within the fit range."""
-    start, end = judged.estimate.fit_range
+    start, end = judged.fit_range
     means = case.statistics.groupby(AT)[column].mean().loc[start:end]
     if len(means) < 2 or any(map(math.isinf, judged.expected)):
         return
     middle, through = (float(np.exp(np.log(values).mean())) for values in (means.index.to_numpy(float), means))
-    wedge(ax, judged.estimate.fit_range, (middle, through), judged.expected, colour)
+    wedge(ax, judged.fit_range, (middle, through), judged.expected, colour)
 
 
 def shown_verdicts(evidence: Evidence) -> list[Drawn]:
     """Return the figure of the verdicts: the interval of each part of each claim against its margin."""
-    several = len(evidence.verdicts) > 1
+    several = len(evidence.judgements) > 1
     lines = [
-        (f"{name.split('/')[-1]}: " * several + _line_label(verdict, finding), finding)
-        for name, verdict in evidence.judged
-        for finding in verdict.findings
+        (f"{verdict.sweep.split('/')[-1]}: " * several + _line_label(verdict, finding), finding)
+        for verdict in evidence.verdicts
+        for finding in verdict.parts
     ]
     if not lines:
         return []
@@ -190,19 +189,19 @@ def shown_verdicts(evidence: Evidence) -> list[Drawn]:
 
 
 def _line_label(verdict: Verdict, finding: Finding) -> str:
-    part = f", {finding.part}" if finding.part and len(verdict.findings) > 1 else ""
-    settings = f" ({verdict.label})" if verdict.label else ""
-    return verdict.claim.name + part + settings
+    part = f", {finding.part}" if finding.part and len(verdict.parts) > 1 else ""
+    settings = f" ({verdict.case})" if verdict.case else ""
+    return verdict.name + part + settings
 
 
 def _numbers(finding: Finding) -> str:
-    return f"{estimate_text(finding.estimate)}  vs  {interval_text(finding.expected)}"
+    return f"{finding.measured}  vs  {finding.margin}"
 
 
 def _interval(ax: Axes, y: int, finding: Finding) -> None:
-    if math.isnan(finding.estimate.value):
+    if math.isnan(finding.estimate):
         return
-    value, *ends = (bar_position(x, finding.expected) for x in (finding.estimate.value, *finding.estimate.interval))
+    value, *ends = (bar_position(x, finding.expected) for x in (finding.estimate, *finding.interval))
     colour, has_interval = OF_VERDICT[finding.verdict], not any(map(math.isnan, ends))
     if has_interval:
         ax.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")

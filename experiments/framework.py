@@ -1,20 +1,19 @@
 """The definition of an experiment: plain data and two functions that turn tables into figures and rows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from ntkrun.config.reader import Sweep
-    from ntkrun.evidence.claims.verdicts import Verdict
+    from ntkrun.evidence.records import Judgement, Row, Verdict
     from ntkrun.store.results_directory import Results
 
 PRESETS = ("smoke", "laptop", "paper")
 Overrides = tuple[str, ...]
-Interval = tuple[float, float]
 Drawn = tuple[str, Figure, str]  # file stem, figure, caption
 
 
@@ -46,25 +45,12 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of an experiment's table: the measured quantity, our value with its 95 % interval, and the values of the
-    paper and of the theory, where there are any."""
-
-    what: str
-    ours: float
-    interval: Interval | None = None
-    paper: float | None = None
-    theory: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Evidence:
-    """The evidence of an experiment: the tables of its sweeps by the name of the config, and the verdicts on their
+    """The evidence of an experiment: the tables of its sweeps by the name of the config, and the judgements on its
     claims."""
 
     results: "Mapping[str, Results]"
-    verdicts: "Mapping[str, Sequence[Verdict]]" = field(default_factory=dict)
+    judgements: "Mapping[str, Judgement]" = field(default_factory=dict)
 
     @property
     def only(self) -> "Results":
@@ -73,12 +59,12 @@ class Evidence:
         return results
 
     @property
-    def judged(self) -> "list[tuple[str, Verdict]]":
-        """The verdicts of all sweeps, in order, each with the name of its sweep."""
-        return [(name, verdict) for name, verdicts in self.verdicts.items() for verdict in verdicts]
+    def verdicts(self) -> "list[Verdict]":
+        """The verdicts on all sweeps, in order, each with the name of its sweep."""
+        return [verdict for judgement in self.judgements.values() for verdict in judgement.claims]
 
 
-def no_rows(evidence: Evidence) -> Iterable[Row]:
+def no_rows(evidence: Evidence) -> "Iterable[Row]":
     """Return no rows, for an experiment that has only claims."""
     return ()
 
@@ -94,15 +80,22 @@ class Experiment:
     references: str
     sweeps: tuple[Planned, ...]
     figures: Callable[[Evidence], Iterable[Drawn]]
-    rows: Callable[[Evidence], Iterable[Row]] = no_rows
+    rows: "Callable[[Evidence], Iterable[Row]]" = no_rows
     claims: tuple[str, ...] | None = None
     departures: str = ""
 
-    def evidence(self, results: "Mapping[str, Results]", verdicts: "Mapping[str, Sequence[Verdict]]") -> Evidence:
-        """Return the evidence of this experiment, selected from the results and verdicts of all sweeps."""
+    def evidence(self, results: "Mapping[str, Results]", judgements: "Mapping[str, Judgement]") -> Evidence:
+        """Return the evidence of this experiment, selected from the results of all sweeps and the judgements on
+        them."""
         names = [planned.config for planned in self.sweeps]
-        own_verdicts = {name: [v for v in verdicts[name] if self.is_about(v.claim.name)] for name in names}
-        return Evidence({name: results[name] for name in names}, own_verdicts)
+        own = {name: self._own(name, judgements[name]) for name in names}
+        return Evidence({name: results[name] for name in names}, own)
+
+    def _own(self, sweep: str, judgement: "Judgement") -> "Judgement":
+        """Return the verdicts on the claims that the experiment is about, with the name of their sweep."""
+        about = [verdict for verdict in judgement.claims if self.is_about(verdict.name)]
+        named = tuple(verdict.model_copy(update={"sweep": sweep}) for verdict in about)
+        return judgement.model_copy(update={"claims": named})
 
     def is_about(self, claim: str) -> bool:
         """Return True where a claim of its sweeps is one of its own."""
@@ -118,15 +111,3 @@ def configs() -> Path:
 def sweeps_of(experiments: Iterable[Experiment]) -> list[Planned]:
     """Return every sweep once, in the order in which the experiments first use them."""
     return list(dict.fromkeys(planned for experiment in experiments for planned in experiment.sweeps))
-
-
-def as_json(row: Row) -> dict[str, Any]:
-    """Return a row as plain values."""
-    return {
-        "what": row.what,
-        "ours": row.ours,
-        "interval": None if row.interval is None else list(row.interval),
-        "paper": row.paper,
-        "theory": row.theory,
-        "note": row.note,
-    }

@@ -7,8 +7,9 @@ import pandas as pd
 from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.evidence.estimates.per_run import last_steps
 from ntkrun.evidence.figures.pieces import width_axis
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 PREDICTORS = {
     "test_loss": "trained network",

@@ -8,8 +8,9 @@ from ntkrun.evidence.estimates import ensembles
 from ntkrun.evidence.estimates.cases import AT, AXES, Case, cases
 from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 from ntkrun.experiments.shared import of_relu
 
 # Name, sample, statistic, True where the statistic is positive by definition, formula.

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from ntkrun.evidence.estimates.intervals import WIDTH, level, pooled
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 from ntkrun.experiments.shared import of_relu
 
 STARTS = Planned(

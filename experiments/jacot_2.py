@@ -8,8 +8,9 @@ from scipy import stats
 
 from ntkrun.evidence.estimates.ensembles import inside
 from ntkrun.evidence.estimates.intervals import WIDTH, level
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import band, canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 OUTER = float(stats.norm.ppf(0.9))  # standard deviations from the median to the 10th and to the 90th percentile
 

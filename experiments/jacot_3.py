@@ -8,8 +8,9 @@ import pandas as pd
 from ntkrun.evidence.estimates.ensembles import along_limit
 from ntkrun.evidence.estimates.intervals import WIDTH, level
 from ntkrun.evidence.figures.pieces import TIME, width_colours
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 SIZE = 0.5  # of the target along f^(2); the config has the same number
 

@@ -8,8 +8,9 @@ import pandas as pd
 from ntkrun.evidence.estimates.intervals import WIDTH, Exponent, fit_exponent
 from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.evidence.figures.pieces import width_axis
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 # Column of per_run, its name, the paper's slope, the smallest width of the fit.
 LINES = (
@@ -63,8 +64,10 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def _widths(fit: Exponent) -> str:
-    """Return the widths of a fit, or the reason why there is no slope."""
-    return fit.why or f"widths {fit.fit_range[0]:g} to {fit.fit_range[1]:g}" + ("" if fit.asymptotic else ", curved")
+    """Return the widths of a fit; 'too few widths' where there is no slope."""
+    if not fit.status.ok:
+        return "too few widths"
+    return f"widths {fit.fit_range[0]:g} to {fit.fit_range[1]:g}" + ("" if fit.asymptotic else ", curved")
 
 
 def _rows(evidence: Evidence) -> Iterator[Row]:

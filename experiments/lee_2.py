@@ -7,8 +7,9 @@ import pandas as pd
 
 from ntkrun.evidence.estimates.ensembles import mean_bias, over_seeds
 from ntkrun.evidence.estimates.intervals import level, pooled
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import band, canvas, with_runs
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 
 def _on_the_path(evidence: Evidence) -> pd.DataFrame:

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from ntkrun.evidence.estimates.intervals import WIDTH, WIDTHS_PER_LAYER, fit_exponent, level
 from ntkrun.evidence.estimates.per_run import last_steps
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_axis, width_colours
+from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 
 def _steps(evidence: Evidence) -> pd.DataFrame:
@@ -83,9 +84,8 @@ def _rows(evidence: Evidence) -> Iterator[Row]:
     for column, inputs in (("linear_rms_gap", "training"), ("test_linear_rms_gap", "test")):
         fit = fit_exponent(largest[WIDTH], largest[column], smallest)
         quantity = f"slope of the largest RMSE to the linearised network, {inputs} inputs"
-        yield Row(
-            quantity, fit.slope, fit.interval, note=fit.why or "expected: -1 for smooth σ; between -1 and -1/2 for relu"
-        )
+        expected = "expected: -1 for smooth σ; between -1 and -1/2 for relu"
+        yield Row(quantity, fit.slope, fit.interval, note=expected if fit.status.ok else str(fit.status))
     for width in sizes(table):
         gap, at_end = level(largest[largest[WIDTH] == width]["linear_rms_gap"]), last[last[WIDTH] == width]
         yield Row(f"largest RMSE to the linearised network, width {width}", gap.mean, gap.interval)

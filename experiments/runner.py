@@ -8,15 +8,15 @@ from typing import Any
 from ntkrun.config.reader import Sweep
 from ntkrun.engine.devices import resolve_device
 from ntkrun.errors import UserError
-from ntkrun.evidence.claims.findings import INCONCLUSIVE
-from ntkrun.evidence.claims.verdicts import FINE, REFUTATION, UNDECIDED, Verdict, exit_code
+from ntkrun.evidence.reasons import INCONCLUSIVE
+from ntkrun.evidence.records import FINE, REFUTATION, UNDECIDED, ExperimentResult, Judgement, Verdict
+from ntkrun.evidence.report.conclusion import draw_figures, judge_claims
+from ntkrun.evidence.report.gather import gather_page, write_page
 from ntkrun.experiments import recorded
 from ntkrun.experiments.framework import Experiment, Planned, sweeps_of
 from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.experiments.table import EXPERIMENTS
 from ntkrun.experiments.writing import write_experiment
-from ntkrun.report.conclusion import draw_figures, judge_claims
-from ntkrun.report.gather import gather_page, write_page
 from ntkrun.run.forecast import Forecast, dry_run_of, forecast, together
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
@@ -83,11 +83,11 @@ def check(expected: Iterable[tuple[Sweep, Forecast | UserError]]) -> None:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """The outcome of a reproduction: each experiment's document (result.json), the exit codes of the sweeps by
-    `exit_code`, a sentence for each open (inconclusive) verdict, and one for each main claim that is supported in the
-    committed results of this preset and no longer is."""
+    """The outcome of a reproduction: the result of each experiment, the exit codes of the sweeps' judgements, a
+    sentence for each open (inconclusive) verdict, and one for each main claim that is supported in the committed
+    results of this preset and no longer is."""
 
-    documents: list[dict[str, Any]]
+    experiments: list[ExperimentResult]
     codes: frozenset[int]
     open: list[str]
     lost: list[str]
@@ -117,32 +117,31 @@ def reproduce(
     An interrupt keeps every finished stack, and the same call continues.
     """
     results: dict[str, Results] = {}
-    verdicts: dict[str, list[Verdict]] = {}
-    documents, codes, undecided = [], set[int](), []
+    judgements: dict[str, Judgement] = {}
+    written, codes, undecided = [], set[int](), []
     for experiment in experiments:
         for planned in experiment.sweeps:
             if planned.config not in results:
                 say(f"{experiment.name}: sweep {planned.config}")
                 results[planned.config] = _run(planned, preset, root, device, watch, retry_failed)
-                verdicts[planned.config] = judge_claims(results[planned.config])[0]
+                judgements[planned.config] = judge_claims(results[planned.config])
                 if preset != "smoke" and (more or not results[planned.config].figures_are_current()):
                     draw_figures(results[planned.config], more)
-        evidence = experiment.evidence(results, verdicts)
-        documents.append(write_experiment(root, experiment, evidence, preset, more))
-        for name, tables in evidence.results.items():
-            codes.add(exit_code(evidence.verdicts[name], tables, tables.config().get("expect")))
-        undecided += [_open(experiment.name, name, v) for name, v in evidence.judged if v.verdict == INCONCLUSIVE]
+        evidence = experiment.evidence(results, judgements)
+        written.append(write_experiment(root, experiment, evidence, preset, more))
+        codes.update(judgement.code for judgement in evidence.judgements.values())
+        undecided += [_open(experiment.name, each) for each in evidence.verdicts if each.verdict == INCONCLUSIVE]
         # After each experiment, so that an interrupt leaves a report of the finished ones.
         page = gather_page([root], order=list(EXPERIMENTS))
         summary, report = (write_page(page, root / name) for name in ("summary.md", "report.html"))
         say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
-    main = [(verdict.claim.name, verdict.verdict) for verdict in verdicts.get(WIDTH_SWEEP.config, [])]
-    return Reproduced(documents, frozenset(codes), undecided, recorded.lost(preset, main))
+    main = judgements[WIDTH_SWEEP.config].claims if WIDTH_SWEEP.config in judgements else ()
+    lost = recorded.lost(preset, [(verdict.name, verdict.verdict) for verdict in main])
+    return Reproduced(written, frozenset(codes), undecided, lost)
 
 
-def _open(experiment: str, sweep: str, verdict: Verdict) -> str:
-    case = ", ".join(part for part in (sweep, verdict.label) if part)
-    return f"{experiment}: {verdict.claim.name} ({case}): {verdict.deciding.why}"
+def _open(experiment: str, verdict: Verdict) -> str:
+    return f"{experiment}: {verdict.name} ({verdict.where}): {verdict.why}"
 
 
 def _run(

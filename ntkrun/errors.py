@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """An error that the user can fix. Its message says where it is and what to do."""
+    """An error that the user can fix. Its message says where it is and what to do. All errors of ntkrun that a caller
+    may want to catch are of this class. The command line prints the message and exits with the error's `code`.
+
+    >>> import ntkrun
+    >>> try:
+    ...     ntkrun.Descent(step_size=-0.1)
+    ... except ntkrun.UserError as error:
+    ...     print(error)
+    step size -0.1 must be a positive number, momentum 0.0 from 0 to below 1
+    """
 
     code = 2
 
@@ -23,7 +32,21 @@ class ConfigProblem:
 
 
 class ConfigError(UserError):
-    """All problems of a config."""
+    """All problems of a config at once: `problems` has the place (`file:line`), the key and the message of each, as
+    `where`, `key` and `what`.
+
+    >>> import ntkrun
+    >>> from pathlib import Path
+    >>> config = "network: {depth: 0, width: 8}\\ndata: {name: circle, sample: 4}\\nname: wrong"
+    >>> _ = Path("wrong.yaml").write_text(config)
+    >>> try:
+    ...     ntkrun.load_config("wrong.yaml")
+    ... except ntkrun.ConfigError as error:
+    ...     for problem in error.problems:
+    ...         print(problem.where, problem.key)
+    wrong.yaml:1 network.depth
+    wrong.yaml:2 data.sample
+    """
 
     def __init__(self, problems: list[ConfigProblem]):
         self.problems = problems

@@ -14,9 +14,9 @@ from ntkrun.config.reader import parse_config
 from ntkrun.engine import parametrization, training
 from ntkrun.engine.parametrization import Layer, Scales
 from ntkrun.engine.uses import Affine
-from ntkrun.evidence.claims.verdicts import claim_requests, judge
 from ntkrun.evidence.regression.baseline import records
 from ntkrun.evidence.regression.comparison import compare
+from ntkrun.evidence.report.conclusion import judge_claims
 from ntkrun.plan import limits
 from ntkrun.plan import problem as points
 from ntkrun.store.results_directory import Results
@@ -66,8 +66,7 @@ def _run(where: Path) -> list[Results]:
 
 
 def _verdicts(sweeps: list[Results]) -> dict[str, str]:
-    judged = [each for results in sweeps for each in judge(results, claim_requests(results.config()["claims"]))]
-    return {each.claim.name: each.verdict for each in judged}
+    return {each.name: each.verdict for results in sweeps for each in judge_claims(results).claims}
 
 
 def _steeper_slope(monkeypatch: pytest.MonkeyPatch) -> None:

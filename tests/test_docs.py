@@ -112,14 +112,14 @@ def test_every_page_stands_in_the_navigation() -> None:
 
 
 def test_the_tables_have_the_columns_that_the_reference_has(tmp_path: Path) -> None:
-    from ntkrun.columns import TABLES, names
+    from ntkrun.columns import PLAN, TABLES
     from ntkrun.config.reader import parse_config
     from ntkrun.run.sweep import run_sweep
 
     results = run_sweep(parse_config(CONFIG), tmp_path)
-    for table in TABLES:
-        found = {name for name in getattr(results, table) if "." not in name}
-        assert found == set(names(table)), table
+    for table, columns in TABLES.items():
+        assert set(getattr(results, table)) - set(results.plan) | {"run_id"} == set(columns), table
+    assert PLAN.keys() <= set(results.plan)
 
 
 def test_the_theory_page_names_functions_that_exist() -> None:

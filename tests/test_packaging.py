@@ -37,7 +37,7 @@ def _built(kind: str, folder: Path) -> Path:
 
 def _files_of_the_checkout() -> set[str]:
     """Everything that is imported or read of the package, by its path from the top."""
-    kinds = ("*.py", "*.yaml", "*.css", "*.html", "*.mplstyle", "py.typed")
+    kinds = ("*.py", "*.pyi", "*.yaml", "*.css", "*.html", "*.mplstyle", "py.typed")
     found = set()
     for folder, within in (("ntkrun", "ntkrun"), ("experiments", "ntkrun/experiments"), ("configs", "ntkrun/configs")):
         home = CHECKOUT / folder

@@ -21,17 +21,17 @@ from ntkrun.commands.progress_bar import TerminalProgress
 from ntkrun.config.reader import load_config, parse_config
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.errors import ConfigError, UserError
+from ntkrun.evidence.cells import PlainConsole
+from ntkrun.evidence.report.gather import gather_page, write_page
 from ntkrun.files.writing import write_text
 from ntkrun.plan.runs import plan, stacks
-from ntkrun.report.export import export
-from ntkrun.report.gather import gather_page, write_page
-from ntkrun.report.tables import PlainConsole
 from ntkrun.run import checkpoints
 from ntkrun.run.sweep import run_sweep
+from ntkrun.store.export import export
 from ntkrun.store.results_directory import read_results
 from ntkrun.text import spelled_out
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN
-from tests.report.pages import SVG
+from tests.evidence.report.pages import SVG
 from tests.store.store_of import filled, frames_of
 
 CLAIMED = CONFIG + "claims: [{name: frozen-kernel, expect: refuted}, lazy-weights]\n"

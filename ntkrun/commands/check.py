@@ -23,8 +23,8 @@ def check(
 
     Example: ntkrun check results/smoke/width --baseline results/baseline/smoke.json
     """
-    from ntkrun.report import check as checking
-    from ntkrun.report.check_tables import check_document, check_lines, check_table
+    from ntkrun.evidence.regression import check as checking
+    from ntkrun.evidence.regression.check_tables import check_document, check_lines, check_table
 
     if update:
         runs, changed = checking.update(run_dir, baseline)

@@ -4,7 +4,7 @@ import typer
 
 from ntkrun.commands.arguments import Json, RunDirectory
 from ntkrun.commands.printing import print_json, print_table, say, under_way
-from ntkrun.report.conclusion import NONE_DIVERGED, judge_claims
+from ntkrun.evidence.report.conclusion import NONE_DIVERGED, judge_claims
 
 
 def claims(run_dir: RunDirectory, json: Json = False) -> None:
@@ -16,18 +16,18 @@ def claims(run_dir: RunDirectory, json: Json = False) -> None:
     Example: ntkrun claims results/width --json
     """
     with under_way("judging claims"):
-        from ntkrun.evidence.claims.verdicts import REFUTATION, exit_code, runs_code
-        from ntkrun.report.tables import claims_tables
+        from ntkrun.evidence.records import REFUTATION
+        from ntkrun.evidence.report.tables import claims_tables
         from ntkrun.store.results_directory import read_results
 
         results = read_results(run_dir)
-        verdicts, document, expect = judge_claims(results)
+        judged = judge_claims(results)
     if json:
-        print_json(document)
-    elif verdicts:
-        print_table(*claims_tables(verdicts))
+        print_json(judged.model_dump())
+    elif judged.claims:
+        print_table(*claims_tables(judged.claims))
     else:
         say(f"{run_dir}: the config names no claims; add `claims: [frozen-kernel, ...]` to it and run the sweep again")
-    if runs_code(document["runs"], expect) == REFUTATION:
+    if judged.runs.code(judged.expect) == REFUTATION:
         say(f"{run_dir}: {NONE_DIVERGED}", error=True)
-    raise typer.Exit(exit_code(verdicts, results, expect))
+    raise typer.Exit(judged.code)

@@ -24,7 +24,7 @@ def export(
 
     Example: ntkrun export results/width --to csv --out width-csv
     """
-    from ntkrun.report.export import export as export_to
+    from ntkrun.store.export import export as export_to
     from ntkrun.store.results_directory import read_results
 
     folder = out or run_dir / to

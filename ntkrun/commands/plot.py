@@ -2,7 +2,7 @@
 
 from ntkrun.commands.arguments import Format, RunDirectory
 from ntkrun.commands.printing import say, under_way
-from ntkrun.report.conclusion import draw_figures, extra_formats
+from ntkrun.evidence.report.conclusion import draw_figures, extra_formats
 
 
 def plot(run_dir: RunDirectory, format_: Format = "png,svg") -> None:

@@ -19,7 +19,7 @@ def say(text: object, error: bool = False) -> None:
 
 def print_table(*tables: Any) -> None:
     """Print rich tables and lines. Their text was made printable when it was read."""
-    from ntkrun.report.tables import PlainConsole
+    from ntkrun.evidence.cells import PlainConsole
 
     console = PlainConsole()
     for table in tables:

@@ -13,10 +13,10 @@ from ntkrun.config.schema import Point
 from ntkrun.engine.devices import GIB
 from ntkrun.engine.probes import Measurement
 from ntkrun.engine.training import State
+from ntkrun.evidence.cells import PlainConsole
 from ntkrun.plan.limits import network
 from ntkrun.plan.problem import step_size
 from ntkrun.plan.runs import Stack
-from ntkrun.report.tables import PlainConsole
 from ntkrun.run.forecast import DryRun
 from ntkrun.run.progress import ProgressListener, Tracker, labels
 from ntkrun.run.task import Done

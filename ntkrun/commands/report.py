@@ -44,7 +44,7 @@ def report(
 
     Example: ntkrun report results/smoke/width --baseline results/baseline/smoke.json --markdown
     """
-    from ntkrun.report import gather
+    from ntkrun.evidence.report import gather
 
     if markdown and json:
         raise UserError("--markdown and --json cannot be combined; write one of them to a file with --out")

@@ -17,7 +17,7 @@ from ntkrun.commands.arguments import (
 )
 from ntkrun.commands.printing import interruptible, kept_in, loading_torch, print_json, say, under_way
 from ntkrun.errors import UserError
-from ntkrun.report.conclusion import extra_formats
+from ntkrun.evidence.report.conclusion import extra_formats
 
 if TYPE_CHECKING:
     from ntkrun.experiments.runner import Reproduced, Say
@@ -93,7 +93,8 @@ def _print_outcome(outcome: "Reproduced", preset: str, report: "Say", json: bool
     for line in outcome.lost:
         say(line, error=True)
     if json:
-        print_json({"preset": preset, "experiments": outcome.documents, "open": outcome.open, "lost": outcome.lost})
+        experiments = [result.model_dump() for result in outcome.experiments]
+        print_json({"preset": preset, "experiments": experiments, "open": outcome.open, "lost": outcome.lost})
 
 
 def _nothing(line: object) -> None: ...

@@ -9,7 +9,7 @@ def status(run_dir: RunDirectory, json: Json = False) -> None:
 
     Example: ntkrun status results/width
     """
-    from ntkrun.report.tables import failure_lines, status_document, status_table
+    from ntkrun.evidence.report.status import failure_lines, status_document, status_table
     from ntkrun.store.progress import read_progress
     from ntkrun.store.results_directory import Store
 

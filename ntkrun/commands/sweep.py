@@ -19,7 +19,7 @@ from ntkrun.commands.arguments import (
     ShardNumber,
 )
 from ntkrun.commands.printing import interruptible, kept_in, loading_torch, print_json, print_table, say, under_way
-from ntkrun.report.conclusion import NONE_DIVERGED, draw_figures, shard_conclusion, sweep_conclusion
+from ntkrun.evidence.report.conclusion import NONE_DIVERGED, draw_figures, shard_conclusion, sweep_conclusion
 
 if TYPE_CHECKING:
     from ntkrun.config.reader import Sweep
@@ -91,7 +91,7 @@ def sweep(
 def _print_conclusion(
     run_dir: Path, document: dict[str, Any], tables: list[Any], code: int, json: bool, quiet: bool
 ) -> None:
-    from ntkrun.evidence.claims.verdicts import REFUTATION
+    from ntkrun.evidence.records import REFUTATION
 
     if json:
         print_json(document)

@@ -30,8 +30,19 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A validated config: its `name`, its grid points in order with their seeds, and the `resolved` config as plain
-    values."""
+    """A validated config, as `load_config` returns it: its `name`; `points`, the grid points in order, each with its
+    seeds; and `resolved`, the config with every default as plain values. A point has the sections `network`, `data`,
+    `training` and `probes`. `hash` names the resolved config, 16 hexadecimal digits.
+
+    >>> import ntkrun
+    >>> from pathlib import Path
+    >>> config = "{name: tiny, network: {depth: 2, width: 8}, data: {name: circle, samples: 4}, sweep: {seeds: 2}}"
+    >>> _ = Path("tiny.yaml").write_text(config)
+    >>> sweep = ntkrun.load_config("tiny.yaml")
+    >>> for point, seeds in sweep.points:
+    ...     print(sweep.name, point.network.width, point.network.activation, seeds)
+    tiny 8 relu (0, 1)
+    """
 
     name: str
     points: tuple[tuple[Point, tuple[int, ...]], ...]
@@ -66,7 +77,23 @@ class _Raw:
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Sweep:
-    """Read a sweep from a YAML file, with `KEY=VALUE` overrides. Raises ConfigError with all problems."""
+    """Read a sweep from a YAML file, with `KEY=VALUE` overrides (docs/config.md). Nothing is run or downloaded. Raises
+    ConfigError with all problems of the config, and UserError for a file that cannot be read.
+
+    >>> import ntkrun
+    >>> from pathlib import Path
+    >>> _ = Path("tiny.yaml").write_text('''
+    ... name: tiny
+    ... network: {depth: 2, activation: erf}
+    ... data: {name: circle, samples: 4}
+    ... training: {steps: 5}
+    ... sweep: {grid: {network.width: [8, 16]}, seeds: 2}
+    ... ''')
+    >>> for point, seeds in ntkrun.load_config("tiny.yaml", ["training.steps=3"]).points:
+    ...     print(point.network.width, point.training.steps, seeds)
+    8 3 (0, 1)
+    16 3 (0, 1)
+    """
     file = Path(path)
     try:
         text = read_text(file, LARGEST_CONFIG)

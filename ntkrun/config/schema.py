@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from ntkrun.config.architectures import Dense, NetworkConfig
-from ntkrun.config.claims import Claims, check_claims
 from ntkrun.data import Data, DataConfig
 from ntkrun.data.base import LARGEST, LARGEST_SEED, MOST, Size
 from ntkrun.errors import FieldError
+from ntkrun.evidence.claims.entry import Claims
 from ntkrun.theory.losses import LOSSES
 from ntkrun.validation import Strict, form
 
@@ -185,11 +185,6 @@ class Config(Point):
     `{name: ..., expect: refuted}`, which may also set margins. Changing claims does not require new runs."""
     expect: Literal["diverged"] | None = None
     """`diverged`: at least one run is expected to diverge, and the sweep counts as failed if none does."""
-
-    @field_validator("claims")
-    @classmethod
-    def _known_claims(cls, claims: Claims) -> Claims:
-        return check_claims(claims)
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

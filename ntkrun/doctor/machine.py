@@ -16,7 +16,7 @@ from ntkrun.plan.stacks import SHARE
 from ntkrun.processes import usable_cores
 from ntkrun.run.provenance import provenance
 
-DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "jinja2", "rich", "safetensors", "typer")
+DEPENDENCIES = ("matplotlib", "pydantic", "pyyaml", "jinja2", "lazy-loader", "rich", "safetensors", "typer")
 FOR_DEVELOPERS = ("test", "lint", "dev")  # extras that a sweep does not need
 # Type names of network file systems begin with these, after removing the "fuse." that some have.
 NETWORK = (

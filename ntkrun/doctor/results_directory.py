@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ntkrun.columns import TABLES
 from ntkrun.config.reader import parse_config
 from ntkrun.config.yaml import dump
 from ntkrun.errors import UserError
@@ -19,7 +20,6 @@ from ntkrun.store.progress import is_progress
 from ntkrun.store.readers import read_kernels, read_stack
 from ntkrun.store.results import LARGEST_TEXT
 from ntkrun.store.results_directory import FOLDERS, Store
-from ntkrun.store.tables import TABLES
 
 # How a finding is repaired: `remove` something that is not a result, `aside`: move it to set-aside/, `plan` or
 # `tables`: rewrite them, `yours`: only the user can. A `note` is no fault.

@@ -21,10 +21,26 @@ class DenseNetwork(Network):
 
         a^(0) = x,   z^(l+1) = (σ_w/√n_l) w^(l) a^(l) + β b^(l),   a^(l) = σ(z^(l)),   F(x) = z^(L).
 
-    `width` is n_1 = ... = n_{L-1}, or the L-1 hidden widths one by one; `beta` is β, `weight_scale` is σ_w. All weights
-    and biases start as independent N(0, 1): the scale is part of the forward pass (NTK parametrization; Jacot, Gabriel
-    and Hongler 2018, section 2). The last layer is linear. `parametrization` may also be "standard" or "mean_field":
-    the same network with its scales in other places, see parametrization.py. Raises UserError for invalid sizes.
+    `width` is n_1 = ... = n_{L-1}, or the L-1 hidden widths one by one; `beta` is β, `weight_scale` is σ_w.
+    `activation` is one of `ntkrun list activations` or a registered one. The last layer is linear. The parametrizations
+    are
+
+    * "ntk": all weights and biases start as independent N(0, 1), and the scales are in the forward pass, as above
+      (Jacot, Gabriel and Hongler 2018, section 2);
+    * "standard": weights start as N(0, σ_w²/n_l), biases as N(0, β²), and the forward pass has no factors;
+    * "mean_field": as "ntk", with F divided by √n_{L-1} (Yang and Hu 2021).
+
+    An object holds sizes and no parameters: `init` draws those, for many networks at once. Raises UserError for sizes
+    below 1, scales out of range, and unknown names.
+
+    >>> import ntkrun, torch
+    >>> net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=3, width=64, activation="erf")
+    >>> net.widths, net.parameter_count
+    ((2, 64, 64, 1), 4417)
+    >>> params = net.init(seeds=[0, 1, 2, 3], dtype=torch.float64)  # four networks, side by side
+    >>> x = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], dtype=torch.float64)
+    >>> net.apply(params, x).shape  # networks, inputs, outputs
+    torch.Size([4, 3, 1])
     """
 
     inputs: int
@@ -96,7 +112,14 @@ class DenseNetwork(Network):
         return Forward(params, uses, z, [*a[1:], z[-1]])
 
     def backward(self, forward: Forward, top: Tensor, layer: int = -1) -> list[Tensor]:
-        """δ^(l) = (s_l · δ^(l+1) w^(l)) ∘ σ'(z^(l)), s_l the factor before w^(l), from δ^(L) = `top` down."""
+        """Return gradients with respect to pre-activations: δ^(l) = (s_l · δ^(l+1) w^(l)) ∘ σ'(z^(l)), s_l the factor
+        before w^(l), for l = 1..L, from δ^(L) = `top` (S, N, R, O) down, each (S, N, R, n_l). R is the number of
+        vectors that are pulled back for each input. With another `layer` than the last, `top` belongs to its outputs.
+
+        >>> top = torch.ones(4, 3, 1, 1, dtype=torch.float64)  # one vector, of one number, for each input
+        >>> [tuple(delta.shape) for delta in net.backward(net.forward(params, x), top)]
+        [(4, 3, 1, 64), (4, 3, 1, 64), (4, 3, 1, 1)]
+        """
         sigma = activation(self.activation)
         deltas = [top]
         for l in range(layer % self.depth, 0, -1):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.columns import DESCENT, LAYER_DETAIL
 from ntkrun.engine.flows import Flows
 from ntkrun.engine.kernel import Gradients, as_matrix, layer_kernel, layerwise_kernel
 from ntkrun.engine.network import Network
@@ -38,7 +37,7 @@ def detail_start(net: Network, state: State) -> Start:
 
 
 def detail(net: Network, state: State, start: Start) -> dict[str, Tensor]:
-    """Return the columns LAYER_DETAIL of a probed state, each (S, L), float64:
+    """Return the detail columns of the layers table for a probed state, each (S, L), float64:
 
     weight_operator              ‖w_t‖_op/√m, m = max(n_l, n_{l+1}), weights in units of their initial std; nan for a
                                  weight that is no matrix
@@ -57,17 +56,17 @@ def detail(net: Network, state: State, start: Start) -> dict[str, Tensor]:
     moved = [a - first for a, first in zip(activations, start.activations, strict=True)]
     drifts = [_frobenius(k.double() - k0.double()) for k, k0 in zip(kernels, start.kernels, strict=True)]
     parts = [_frobenius(layer_kernel(*of_layer)) for of_layer in zip(gradients.uses, gradients.deltas, strict=True)]
-    columns = (
-        [norm / layer.size for layer, norm in zip(net.layers, norms, strict=True)],
-        [change.norms / layer.size for layer, change in zip(net.layers, changes, strict=True)],
-        [_root_mean_square(a) / math.sqrt(a.shape[-1]) for a in activations],
-        [_root_mean_square(a) / math.sqrt(a.shape[-1]) for a in moved],
-        [_root_mean_square(delta.flatten(3)) for delta in gradients.deltas],
-        parts,
-        [_frobenius(k) for k in kernels],
-        [drift / _frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)],
-    )
-    return {name: torch.stack(column, dim=1) for name, column in zip(LAYER_DETAIL, columns, strict=True)}
+    columns = {
+        "weight_operator": [norm / layer.size for layer, norm in zip(net.layers, norms, strict=True)],
+        "weight_drift_operator": [change.norms / layer.size for layer, change in zip(net.layers, changes, strict=True)],
+        "activation_norm": [_root_mean_square(a) / math.sqrt(a.shape[-1]) for a in activations],
+        "activation_drift": [_root_mean_square(a) / math.sqrt(a.shape[-1]) for a in moved],
+        "backprop_norm": [_root_mean_square(delta.flatten(3)) for delta in gradients.deltas],
+        "kernel_part": parts,
+        "subnetwork_kernel_norm": [_frobenius(k) for k in kernels],
+        "subnetwork_kernel_drift": [drift / _frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)],
+    }
+    return {name: torch.stack(column, dim=1) for name, column in columns.items()}
 
 
 def growth(net: Network, columns: dict[str, Tensor]) -> Tensor:
@@ -151,7 +150,7 @@ def residuals(before: Pull, state: State, problem: LearningProblem) -> dict[str,
     moved = torch.cat(after, dim=1).double() - before.outputs.double()
     error, count = moved - before.change.double(), len(problem.x)
     columns = {}
-    for name, part in zip(DESCENT, (slice(count), slice(count, None)), strict=True):
+    for name, part in (("descent_residual", slice(count)), ("test_descent_residual", slice(count, None))):
         size = _norm(moved[:, part])
         columns[name] = torch.where(size > 0, _norm(error[:, part]) / size, torch.nan)
     return columns

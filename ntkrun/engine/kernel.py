@@ -58,10 +58,14 @@ def empirical_ntk(
     outputs: Outputs = "full",
     memory: float | None = None,
 ) -> Tensor:
-    """Return the kernel K(x, x2) of every stacked network. `x2 = None` means x; that kernel is exactly symmetric.
+    """Return the empirical NTK on inputs x (N, n_0) and x2 (M, n_0) of every network in a stack. `x2 = None` means x;
+    that kernel is exactly symmetric.
 
-    `outputs`: "full" K_ij, (S, N, M, O, O); "diagonal" K_ii, (S, N, M, O); "trace" Σ_i K_ii, (S, N, M). Only the
-    requested entries are computed. The sum runs layer by layer and never holds a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
+        K_ij(x, x') = Σ_p ∂_p F_i(x) ∂_p F_j(x'),   i, j outputs, p parameters
+
+    (Jacot, Gabriel and Hongler 2018, section 4.) `outputs`: "full" K_ij, (S, N, M, O, O); "diagonal" K_ii, (S, N, M,
+    O); "trace" Σ_i K_ii, (S, N, M). Only the requested entries are computed, in the dtype of the parameters. The sum
+    runs layer by layer and never holds a Jacobian: with δ_i^(l) = ∂F_i/∂z^(l),
 
         K_ij(x, x') = Σ_l [s_{l-1}² a^(l-1)(x)·a^(l-1)(x') + c_{l-1}²] · [δ_i^(l)(x)·δ_j^(l)(x')],   l = 1..L,
 
@@ -69,8 +73,18 @@ def empirical_ntk(
     Cost: N n_L L n² + N² n_L² L n operations for N inputs and hidden width n. The second term is halved for x2 = None,
     and n_L times smaller for the trace and the diagonal. Many inputs are processed in blocks, so that temporaries stay
     within `memory` GiB (None: half of the free memory). This limit excludes the parameters, the result and the packing
-    buffers of a matrix product. If not all output gradients fit, some are computed again. Raises UserError where one
-    pair of inputs or the result does not fit.
+    buffers of a matrix product. If not all output gradients fit, some are computed again. Raises UserError for inputs
+    of another shape, and where one pair of inputs or the result does not fit.
+
+    >>> import ntkrun, torch
+    >>> x = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    >>> for width in (16, 64, 256):  # K(x, x) scatters less over 200 networks the wider they are, like 1/√n
+    ...     net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=2, width=width, beta=0.0)
+    ...     K = ntkrun.empirical_ntk(net, net.init(range(200), torch.float64), x, outputs="trace")
+    ...     print(tuple(K.shape), f"{float(K[:, 0, 0].std() / K[:, 0, 0].mean()):.2f}")
+    (200, 2, 2) 0.45
+    (200, 2, 2) 0.21
+    (200, 2, 2) 0.11
     """
     check_outputs(outputs)
     columns = x if x2 is None else x2

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.columns import DESCENT
 from ntkrun.engine.detail_probes import ranks
 from ntkrun.engine.kernel import as_blocks
 from ntkrun.engine.probes import Measurement, eigenvalues, joined
@@ -111,7 +110,7 @@ class Rows:
         read = _read([state for state, _ in kept])  # this waits for the device, and so for the kernels' copies
         spectra = _spectra([[state.kernel[k] for k in runs] for state, runs in kept])
         for (state, runs), tables, spectrum in zip(kept, read, spectra, strict=True):
-            for name in DESCENT:  # a run's last row has no valid next state
+            for name in state.outcome:  # a run's last row has no valid next state
                 tables["steps"][name][ends == state.step + 1] = np.nan
             for table, columns in tables.items():
                 of_runs = {name: values[runs] for name, values in columns.items()}

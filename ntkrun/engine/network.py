@@ -25,7 +25,14 @@ WEIGHTS, BIASES, BATCHES = 0, 1, 2  # roles in the key of a random generator
 @dataclass(frozen=True)
 class Parameters:
     """The parameters of S stacked networks, by layer l = 0..L-1. In a dense network `weights[l]` is (S, n_{l+1}, n_l)
-    and `biases[l]` is (S, n_{l+1}); biases of a layer without any are (S, 0)."""
+    and `biases[l]` is (S, n_{l+1}); biases of a layer without any are (S, 0). Iteration yields all weights, then all
+    biases.
+
+    >>> import ntkrun, torch
+    >>> params = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=2, width=8).init(seeds=[0, 1, 2])
+    >>> [tuple(tensor.shape) for tensor in params]
+    [(3, 8, 2), (3, 1, 8), (3, 8), (3, 1)]
+    """
 
     weights: list[Tensor]
     biases: list[Tensor]
@@ -35,24 +42,48 @@ class Parameters:
         yield from self.biases
 
     def clone(self) -> "Parameters":
-        """Return a copy."""
+        """Return a copy, which shares no memory with the original.
+
+        >>> copy = params.clone()
+        >>> copy.weights[0] += 1  # in place
+        >>> torch.equal(copy.weights[0], params.weights[0])
+        False
+        """
         return Parameters([w.clone() for w in self.weights], [b.clone() for b in self.biases])
 
     def zeros(self) -> "Parameters":
-        """Return zeros of the same shapes."""
+        """Return zeros of the same shapes, dtypes and devices.
+
+        >>> [float(tensor.abs().sum()) for tensor in params.zeros()]
+        [0.0, 0.0, 0.0, 0.0]
+        """
         return Parameters([torch.zeros_like(w) for w in self.weights], [torch.zeros_like(b) for b in self.biases])
 
     def set_(self, values: "Parameters") -> None:
-        """Copy these values into the parameters, in place."""
+        """Copy these values into the parameters, in place.
+
+        >>> target = params.zeros()
+        >>> target.set_(params)
+        >>> torch.equal(target.weights[0], params.weights[0])
+        True
+        """
         for target, source in zip(self, values, strict=True):
             target.copy_(source)
 
     def part(self, networks: slice) -> "Parameters":
-        """Return the parameters of these networks of the stack, as views."""
+        """Return the parameters of these networks of the stack, as views.
+
+        >>> [tuple(tensor.shape) for tensor in params.part(slice(1, 3))]
+        [(2, 8, 2), (2, 1, 8), (2, 8), (2, 1)]
+        """
         return Parameters([w[networks] for w in self.weights], [b[networks] for b in self.biases])
 
     def double(self) -> "Parameters":
-        """Return the parameters in float64."""
+        """Return the parameters in float64.
+
+        >>> params.weights[0].dtype, params.double().weights[0].dtype
+        (torch.float32, torch.float64)
+        """
         return Parameters([w.double() for w in self.weights], [b.double() for b in self.biases])
 
 
@@ -110,7 +141,13 @@ class Network(ABC):
     @abstractmethod
     def forward(self, params: Parameters, x: Tensor) -> Forward:
         """Run all layers on inputs x: (N, n_0) shared by the stack, or (S, N, n_0) with separate inputs for every
-        network. Raises UserError for inputs of another shape."""
+        network. Return what a backward pass needs: for each layer l = 0..L-1 its outputs `z[l]`, which are z^(l+1),
+        what leaves it, `activations[l]`, and how it used its parameters; `outputs` is F (S, N, O). Raises UserError for
+        inputs of another shape.
+
+        >>> [tuple(z.shape) for z in net.forward(params, x).z]
+        [(4, 3, 64), (4, 3, 64), (4, 3, 1)]
+        """
 
     @abstractmethod
     def backward(self, forward: Forward, top: Tensor, layer: int = -1) -> list[Tensor]:
@@ -120,7 +157,13 @@ class Network(ABC):
 
     @abstractmethod
     def of_one_input(self, weights: list[Tensor], biases: list[Tensor], x: Tensor) -> Tensor:
-        """Return F(x), (O,), of one network on one input x (n_0,): the definition, for tests and reference kernels."""
+        """Return F(x), (O,), of one network on one input x (n_0,), from the formula that defines the network. It is
+        slow, and serves as a reference.
+
+        >>> one = net.of_one_input([w[0] for w in params.weights], [b[0] for b in params.biases], x[0])
+        >>> torch.allclose(one, net.apply(params, x)[0, 0])
+        True
+        """
 
     @property
     def can_be_recorded(self) -> bool:
@@ -141,6 +184,10 @@ class Network(ABC):
         cast and moved. So a network starts from the same numbers in any stack and on any device, and as the same
         function in the NTK and the standard parametrization. The shape is part of the generator's key, so that networks
         of different widths are independent, as the intervals of fitted exponents assume.
+
+        >>> alone, stacked = net.init(seeds=[3]), net.init(seeds=[0, 1, 2, 3])
+        >>> torch.equal(alone.weights[1][0], stacked.weights[1][3])
+        True
         """
 
         def draw(stack: Tensor, std: float, layer: int, role: int, positions: range) -> None:
@@ -158,18 +205,35 @@ class Network(ABC):
         return Parameters([w.to(device) for w in weights], [b.to(device) for b in biases])
 
     def apply(self, params: Parameters, x: Tensor) -> Tensor:
-        """Return F(W, x) for inputs x (N, n_0): (S, N, O)."""
+        """Return the outputs F(x), (S, N, O), for inputs x (N, n_0), without a graph for autograd. Raises UserError as
+        `forward` does.
+
+        >>> F = net.apply(params, x)
+        >>> F.shape, F.requires_grad
+        (torch.Size([4, 3, 1]), False)
+        """
         with torch.no_grad():
             return self.forward(params, x).outputs
 
     def output_gradients(self, forward: Forward) -> list[Tensor]:
-        """Return δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l), i the third axis; δ_i^(L) = e_i."""
+        """Return δ_i^(l)(x) = ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, O, n_l), i the third axis; δ_i^(L) = e_i.
+
+        >>> delta = net.output_gradients(net.forward(params, x))
+        >>> tuple(delta[0].shape), float(delta[-1].min()), float(delta[-1].max())
+        ((4, 3, 1, 64), 1.0, 1.0)
+        """
         top = forward.outputs
         s, n, o = top.shape
         return self.backward(forward, torch.eye(o, dtype=top.dtype, device=top.device).expand(s, n, o, o))
 
     def pullback(self, forward: Forward, v: Tensor) -> list[Tensor]:
-        """Return Σ_i v_i ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, n_l), for v (S, N, O), in one backward pass."""
+        """Return Σ_i v_i ∂F_i(x)/∂z^(l) for l = 1..L, each (S, N, n_l), for v (S, N, O), in one backward pass.
+
+        >>> passed = net.forward(params, x)
+        >>> pulled = net.pullback(passed, v=2 * torch.ones(4, 3, 1, dtype=torch.float64))
+        >>> torch.allclose(pulled[0], 2 * net.output_gradients(passed)[0][:, :, 0])
+        True
+        """
         return [d.squeeze(2) for d in self.backward(forward, v.unsqueeze(2))]
 
 

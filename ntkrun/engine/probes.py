@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkrun.columns import DESCENT, LAYER_DETAIL
+from ntkrun.columns import detail_columns
 from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.detail_probes import (
     Directions,
@@ -27,8 +27,6 @@ from ntkrun.engine.parametrization import Scales
 from ntkrun.engine.training import LearningProblem, State
 from ntkrun.engine.update import norm
 from ntkrun.engine.uses import Affine
-
-SPECTRUM = ("lambda_min", "lambda_max")
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def measure(
     assert state.kernel is not None, "only a probed state has one"
     common = call("probes", _measure_common, state, ref)
     predicted = call("flows", _measure_predictions, ref, common.outputs, time)
-    pending = dict.fromkeys(("growth", *DESCENT), common.missing)  # set at detail steps, DESCENT after the step
+    pending = dict.fromkeys(detail_columns("steps"), common.missing)  # set at detail steps, some after the step
     numbers, layers = common.numbers | predicted | pending, common.layers
     modes, stored, pull = {}, {}, None
     if detailed or keep_outputs:
@@ -155,13 +153,12 @@ def _measure_common(state: State, ref: Reference) -> _Common:
         "loss": state.loss,
         "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
         **kernel_numbers(state.kernel, ref.kernel),
-        **dict.fromkeys(SPECTRUM, missing),  # computed when the kernel is read
         "weight_drift": drift,
         "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(state.kernel, problem.limit),
     }
     layers = {"weight_drift": (state.distances / ref.norms)[:, : len(problem.network.layers)]}
-    layers |= dict.fromkeys(LAYER_DETAIL, torch.full_like(layers["weight_drift"], torch.nan))
+    layers |= dict.fromkeys(detail_columns("layers"), torch.full_like(layers["weight_drift"], torch.nan))
     return _Common(test, outputs, numbers, layers, missing)
 
 
@@ -186,7 +183,7 @@ def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
     finite = matrix.isfinite().flatten(1).all(dim=1, keepdim=True)
     values = torch.linalg.eigvalsh(matrix.where(finite.unsqueeze(2), 0.0)) / kernel.shape[1]
     values = values.where(finite, torch.nan)
-    return dict(zip(SPECTRUM, (values[:, 0], values[:, -1]), strict=True))
+    return {"lambda_min": values[:, 0], "lambda_max": values[:, -1]}
 
 
 def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:

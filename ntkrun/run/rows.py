@@ -45,13 +45,14 @@ def rows_of(
     output_steps = sorted(task.keep_outputs)
     frames = {
         "runs": _runs(stack, task.network, ended, made_by),
-        "steps": of_runs(result.steps, ids) if result.steps else empty("steps"),
-        "layers": with_names(of_runs(result.layers, ids), task.network) if result.layers else empty("layers"),
-        "modes": completed(of_runs(result.modes, ids), "modes"),
+        "steps": of_runs(result.steps, ids),
+        "layers": with_names(of_runs(result.layers, ids), task.network),
+        "modes": of_runs(result.modes, ids),
         "outputs": with_limits(
             of_runs(result.outputs, ids), len(task.x), output_steps, limit_outputs(inputs, output_steps)
         ),
     }
+    frames = {table: completed(frame, table) if len(frame) else empty(table) for table, frame in frames.items()}
     return frames, {ids[position]: kernels for position, kernels in result.kernels.items()}
 
 
@@ -111,10 +112,11 @@ def of_runs(columns: dict[str, list[float]], ids: Sequence[str]) -> pd.DataFrame
 
 
 def with_names(layers: pd.DataFrame, net: Network) -> pd.DataFrame:
-    """Return the layers table with the names that the network has for its layers, beside their numbers."""
+    """Return the layers table with the names that the network has for its layers."""
+    if layers.empty:
+        return layers
     names = np.array([layer.name for layer in net.layers], dtype=object)
-    layers.insert(layers.columns.get_loc("layer") + 1, "name", names[layers["layer"].to_numpy(dtype=int)])
-    return layers
+    return layers.assign(name=names[layers["layer"].to_numpy(dtype=int)])
 
 
 def with_limits(
@@ -125,11 +127,11 @@ def with_limits(
     `limits` holds each predicted column as (T, A, O) at the `output_steps`, in their order. The column `point` numbers
     the `inputs` training inputs first and then the test inputs.
     """
-    if not len(outputs):
-        return completed(pd.DataFrame(), "outputs")
+    if outputs.empty:
+        return outputs
     point, output = outputs["point"].to_numpy(dtype=int), outputs["output"].to_numpy(dtype=int)
     step_index = np.searchsorted(np.array(output_steps), outputs["step"].to_numpy(dtype=int))
     predictions = {name: values[step_index, point, output] for name, values in limits.items()}
     train = point < inputs
     positions = {"part": np.where(train, "train", "test"), "input": np.where(train, point, point - inputs)}
-    return completed(outputs.drop(columns=["point", "time"]).assign(**positions, **predictions), "outputs")
+    return outputs.drop(columns=["point", "time"]).assign(**positions, **predictions)

@@ -50,14 +50,25 @@ def run_sweep(
     fail_fast: bool = False,
     engine: EngineSelection | None = None,
 ) -> Results:
-    """Run the missing runs of a sweep, write them to `results`/<name>, and return the tables.
+    """Run the missing runs of a sweep, write them to the directory `results`/<name>, and return its tables.
 
-    Finished runs are never run again. An interrupt keeps every finished stack. Runs are stacked within `memory` GiB
-    (None: three quarters of the free memory). A stack that does not fit after all, or fails, is halved. A run that
-    fails by itself is recorded as failed and later sweeps skip it, unless `retry_failed`; `fail_fast` ends the sweep
-    there. `profile` collects the time of each phase. `engine` selects the engine (None: this process). Raises UserError
-    for a device, an engine or data that are not available, a directory that cannot be written or is in use, and a
-    network that is known not to fit.
+    Finished runs are never run again. An interrupt keeps every finished stack. `device` is "cpu", "cuda", or "auto" for
+    a GPU where there is one. Runs are stacked within `memory` GiB (None: three quarters of the free memory). A stack
+    that does not fit after all, or fails, is halved. A run that fails by itself is recorded as failed and later sweeps
+    skip it, unless `retry_failed`; `fail_fast` ends the sweep there. `watch` receives the events of the sweep,
+    `profile` collects the time of each phase, `engine` selects the engine (None: this process). Raises UserError for a
+    device, an engine or data that are not available, a directory that cannot be written or is in use, and a network
+    that is known not to fit.
+
+    >>> import ntkrun
+    >>> from pathlib import Path
+    >>> config = "{name: tiny, network: {depth: 2, width: 8}, data: {name: circle, samples: 4}, sweep: {seeds: 2}}"
+    >>> _ = Path("tiny.yaml").write_text(config)
+    >>> for overrides in (["training.steps=3"], ["training.steps=3", "sweep.seeds=3"]):  # then only seed 2 is run
+    ...     runs = ntkrun.run_sweep(ntkrun.load_config("tiny.yaml", overrides), device="cpu").runs
+    ...     print(*runs["seed"], *runs["status"])
+    0 1 done done
+    0 1 2 done done done
     """
     options = RunOptions(device, memory, profile, retry_failed, fail_fast, engine or THIS_PROCESS)
     run_shard(WHOLE_SWEEP, sweep, results, options, watch or ProgressListener())

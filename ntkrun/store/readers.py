@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +11,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ntkrun.columns import ANY, FLAG, ID, NUMBER, PLAN, TABLES, TEXT, WHOLE, Column
 from ntkrun.config.yaml import LARGEST_CONFIG, Document
 from ntkrun.errors import UserError
 from ntkrun.files import parquet
 from ntkrun.files.parquet import LARGEST_FILE
 from ntkrun.files.reading import Unreadable, read_bytes, read_npz, read_text
 from ntkrun.files.writing import inside
-from ntkrun.store.tables import TABLES
 from ntkrun.text import printable
 
-ID, WHOLE, NUMBER, FLAG, TEXT, ANY = "an id", "a whole number", "a number", "true or false", "text", "a value"
 _TYPES = {ID: pa.large_string(), WHOLE: pa.int64(), NUMBER: pa.float64(), FLAG: pa.bool_(), TEXT: pa.large_string()}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # part of a file's name: no separator, no parent directory
 STATUSES = ("done", "diverged", "failed")
 MOST_LAYERS = 1000  # the limit of sections.Depth, which is not imported because it imports torch
 CURE = "`ntkrun doctor --fix` repairs it, or says how"
 
-_CONFIG = {
-    "seed": WHOLE,
-    "network.width": ANY,
-    "network.depth": WHOLE,
-    "network.activation": TEXT,
-    "network.beta": NUMBER,
-    "network.weight_scale": NUMBER,
-    "data.name": TEXT,
-    "data.samples": WHOLE,
-    "training.loss": TEXT,
-    "training.step_size": ANY,
-    "training.steps": WHOLE,
-    "training.batch": ANY,
-    "training.momentum": NUMBER,
-    "training.dtype": TEXT,
-}
-_RUNS = {
-    "status": TEXT,
-    "reason": TEXT,
-    "last_step": NUMBER,
-    "step_size": NUMBER,
-    "parameters": NUMBER,
-    "seconds": NUMBER,
-}
-_STEP = {"run_id": ID, "step": WHOLE}
-# The columns that each kind of file must have; `stack` is a stack's part of the runs table. Any other column of the
-# kinds in _NUMERIC holds numbers, so that the tables of stacks can be joined.
-COLUMNS: dict[str, dict[str, str]] = {
-    "plan": {"run_id": ID, **_CONFIG},
-    "stack": {"run_id": ID, **_RUNS},
-    "runs": {"run_id": ID, **_CONFIG, **_RUNS},
-    "steps": {**_STEP, "time": NUMBER, "loss": NUMBER, "test_loss": NUMBER, "kernel_drift": NUMBER},
-    "layers": {**_STEP, "layer": WHOLE, "weight_drift": NUMBER},
-    "modes": {**_STEP, "mode": WHOLE},
-    "outputs": {**_STEP, "part": TEXT, "input": WHOLE, "output": WHOLE},
-}
-# Columns of the tables runs and layers that some stacks lack.
-_LATER = {"smooth": FLAG, "device": TEXT, "torch": TEXT, "ntkrun": TEXT, "commit": TEXT, "name": TEXT}
-_NUMERIC = ("stack", "steps", "layers", "modes", "outputs")
+# The declared columns of each kind of file; `stack` is a stack's part of the runs table. Other columns are numbers, so
+# that the tables of stacks can be joined, or values of the config in the kinds _WITH_CONFIG.
+FILES = TABLES | {"plan": PLAN, "stack": TABLES["runs"], "runs": PLAN | TABLES["runs"]}
+_WITH_CONFIG = ("plan", "runs")
 
 
 class _BadTable(Exception):
@@ -73,7 +37,7 @@ class _BadTable(Exception):
 
 
 def read_table(path: Path, kind: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a table of this kind (a key of COLUMNS), or some of its columns. Raises UserError where the file is anything
+    """Read a table of this kind (a key of FILES), or some of its columns. Raises UserError where the file is anything
     else."""
     return read_with_metadata(path, kind, columns)[0]
 
@@ -82,17 +46,17 @@ def read_with_metadata(
     path: Path, kind: str, columns: list[str] | None = None
 ) -> tuple[pd.DataFrame, dict[bytes, bytes]]:
     """Read a table as `read_table` does, with the metadata in the file's schema."""
-    required = {name: COLUMNS[kind][name] for name in columns} if columns else COLUMNS[kind]
+    required = columns or [name for name, column in FILES[kind].items() if not column.since]
     try:
         table, metadata = parquet.read_with_metadata(path, columns)
-        frame = _frame(table, required, NUMBER if kind in _NUMERIC else ANY)
+        frame = _frame(table, FILES[kind], required, ANY if kind in _WITH_CONFIG else NUMBER)
         _check_values(frame, kind)
         return frame, metadata
     except (Unreadable, _BadTable) as error:
         raise UserError(f"{path}: cannot be read as a table ({printable(str(error))}); {CURE}") from None
 
 
-def read_stack(folder: Path, tables: Sequence[str] = TABLES) -> dict[str, pd.DataFrame]:
+def read_stack(folder: Path, tables: Collection[str] = TABLES) -> dict[str, pd.DataFrame]:
     """Read a finished stack's part of each of these tables, `runs` among them.
 
     A table that the version which wrote the stack did not know is left out. Raises UserError where a table is damaged
@@ -148,13 +112,12 @@ def check_id(run_id: str) -> str:
     return run_id
 
 
-def _frame(table: pa.Table, required: Mapping[str, str], default_kind: str) -> pd.DataFrame:
+def _frame(table: pa.Table, known: Mapping[str, Column], required: Sequence[str], default_kind: str) -> pd.DataFrame:
     for name in required:
         if name not in table.column_names:
-            raise _BadTable(f"column {name} is missing or does not hold {required[name]}")
-    kinds = {**_LATER, **required}
-    columns = {name: _column(table[name], name, kinds.get(name, default_kind)) for name in table.column_names}
-    return pa.table(columns).to_pandas()
+            raise _BadTable(f"column {name} is missing or does not hold {known[name].kind}")
+    kinds = {name: known[name].kind if name in known else default_kind for name in table.column_names}
+    return pa.table({name: _column(table[name], name, kind) for name, kind in kinds.items()}).to_pandas()
 
 
 def _column(values: pa.ChunkedArray, name: str, kind: str) -> pa.ChunkedArray:

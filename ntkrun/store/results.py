@@ -21,7 +21,19 @@ LARGEST_TEXT = 2**26  # bytes of claims.json, the captions and a figure's drawin
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of a sweep's present plan (docs/tables.md) and their directory."""
+    """The tables of a sweep's present plan as pandas DataFrames (docs/tables.md explains them) and their directory
+    `path`. `run_sweep` and `read_results` return them. A failed run has a row in `runs` and none of measurements.
+    `made_from` changes whenever the plan or the finished runs do. Methods that write raise UserError where they cannot.
+
+    >>> import ntkrun
+    >>> from pathlib import Path
+    >>> config = "{name: tiny, network: {depth: 2, width: 8}, data: {name: circle, samples: 4}, sweep: {seeds: 2}}"
+    >>> _ = Path("tiny.yaml").write_text(config)
+    >>> results = ntkrun.run_sweep(ntkrun.load_config("tiny.yaml", ["training.steps=3"]), device="cpu")
+    >>> steps = results.steps.merge(results.runs[["run_id", "seed"]], on="run_id")
+    >>> print(steps.groupby("seed")["loss"].count().to_dict())  # at steps 0 to 3
+    {0: 4, 1: 4}
+    """
 
     runs: pd.DataFrame
     steps: pd.DataFrame
@@ -33,38 +45,63 @@ class Results:
     made_from: str  # fingerprint: changes whenever the plan or the finished runs do
 
     def kernels(self, run_id: str) -> dict[str, np.ndarray] | None:
-        """Return the whole kernels stored for a run: `steps` (K,) and `ntk` (K, N, N, O, O); None if there are none."""
+        """Return the whole kernels stored for a run as arrays: `steps` (K,) and `ntk` (K, N, N, O, O), for the steps in
+        `probes.kernels` of the config; None if there are none.
+
+        >>> kept = results.kernels(results.runs["run_id"][0])
+        >>> print(kept["steps"], kept["ntk"].shape)
+        [0 3] (2, 4, 4, 1, 1)
+        """
         return Stacks(self.path).kernels(run_id)
 
     def write_figure(self, name: str, raw: bytes) -> Path:
-        """Write the file of a figure under figures/ and return its path."""
+        """Write the file of a figure under figures/ and return its path.
+
+        >>> results.write_figure("drift.svg", b"<svg/>").relative_to(results.path).as_posix()
+        'figures/drift.svg'
+        """
         path = inside(self.path, "figures", name)
         with errors_as_sentence(path):
             replace_file(path, lambda temporary: temporary.write_bytes(raw))
         return path
 
     def remove_figure(self, stem: str, endings: Iterable[str]) -> None:
-        """Remove the figure's files in these formats, if they exist."""
+        """Remove the figure's files in these formats, if they exist.
+
+        >>> results.remove_figure("old", ["svg", "png"])
+        """
         for ending in endings:
             path = inside(self.path, "figures", f"{stem}.{ending}")
             with errors_as_sentence(path):
                 disk.remove(path)
 
     def write_captions(self, captions: dict[str, str]) -> None:
-        """Write the caption of each figure, by its stem, and the fingerprint of the tables; call this after all are
-        drawn."""
+        """Write the caption of each figure, by its stem, and the fingerprint of the tables. Call this after all are
+        drawn.
+
+        >>> results.write_captions({"drift": "The relative change of the kernel."})
+        """
         text = json.dumps({"made_from": self.made_from, "captions": captions}, indent=1, ensure_ascii=False) + "\n"
         file = inside(self.path, "figures", "captions.json")
         with errors_as_sentence(file):
             replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved config that the sweep was last run with."""
+        """Return the resolved config that the sweep was last run with, as plain values.
+
+        >>> results.config()["network"]["activation"]  # a default
+        'relu'
+        """
         return dict(description_of(self.path)["config"])
 
     def write_claims(self, text: str) -> None:
         """Write the verdicts on these tables as claims.json. Nothing is written if the file already holds this text, so
-        that a read-only directory can be judged."""
+        that a read-only directory can be judged.
+
+        >>> results.write_claims("[]")
+        >>> (results.path / "claims.json").read_text()
+        '[]'
+        """
         path = inside(self.path, "claims.json")
         with errors_as_sentence(path):
             if holds(path, text.encode()):
@@ -73,7 +110,11 @@ class Results:
 
     def captions(self) -> dict[str, str]:
         """Return the caption of each figure, by its stem; {} if they were not all drawn from these very tables or the
-        captions file is damaged."""
+        captions file is damaged.
+
+        >>> results.captions()
+        {'drift': 'The relative change of the kernel.'}
+        """
         try:
             drawn = read_json(inside(self.path, "figures", "captions.json"), LARGEST_TEXT)
         except (Unreadable, UserError):
@@ -84,7 +125,11 @@ class Results:
         return captions if isinstance(captions, dict) and valid else {}
 
     def figures_are_current(self) -> bool:
-        """Return True if every figure was drawn from these very tables."""
+        """Return True if every figure was drawn from these very tables.
+
+        >>> results.figures_are_current()
+        True
+        """
         return bool(self.captions())
 
 

@@ -15,7 +15,7 @@ files, and a run is finished exactly when a folder in stacks/ has it: docs/relia
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 import ntkrun
+from ntkrun.columns import TABLES
 from ntkrun.config.yaml import dump
 from ntkrun.errors import UserError
 from ntkrun.files.parquet import LARGEST_FILE, save_parquet
@@ -34,14 +35,25 @@ from ntkrun.store.readers import read_table, read_with_metadata
 from ntkrun.store.results import Results as Results
 from ntkrun.store.results import description_of
 from ntkrun.store.stacks import Stacks, table_bytes
-from ntkrun.store.tables import TABLES, equal, in_order, plan_frame
+from ntkrun.store.tables import completed, equal, in_order, plan_frame
 
 FOLDERS = ("stacks", "checkpoints", "kernels", "figures", LOCKS)  # kernels: of earlier versions
 FINGERPRINT = b"ntkrun.made_from"
 
 
 def read_results(path: str | Path) -> Results:
-    """Read the results in a directory such as results/width. Safe while a sweep is running; nothing is written."""
+    """Read the results in a directory such as results/width. This is safe while a sweep is running, and nothing is
+    written. Raises UserError where there is no sweep or a file is damaged.
+
+    >>> import ntkrun
+    >>> from pathlib import Path
+    >>> config = "{name: tiny, network: {depth: 2, width: 8}, data: {name: circle, samples: 4}, sweep: {seeds: 2}}"
+    >>> _ = Path("tiny.yaml").write_text(config)
+    >>> _ = ntkrun.run_sweep(ntkrun.load_config("tiny.yaml", ["training.steps=3"]), device="cpu")
+    >>> results = ntkrun.read_results("results/tiny")
+    >>> print(len(results.runs), results.steps["step"].unique().tolist())
+    2 [0, 1, 2, 3]
+    """
     return Store(Path(path)).read()
 
 
@@ -112,7 +124,7 @@ class Store(Stacks):
         """Return the table `runs` alone, which is quick even for many runs."""
         return self._read(("runs",))[1]["runs"]
 
-    def _read(self, names: Sequence[str]) -> tuple[str, dict[str, pd.DataFrame]]:
+    def _read(self, names: Collection[str]) -> tuple[str, dict[str, pd.DataFrame]]:
         """Return the fingerprint of these tables, and the tables with the plan, all from one moment."""
 
         def read_once(folders: list[str]) -> tuple[str, dict[str, pd.DataFrame], str]:
@@ -152,20 +164,21 @@ class Store(Stacks):
         digest.update("\n".join(f"{name} {size}" for name, size in zip(folders, sizes, strict=True)).encode())
         return digest.hexdigest()
 
-    def _from_tables(self, made_from: str, names: Sequence[str]) -> dict[str, pd.DataFrame] | None:
+    def _from_tables(self, made_from: str, names: Collection[str]) -> dict[str, pd.DataFrame] | None:
         """Return these tables from their files, or None if one is damaged or belongs to other stacks or another plan.
         The stacks hold all their data."""
         tables = {}
         try:
             for name in names:
-                tables[name], metadata = read_with_metadata(self._table(name), name)
+                stored, metadata = read_with_metadata(self._table(name), name)
                 if metadata.get(FINGERPRINT) != made_from.encode():
                     return None
+                tables[name] = completed(stored, name)
         except UserError:
             return None
         return tables | {"plan": self.plan()}
 
-    def _assemble(self, folders: Sequence[str], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    def _assemble(self, folders: Sequence[str], names: Collection[str]) -> dict[str, pd.DataFrame]:
         plan = self.plan()
         order = {run_id: k for k, run_id in enumerate(plan["run_id"])}
         joined = self.joined(folders, ("runs", *(name for name in names if name != "runs")))

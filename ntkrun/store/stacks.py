@@ -22,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from ntkrun.columns import TABLES
 from ntkrun.errors import UserError
 from ntkrun.files import disk
 from ntkrun.files.parquet import save_parquet
@@ -37,7 +38,7 @@ from ntkrun.files.writing import (
 from ntkrun.store.folder_names import FAILED, is_failed, is_merged, numbers, order
 from ntkrun.store.locks import commit_lock, merge_lock, no_merge
 from ntkrun.store.readers import check_id, read_kernels, read_stack, read_table
-from ntkrun.store.tables import TABLES, concatenated
+from ntkrun.store.tables import concatenated
 
 LOG = "log.txt"  # the file with the reasons in a folder of failed runs
 MOST = 400  # folders of a kind (single, merged, failed) before they are merged: each costs a reader 11 ms

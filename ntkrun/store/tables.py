@@ -1,4 +1,4 @@
-"""The tables of a sweep: their names, their columns and how they are put together."""
+"""The tables of a sweep: how they are made complete and put together."""
 
 import json
 from collections.abc import Sequence
@@ -7,64 +7,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ntkrun.columns import DESCENT, LAYER_DETAIL
+from ntkrun.columns import ID, TABLES, TEXT, WHOLE
 
-TABLES = ("runs", "steps", "layers", "modes", "outputs")
-
-# Number columns that tables of an earlier version may lack, where they are nan. `modes` and `outputs`, which may be
-# empty, list all their number columns.
-_NUMBERS = {
-    "runs": ("threads", "smooth", "predicted_kernel_variance", "predicted_kurtosis", "predicted_square_correlation"),
-    "steps": ("growth", *DESCENT, "linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"),
-    "layers": LAYER_DETAIL,
-    "modes": ("time", "eigenvalue", "residual"),
-    "outputs": (
-        "value",
-        "variance",
-        "covariance",
-        "kernel",
-        "kernel_row",
-        "limit_kernel",
-        "limit_kernel_row",
-        "limit_mean",
-        "limit_variance",
-        "limit_covariance",
-    ),
-}
-# Text columns likewise, where they are gaps.
-_TEXTS = {"layers": ("name",)}
-_KEYS: dict[str, dict[str, type]] = {
-    "modes": {"run_id": str, "step": int, "mode": int},
-    "outputs": {"run_id": str, "step": int, "part": str, "input": int, "output": int},
-}
-_ORDER = {"modes": ("run_id", "step", "time", "mode", "eigenvalue", "residual")}
-# Columns of the other tables that every version has written; an empty table has them too.
-_ALWAYS: dict[str, dict[str, type]] = {
-    "runs": {"status": str, "reason": str, "last_step": int, "step_size": float, "parameters": int, "seconds": float},
-    "steps": {
-        "step": int,
-        **dict.fromkeys(("time", "loss", "test_loss", "kernel_drift", "weight_drift", "output_drift"), float),
-    },
-    "layers": {"step": int, "layer": int, "weight_drift": float},
-}
+_TYPES: dict[str, type] = {ID: str, TEXT: str, WHOLE: int}  # other kinds are stored as float where all is missing
 
 
 def empty(table: str) -> pd.DataFrame:
     """Return a table without rows."""
-    columns = {"run_id": str, **_ALWAYS.get(table, {})}
-    return completed(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()}), table)
+    return completed(pd.DataFrame(), table)
 
 
 def completed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
-    """Return the table with all columns of this version. Those of `modes` and `outputs` are put in order."""
-    keys = _KEYS.get(table, {})
-    missing = {name: pd.Series(dtype=kind) for name, kind in keys.items() if name not in frame}
-    missing |= {name: pd.Series(np.nan, frame.index, float) for name in _NUMBERS[table] if name not in frame}
-    missing |= {name: pd.Series(None, frame.index, str) for name in _TEXTS.get(table, ()) if name not in frame}
-    frame = frame.assign(**missing)
-    if table == "layers":  # beside the number
-        frame.insert(frame.columns.get_loc("layer") + 1, "name", frame.pop("name"))
-    return frame[list(_ORDER.get(table, (*keys, *_NUMBERS[table])))] if keys else frame
+    """Return the table with all its columns in the order of their declarations. Columns that it lacked are nan, or gaps
+    if they are text. Columns that are not declared, such as config values, follow the run's id."""
+    columns = TABLES[table]
+    first, *rest = columns
+    order = [first, *(name for name in frame if name not in columns), *rest]
+    if order == list(frame):
+        return frame
+    missing = {
+        name: pd.Series(None, frame.index, _TYPES.get(column.kind, float))
+        for name, column in columns.items()
+        if name not in frame
+    }
+    return frame.assign(**missing)[order]
 
 
 def plan_frame(planned: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -154,8 +154,15 @@ def register_activation(
     `function` acts elementwise on a tensor and is differentiable by torch. `kinks` are all points where σ is not
     smooth. The limit kernel is integrated between them, to 1e-10 (smooth σ) or 1e-9; if an unlisted kink makes that
     impossible, computing the kernel raises UserError. Registering the same function again under its name changes
-    nothing. Raises UserError for a name that is taken or invalid, and for a function that is not elementwise, finite
-    and differentiable.
+    nothing. Returns the registered activation. Raises UserError for a name that is taken or invalid, and for a function
+    that is not elementwise, finite and differentiable.
+
+    >>> import ntkrun, torch
+    >>> sigma = ntkrun.register_activation("leaky", lambda z: torch.where(z > 0, z, z / 10), kinks=[0])
+    >>> net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=2, width=64, activation="leaky", beta=0.0)
+    >>> nngp = ntkrun.limit_kernels(net, torch.ones(1, 2, dtype=torch.float64)).nngp
+    >>> print(f"{float(nngp):.4f}")  # E[σ(u)²] = (1 + 1/10²)/2 for a standard normal u
+    0.5050
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
         raise UserError(f"activation {name!r}: use letters, digits and underscores, starting with a letter")

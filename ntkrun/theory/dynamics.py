@@ -85,14 +85,29 @@ def frozen(
     cross: Tensor | None = None,
     test_start: Tensor | None = None,
 ) -> Prediction:
-    """Return outputs and loss under a frozen kernel and squared error, at `times` (math.inf for the limit) and by
-    `rule`, gradient flow by default.
+    """Return outputs and loss under a frozen kernel and squared error, at `times` (T,), where math.inf is the limit,
+    and by `rule`, gradient flow by default.
 
-    `kernel` is K(X,X), y (N, O) the targets, `start` F_0(X); `cross` K(x,X) from M test inputs, `test_start` F_0(x).
-    Any positive semi-definite kernel is accepted, such as K_0 of a network or K_inf. The limit loss is not zero where
-    the kernel is singular and the residual has a part in its null space (see `null_residual`). Raises UserError for
-    shapes that do not fit, numbers that are not finite, a matrix that is not a kernel, and a descent that overflows or
-    has no limit.
+        F_t(X) = y + p_t(K̂) (F_0(X) - y),   F_t(x) = F_0(x) - K(x,X)/N · s_t(K̂) (F_0(X) - y),   K̂ = K(X,X)/N
+
+    with the factors p and s of the rule, for gradient flow e^{-λt} and (1 - e^{-λt})/λ (Jacot, Gabriel and Hongler
+    2018, section 5; Lee et al. 2019, equations 8 to 11).
+
+    `kernel` is K(X,X), (N, N) for all outputs alike or (N, N, O, O); y (N, O) are the targets, `start` is F_0(X) (N,
+    O); `cross` is K(x,X) from M test inputs, (M, N) or (M, N, O, O), and `test_start` F_0(x) (M, O). Any positive
+    semi-definite kernel is accepted, such as K_0 of a network or its limit. The result has the `times` (T,), the
+    outputs `train` (T, N, O) and `test` (T, M, O), None without test inputs, and the training `loss` (T,), ½|F - y|²
+    averaged over inputs, all in float64. The limit loss is not zero where the kernel is singular and the residual has a
+    part in its null space (see `null_residual`). Raises UserError for shapes that do not fit, numbers that are not
+    finite, a matrix that is not a kernel, and a descent that overflows or has no limit.
+
+    >>> import math, ntkrun, torch
+    >>> K = torch.tensor([[4.0, 0.0], [0.0, 2.0]], dtype=torch.float64)  # K/N has the eigenvalues 2 and 1
+    >>> y = torch.ones(2, 1, dtype=torch.float64)
+    >>> seen = ntkrun.frozen(K, y, start=torch.zeros_like(y), times=[1.0, math.inf])
+    >>> seen.train[:, :, 0]  # 1 - e^{-2t} and 1 - e^{-t}
+    tensor([[0.8647, 0.6321],
+            [1.0000, 1.0000]], dtype=torch.float64)
     """
     problem, time_points = kernel_problem(kernel, y, start, cross, test_start), times_of(times, y)
     modes = spectrum(problem.kernel / problem.inputs)
@@ -111,9 +126,18 @@ def frozen(
 
 
 def null_residual(kernel: Tensor, y: Tensor, start: Tensor) -> Tensor:
-    """Return the part of F_0(X) - y in the null space of K(X,X), (N, O), which training never removes. Half its mean
-    square over inputs is the limit loss. It is zero for a non-singular K; conflicting targets of repeated inputs
-    contribute to it."""
+    """Return the part of F_0(X) - y in the null space of K(X,X), (N, O), which training never removes. Arguments are as
+    in `frozen`. Half its squared size, averaged over inputs, is the limit loss. It is zero for a non-singular K;
+    conflicting targets of repeated inputs contribute to it. Raises UserError for shapes that do not fit, numbers that
+    are not finite and a matrix that is not a kernel.
+
+    >>> import ntkrun, torch
+    >>> K = torch.ones(2, 2, dtype=torch.float64)  # the same input twice
+    >>> y = torch.tensor([[3.0], [1.0]], dtype=torch.float64)  # with different targets
+    >>> ntkrun.null_residual(K, y, start=torch.zeros_like(y))  # the network learns their mean, 2
+    tensor([[-1.0000],
+            [ 1.0000]], dtype=torch.float64)
+    """
     problem = kernel_problem(kernel, y, start, None, None)
     modes = spectrum(problem.kernel / problem.inputs)
     null = modes.vectors[:, modes.values == 0]
@@ -121,8 +145,14 @@ def null_residual(kernel: Tensor, y: Tensor, start: Tensor) -> Tensor:
 
 
 def kernel_regression(kernel: Tensor, cross: Tensor, y: Tensor) -> Tensor:
-    """Return K(x,X) K(X,X)⁺ y, (M, O): the limit of training from F_0 = 0 on test inputs. If K is singular, the
-    pseudo-inverse selects the solution of smallest norm."""
+    """Return K(x,X) K(X,X)⁺ y, (M, O): the limit of training from F_0 = 0 on test inputs. Arguments are as in `frozen`.
+    If K is singular, the pseudo-inverse selects the solution of smallest norm. Raises UserError as `frozen` does.
+
+    >>> import ntkrun, torch
+    >>> X, x = torch.tensor([[1.0], [2.0]]), torch.tensor([[5.0]])
+    >>> ntkrun.kernel_regression(kernel=X @ X.T, cross=x @ X.T, y=3 * X)  # a linear kernel continues y = 3x
+    tensor([[15.0000]], dtype=torch.float64)
+    """
     shape = (cross.shape[0], y.shape[1])
     test = frozen(kernel, y, torch.zeros_like(y), [math.inf], cross=cross, test_start=y.new_zeros(shape)).test
     assert test is not None
@@ -130,20 +160,47 @@ def kernel_regression(kernel: Tensor, cross: Tensor, y: Tensor) -> Tensor:
 
 
 def largest_stable_step(kernel: Tensor, momentum: float = 0.0) -> float:
-    """Return 2(1+μ)/λ_max(K̂). Descent on squared error under this frozen kernel converges for smaller steps and
-    diverges for larger ones."""
+    """Return 2(1+μ)/λ_max(K̂), where K̂ = K(X,X)/N for a kernel (N, N) or (N, N, O, O) and μ is the momentum. Descent
+    on squared error under this frozen kernel converges for smaller steps and diverges for larger ones.
+    Raises UserError where the kernel vanishes or is not one.
+
+    >>> import ntkrun, torch
+    >>> K = torch.tensor([[4.0, 0.0], [0.0, 2.0]], dtype=torch.float64)  # K/N has the eigenvalues 2 and 1
+    >>> print(f"{ntkrun.largest_stable_step(K):.3f}, with momentum {ntkrun.largest_stable_step(K, momentum=0.9):.3f}")
+    1.000, with momentum 1.900
+    """
     return 2 * (1 + Descent(1.0, momentum).momentum) / _extremes(kernel)[1]
 
 
 def fastest_step(kernel: Tensor, momentum: float = 0.0) -> float:
-    """Return 2(1+μ)/(λ_max + λ_min) of K̂, the step size at which the slowest mode decays fastest: |1-ηλ| is equal at
-    both ends (Polyak 1964). λ_min is the smallest non-zero eigenvalue, since null modes never move."""
+    """Return 2(1+μ)/(λ_max + λ_min) of K̂ = K(X,X)/N, the step size at which the slowest mode decays fastest for a
+    momentum μ: |1-ηλ| is equal at both ends without momentum (Polyak 1964). λ_min is the smallest non-zero eigenvalue,
+    since null modes never move. Raises UserError where the kernel vanishes or is not one.
+
+    >>> import ntkrun, torch
+    >>> K = torch.tensor([[4.0, 0.0], [0.0, 2.0]], dtype=torch.float64)  # K/N has the eigenvalues 2 and 1
+    >>> step = ntkrun.fastest_step(K)
+    >>> print(f"{step:.3f}: each step leaves {abs(1 - 2 * step):.3f} and {abs(1 - step):.3f} of the two modes")
+    0.667: each step leaves 0.333 and 0.333 of the two modes
+    """
     smallest, largest = _extremes(kernel)
     return 2 * (1 + Descent(1.0, momentum).momentum) / (smallest + largest)
 
 
 def mode_slopes(kernel: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues λ_i of K̂, ascending, and the slope of log|ε_i| per unit of time predicted by `rule`."""
+    """Return the eigenvalues λ_i of K̂ = K(X,X)/N, ascending, and the slopes of log|ε_i| per unit of time that `rule`
+    predicts, ε_i the residual F(X) - y along mode i: -λ_i under gradient flow, log|1-ηλ_i|/η under descent. Both are
+    (N,), or (N·O,) for a kernel (N, N, O, O). Raises UserError for a matrix that is not a kernel.
+
+    >>> import ntkrun, torch
+    >>> K = torch.tensor([[4.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    >>> values, flow = ntkrun.mode_slopes(K, ntkrun.Flow())
+    >>> descent = ntkrun.mode_slopes(K, ntkrun.Descent(step_size=0.25))[1]
+    >>> for numbers in zip(values, flow, descent):  # at this step size descent is faster than the flow
+    ...     print(*(f"{number:.3f}" for number in numbers))
+    1.000 -1.000 -1.151
+    2.000 -2.000 -2.773
+    """
     values = spectrum(as_matrix(kernel) / kernel.shape[0]).values
     return values, rule.slopes(values)
 

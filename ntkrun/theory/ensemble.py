@@ -31,16 +31,29 @@ def ensemble(
     precision: float = EPSILON,
 ) -> Ensemble:
     """Return mean and covariance of infinitely wide networks over all initialisations, trained on squared error, on A
-    points. The first N points are the training inputs, N the length of y (N, O).
+    points. The first N points are the training inputs, N the length of the targets y (N, O).
 
-    F_0 is Gaussian with mean 0 and covariance Σ = `nngp` (A, A); K = `ntk` (A, A) is frozen. With A_t = K(·,X)/N
-    s_t(K̂), F_t = F_0 - A_t (F_0(X) - y), so that
+    F_0 is Gaussian with mean 0 and covariance Σ = `nngp` (A, A); K = `ntk` (A, A) is frozen, and K̂ = K(X,X)/N. With
+    the factor s of `rule`, gradient flow by default, and A_t = K(·,X)/N s_t(K̂), the outputs are F_t = F_0 - A_t
+    (F_0(X) - y), so that
 
         mean A_t y,     covariance (I - A_t E) Σ (I - A_t E)ᵀ,    E the restriction to X
 
-    (Lee et al. 2019, equations 14 and 15, in a form that stays positive semi-definite and needs no inverse).
-    `precision` is the relative error of the kernel's entries, which is larger than rounding for a numerical dual.
-    Eigenvalues that this error can explain count as zero. Raises UserError for kernels that do not fit together.
+    (Lee et al. 2019, equations 14 and 15, in a form that stays positive semi-definite and needs no inverse). The result
+    has the `times` (T,), where math.inf is the limit, the `mean` (T, A, O), and the `covariance` (T, A, A), the same
+    for each output, in float64. `precision` is the relative error of the kernel's entries, which is larger than
+    rounding for a numerical dual. Eigenvalues that this error can explain count as zero. Raises UserError for kernels
+    that do not fit together or are none, and for a rule as `frozen` does.
+
+    >>> import math, ntkrun, torch
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], dtype=torch.float64)
+    >>> net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=3, width=64, activation="erf")
+    >>> y = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)  # of the first two points
+    >>> trained = ntkrun.ensemble(*ntkrun.limit_kernels(net, x), y, times=[0.0, math.inf])
+    >>> for covariance in trained.covariance:  # in the end only the outputs on the third point differ
+    ...     print(*(f"{abs(variance):.4f}" for variance in covariance.diagonal()))
+    0.2787 0.2787 0.2787
+    0.0000 0.0000 0.0209
     """
     count, time_points = len(y), times_of(times, y)
     if nngp.shape != ntk.shape or ntk.ndim != 2 or ntk.shape[0] != ntk.shape[1] or len(ntk) < count:

@@ -33,12 +33,20 @@ def frozen_any_loss(
     test_start: Tensor | None = None,
     tolerance: float = 1e-9,
 ) -> Prediction:
-    """Return outputs and loss under a frozen kernel, as `dynamics.frozen` does, for any loss: squared, cross_entropy,
-    logistic or huber.
+    """Return outputs and loss under a frozen kernel, with arguments and result as in `frozen`, for any loss: "squared",
+    "cross_entropy", "logistic" or "huber".
+
+        dF(x)/dt = -(1/N) Σ_i K(x, x_i) ∂ℓ_i/∂F(x_i)
 
     Gradient flow is computed by an implicit solver with error control (LSODA; `tolerance` on outputs), descent step by
     step. Times are finite, since outputs grow without bound under cross_entropy and logistic. Raises UserError as
-    `dynamics.frozen` does, for targets that do not suit the loss, and where the solver fails.
+    `frozen` does, for an unknown loss, targets that do not suit it, an infinite time, and where the solver fails.
+
+    >>> import math, ntkrun, torch
+    >>> one = torch.ones(1, 1, dtype=torch.float64)  # one input with K = 1 and target 1: F + e^F = 1 + t
+    >>> seen = ntkrun.frozen_any_loss("logistic", kernel=one, y=one, start=0 * one, times=[math.e, 1 + math.e**2])
+    >>> print(*(f"{F:.6f}" for F in seen.train.flatten()))
+    1.000000 2.000000
     """
     if loss not in LOSSES:
         raise UserError(f"loss {loss!r}: choose {', '.join(LOSSES)}")

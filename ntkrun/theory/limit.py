@@ -55,22 +55,37 @@ class LimitLayers:
 def limit_kernels(
     net: Architecture, x: Points, x2: Points | None = None, parametrization: Parametrization | None = None
 ) -> LimitKernels:
-    """Return the limit kernels of a network on inputs x (N, n_0) and x2 (M, n_0), by default x.
+    """Return the limit kernels of a network on inputs x (N, n_0) and x2 (M, n_0), by default x: `nngp`, the covariance
+    of the initial outputs, and `ntk`, the Neural Tangent Kernel, both of one output, (N, M), in float64. Different
+    outputs are independent.
 
-    The limits of the kernel K_n of width n in each parametrization (by default the network's) are:
+        B^(1)(x,x') = σ_w² x·x'/n_0 + β²         Σ^(1)   = B^(1)         K^(1)   = B^(1)
+        B^(l+1)     = σ_w² E[σ(u)σ(v)] + β²      Σ^(l+1) = B^(l+1)       K^(l+1) = B^(l+1) + K^(l) · Σ'^(l+1)
+                                                 Σ'^(l+1) = σ_w² E[σ'(u)σ'(v)],    (u, v) ~ N(0, Σ^(l) on x, x')
 
-    * `ntk`: Σ^(L) and K^(L) themselves;
-    * `standard` (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
+    for a dense network (Jacot, Gabriel and Hongler 2018, proposition 1 and theorem 1). The limits of the kernel K_n of
+    width n in each parametrization (by default the network's) are:
+
+    * "ntk": Σ^(L) and K^(L) themselves;
+    * "standard" (weights N(0, σ_w²/n), biases N(0, β²), no factors in the forward pass): the outputs' covariance is the
       same Σ^(L); the kernel grows like n, and lim K_n/n = Σ_{l≥2} E[σσ]^(l-1) Π_{m>l} Σ'^(m) for equal hidden widths,
       E[σσ]^(l-1) = (B^(l) - β²)/σ_w²;
-    * `mean_field` (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold only at
+    * "mean_field" (outputs divided by √n): both vanish like 1/n. lim n·K_n = K^(L) and lim n·cov = Σ^(L) hold only at
       initialisation: trained with steps of order n, this kernel changes at every width, so no limit describes it.
 
-    Computed in float64 on the device of x. Equal inputs have ρ = 1 exactly in every layer: a correlation within
+    All is computed in float64 on the device of x. Equal inputs have ρ = 1 exactly in every layer: a correlation within
     rounding of ±1 counts as ±1. (Nearly equal inputs lose digits, as in any computation from covariances: at relative
     distance d, slopes of a kinked σ are accurate to 1e-16/d, or to d where d is so small that the inputs count as
     equal.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
     tolerance, for kernels that overflow, and for a parametrization without a limit.
+
+    >>> import ntkrun, torch
+    >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    >>> net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=2, width=64, activation="relu", beta=0.0)
+    >>> nngp, ntk = ntkrun.limit_kernels(net, x)  # the same for every width
+    >>> ntk  # K(x, x') = 1/(2π) for these orthogonal inputs
+    tensor([[1.0000, 0.1592],
+            [0.1592, 1.0000]], dtype=torch.float64)
     """
     return limit_kernels_with_error(net, x, x2, parametrization)[0]
 
@@ -89,7 +104,21 @@ def limit_kernels_with_error(
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
     """Return the limit kernels of z^(1), ..., z^(L), in the NTK parametrization and otherwise as `limit_kernels`.
-    For a dense network they are the kernels of every depth up to its own."""
+    For a dense network they are the kernels of every depth up to its own.
+
+    The result has `nngp`, Σ^(1..L), and `ntk`, K^(1..L), both (L, N, M); `slopes`, Σ'^(2..L), the factors of K^(l) in
+    K^(l+1), (L-1, N, M); and `error`, the largest error that was measured of a numerical dual in any layer, relative to
+    sqrt(E[σ(u)²] E[σ(v)²]), which is 0 where σ has a closed form.
+
+    >>> import ntkrun, torch
+    >>> x = torch.ones(1, 2, dtype=torch.float64)
+    >>> net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=4, width=64, weight_scale=2**0.5, beta=0.0)
+    >>> layers = ntkrun.limit_layers(net, x)
+    >>> layers.nngp[:, 0, 0]  # relu with σ_w² = 2 keeps the size of the outputs,
+    tensor([2.0000, 2.0000, 2.0000, 2.0000], dtype=torch.float64)
+    >>> layers.ntk[:, 0, 0]  # and each layer adds it to the kernel
+    tensor([2.0000, 4.0000, 6.0000, 8.0000], dtype=torch.float64)
+    """
     recursion = _Recursion(net, x, x2)
     nngp, ntk = (recursion.empty(net.depth) for _ in range(2))
     slopes = recursion.empty(net.depth - 1)
@@ -108,7 +137,19 @@ def expected_kernel(
     """Return the expected kernel at initialisation for this network's widths, (N, M), to leading order in 1/n, by
     default in the network's parametrization.
 
-    ntk: K^(L). mean_field: K^(L)/n_{L-1}. standard: Σ_l [n_{l-1} E[σσ]^(l-1) + 1] Π_{m>l} Σ'^(m), E^(0) = x·x'/n_0.
+    * "ntk": K^(L), at every width;
+    * "mean_field": K^(L)/n_{L-1};
+    * "standard": Σ_l [n_{l-1} E[σσ]^(l-1) + 1] Π_{m>l} Σ'^(m), where E[σσ]^(0) = x·x'/n_0.
+
+    The recursion is that of `limit_kernels`, and so are the other arguments and the errors.
+
+    >>> import ntkrun, torch
+    >>> x = torch.ones(1, 2, dtype=torch.float64)
+    >>> for width in (10, 100):
+    ...     net = ntkrun.DenseNetwork(inputs=2, outputs=1, depth=2, width=width, activation="relu", beta=0.0)
+    ...     print(*(f"{float(ntkrun.expected_kernel(net, x, None, p)):.2f}" for p in ("ntk", "mean_field", "standard")))
+    1.00 0.10 7.50
+    1.00 0.01 52.50
     """
     scheme, recursion = _parametrization(net, parametrization), _Recursion(net, x, x2)
     if scheme == "standard":

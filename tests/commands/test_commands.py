@@ -22,8 +22,8 @@ from ntkrun.config.reader import load_config, parse_config
 from ntkrun.config.template import SECTIONS, commented
 from ntkrun.errors import UserError
 from ntkrun.plan.runs import plan, stacks
-from ntkrun.report.export import export, run_names
 from ntkrun.run.sweep import run_sweep
+from ntkrun.store.export import _numbers, export, run_names
 from ntkrun.store.results_directory import Results
 from tests.command import CONFIG, ENVIRONMENT, NTKRUN, ntkrun_command, ntkrun_process
 
@@ -138,6 +138,14 @@ def test_runs_are_named_by_what_varies_and_no_name_leaves_its_folder() -> None:
     assert run_names(pd.DataFrame(rows)) == {"a": "path=.._xy.csv,seed=0", "b": "path=_z.csv,seed=0"}
     one = pd.DataFrame({"run_id": ["a"], "seed": [3], "network.width": [32]})
     assert run_names(one) == {"a": "width=32,seed=3"}
+
+
+def test_numbers_of_a_row_are_its_values_alone(results: Results) -> None:
+    """A layer's name, a step and an id are none."""
+    (layer, *_), (step, *_) = results.layers.to_dict("records"), results.steps.to_dict("records")
+    assert {"name", "layer", "step", "run_id"}.isdisjoint(numbers := _numbers(layer, "layers"))
+    assert numbers["weight_drift"] == 0.0
+    assert all(isinstance(value, float) for value in [*numbers.values(), *_numbers(step, "steps").values()])
 
 
 def test_tensorboard_reads_what_is_exported(results: Results, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from ntkrun.config.schema import Config, completed
 from ntkrun.errors import ConfigError
 from ntkrun.evidence.estimates.cases import EVERY_NETWORK, architecture_text, settings_text, split
 from ntkrun.evidence.figures.pieces import _unusual
+from ntkrun.evidence.regression.check import check, update
+from ntkrun.evidence.report.conclusion import draw_figures, judge_claims
+from ntkrun.evidence.report.page import in_short
 from ntkrun.plan.limits import network
 from ntkrun.plan.runs import plan, run_row
-from ntkrun.report.check import check, update
-from ntkrun.report.conclusion import draw_figures, judge_claims
-from ntkrun.report.export import run_names
-from ntkrun.report.page import in_short
 from ntkrun.run.sweep import run_sweep
+from ntkrun.store.export import run_names
 from ntkrun.store.results_directory import read_results
 
 GOOD = """\
@@ -145,7 +145,7 @@ def test_results_of_before_are_read_judged_drawn_and_checked(tmp_path: Path) -> 
     root = tmp_path / "test"
     baseline = tmp_path / "baseline.json"
     update(root, baseline)
-    before = judge_claims(read_results(root))[0]
+    before = judge_claims(read_results(root))
     for table in ("plan", "runs"):
         path = root / f"{table}.parquet"
         pd.read_parquet(path).drop(columns="network.architecture").to_parquet(path)
@@ -154,7 +154,7 @@ def test_results_of_before_are_read_judged_drawn_and_checked(tmp_path: Path) -> 
     results = read_results(root)
     assert "network.architecture" not in results.runs
     assert "architecture" not in results.config()["network"]
-    assert str(judge_claims(results)[0]) == str(before)
+    assert str(judge_claims(results)) == str(before)
     assert draw_figures(results)
     assert not check(root, baseline)[0].regressions
     assert "dense" not in in_short(results.config())

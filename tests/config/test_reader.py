@@ -1,5 +1,7 @@
 """Configs: what is read, and the sentence for every kind of mistake."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from ntkrun.config.reader import Sweep, load_config, parse_config
 from ntkrun.config.schema import Relative
 from ntkrun.errors import ConfigError, UserError
+from ntkrun.evidence.claims.entry import stored_claims
 from ntkrun.theory.losses import LOSSES
 
 GOOD = """\
@@ -108,6 +111,17 @@ def test_overrides_win_and_reach_into_lists() -> None:
     blocks = GOOD.replace("{seeds: 2}", "[{grid: {network.width: [4]}}, {grid: {network.width: [8]}}]")
     assert _widths(parse_config(blocks, overrides=["sweep.1.grid.network.width=[16, 32]"])) == [4, 16, 32]
     assert _widths(parse_config(GOOD, overrides=["sweep.grid.network.width=[16]"])) == [16]
+
+
+def test_claims_are_entries_and_are_stored_as_they_were_written() -> None:
+    written = ["frozen-kernel", {"name": "lazy-weights", "expect": "refuted", "first": [-0.7, None]}]
+    sweep = parse_config(
+        GOOD, overrides=["claims=[frozen-kernel, {name: lazy-weights, first: [-0.7, null], expect: refuted}]"]
+    )
+    assert json.loads(json.dumps(sweep.resolved["claims"])) == written
+    (plain, own), expect = stored_claims({"claims": written, "name": "test"}, Path("sweep.yaml"))
+    assert (plain.name, plain.expect, plain.thresholds, expect) == ("frozen-kernel", "supported", {}, None)
+    assert (own.expect, own.thresholds) == ("refuted", {"first": (-0.7, math.inf)})
 
 
 def test_the_resolved_config_reads_back_to_the_same_points() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.columns import LAYER_DETAIL
+from ntkrun.columns import detail_columns
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.detail_probes import subnetwork_kernels
 from ntkrun.engine.kernel import Gradients, jacobian_ntk, layerwise_kernel
@@ -73,7 +73,7 @@ def test_layer_columns_equal_their_definitions(widths: tuple[int, ...], outputs:
     for state in states(problem_of(replace(task, seeds=[7]), CPU), range(STEPS + 1)):
         rows, params = _rows(result.layers, 1, state.step), state.params
         if state.step not in task.detailed:
-            assert all(np.isnan(rows[name]).all() for name in LAYER_DETAIL)
+            assert all(np.isnan(rows[name]).all() for name in detail_columns("layers"))
             assert np.isfinite(rows["weight_drift"]).all()
             continue
         now, then = ([made(p, point) for point in x] for p in (params, start))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.columns import LAYER_DETAIL
+from ntkrun.columns import detail_columns
 from ntkrun.engine.checkpoint import Checkpoint
 from ntkrun.engine.kernel import empirical_ntk, jacobian_ntk
 from ntkrun.engine.memory import stack_bytes
@@ -191,7 +191,7 @@ def test_details_are_finite_except_norms_of_what_is_no_matrix() -> None:
     task = task_of(detailed=every, keep_outputs=frozenset({0, STEPS}))
     result = run_stack(task, CPU)
     for step in range(STEPS + 1):
-        for name in LAYER_DETAIL:
+        for name in detail_columns("layers"):
             values = rows(result, "layers", 0, step, name)
             nan = [l for l in range(5) if np.isnan(values[l])]
             assert nan == (list(VECTORS) if "operator" in name else []), name

@@ -4,12 +4,17 @@ inconclusive, with what would settle it, where the tables do not say."""
 import dataclasses
 import json
 import math
+from string import Formatter
 
 import pytest
 
-from ntkrun.evidence.claims.findings import Estimate, finding
+from ntkrun.evidence.claims.entry import ClaimEntry
+from ntkrun.evidence.claims.judge import finding, judge, judgement
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.evidence.claims.verdicts import ClaimRequest, Verdict, claim_requests, document, exit_code, judge, margin
+from ntkrun.evidence.estimates.estimate import Estimate
+from ntkrun.evidence.reasons import Reason
+from ntkrun.evidence.records import Judgement, Verdict, margin
+from ntkrun.text import json_text
 from tests.evidence.laws import STEPS, Laws, sweep
 
 BY_WIDTH = Laws()
@@ -53,7 +58,7 @@ WORLDS = [
 
 
 def _judge(name: str, laws: Laws, **asks: object) -> Verdict:
-    (found,) = judge(_ending_together(laws), [ClaimRequest(name, **asks)])  # type: ignore[arg-type]
+    (found,) = judge(_ending_together(laws), [ClaimEntry(name=name, **asks)])  # type: ignore[arg-type]
     return found
 
 
@@ -73,9 +78,9 @@ def test_every_claim_has_its_worlds() -> None:
 @pytest.mark.parametrize(("name", "laws"), [(name, laws) for name, laws, _ in WORLDS], ids=lambda v: str(v)[:30])
 def test_a_claim_is_supported_where_it_holds(name: str, laws: Laws) -> None:
     found = _judge(name, laws)
-    assert found.verdict == "supported", [(each.part, each.why) for each in found.findings]
-    low, high = found.deciding.estimate.interval
-    assert low <= found.deciding.estimate.value <= high
+    assert found.verdict == "supported", [(each.part, each.why) for each in found.parts]
+    low, high = found.interval
+    assert low <= found.estimate <= high
 
 
 @pytest.mark.parametrize(
@@ -83,19 +88,20 @@ def test_a_claim_is_supported_where_it_holds(name: str, laws: Laws) -> None:
 )
 def test_a_claim_is_refuted_where_it_does_not_hold(name: str, laws: Laws) -> None:
     found = _judge(name, laws)
-    assert found.verdict == "refuted", [(each.part, each.why) for each in found.findings]
-    assert "lies outside" in found.deciding.why
+    assert found.verdict == "refuted", [(each.part, each.why) for each in found.parts]
+    assert "lies outside" in found.why
 
 
 def test_a_claim_that_should_fail_and_does_counts_as_a_success() -> None:
     bad = sweep(BY_WIDTH.but(exponents={"kernel_drift": 0.0}))
-    verdicts = judge(bad, [ClaimRequest("frozen-kernel", "refuted")])
-    assert verdicts[0].as_expected
-    assert exit_code(verdicts, bad, None) == 0
-    assert exit_code(judge(bad, [ClaimRequest("frozen-kernel")]), bad, None) == 3
+    fails, holds = ClaimEntry(name="frozen-kernel", expect="refuted"), ClaimEntry(name="frozen-kernel")
+    judged = judgement(bad, [fails])
+    assert judged.claims[0].as_expected
+    assert judged.code == 0
+    assert judgement(bad, [holds]).code == 3
     good = sweep(BY_WIDTH)
-    assert exit_code(judge(good, [ClaimRequest("frozen-kernel", "refuted")]), good, None) == 3
-    assert exit_code(judge(good, [ClaimRequest("frozen-kernel")]), good, None) == 0
+    assert judgement(good, [fails]).code == 3
+    assert judgement(good, [holds]).code == 0
 
 
 @pytest.mark.parametrize(
@@ -123,21 +129,21 @@ def test_what_more_seeds_would_not_narrow_says_so(name: str, laws: Laws, changes
     tables = _ending_together(laws.but(**changes))
     if name == "global-minimum":
         tables.steps["loss"] *= 1 + 10 * ((tables.steps["run_id"] == "64-0") & (tables.steps["step"] > 20))
-    (found,) = judge(tables, [ClaimRequest(name)])
+    (found,) = judge(tables, [ClaimEntry(name=name)])
     assert found.verdict == "inconclusive"
-    assert cure in found.deciding.why
-    assert found.deciding.estimate.kind != ""
+    assert cure in found.why
+    assert found.kind != "95 %"
 
 
 def test_a_law_that_is_curved_in_width_is_not_averaged_away() -> None:
     tables = sweep(BY_WIDTH.but(scatter=1e-3))
     width = tables.steps["run_id"].str.split("-").str[0].astype(float)
     tables.steps["kernel_drift"] *= (width / 64) ** (0.06 * (width / 64).map(math.log))
-    (found,) = judge(tables, [ClaimRequest("frozen-kernel")])
+    (found,) = judge(tables, [ClaimEntry(name="frozen-kernel")])
     assert found.verdict == "inconclusive"
-    assert "not yet asymptotic" in found.deciding.why
-    assert "Kendall's τ with the width is -0.88" in found.deciding.why  # it falls throughout, whatever the law
-    low, high = found.deciding.estimate.interval
+    assert "not yet asymptotic" in found.why
+    assert "Kendall's τ with the width is -0.88" in found.why  # it falls throughout, whatever the law
+    low, high = found.interval
     assert low < -0.85 < -0.8 < high  # both local exponents: -0.87 and -0.79
 
 
@@ -145,7 +151,7 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
     """Speeds 1.88 at 64 to 1.31 at 512 tend to 1; those that tend to 1.4 are refuted, however far they have come."""
     found = _judge("exponential-convergence", BY_WIDTH.but(mode_excess=7.0))
     assert found.verdict == "inconclusive"
-    assert found.deciding.why == (
+    assert found.why == (
         "[1.31, 1.31] lies outside the expected [0.8, 1.2], but changes with the width and may still reach it; "
         "use wider networks"
     )
@@ -162,7 +168,7 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
         (
             "frozen-kernel",
             BY_WIDTH.but(values=(8, 16, 32)),
-            "a slope needs positive results at two values from 48 on; there are 0",
+            "a slope needs positive results at two values of the axis from 48 on, and there are 0",
         ),
         ("frozen-kernel", BY_WIDTH.but(step_size=2.5), "beyond the edge of stability"),
         ("frozen-kernel", BY_WIDTH.but(config={"training.steps": 0}), "nothing was trained"),
@@ -170,12 +176,17 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
         ("global-minimum", BY_WIDTH.but(seeds=2), "2 finished runs; at least 3 are needed"),
         ("stability-edge", EDGE.but(config={"probes.every": 50}), "every 50 steps, which may miss a rise"),
         ("stability-edge", EDGE.but(seeds=2), "2 seeds; at least 3 are needed"),
-        ("training-direction", BY_WIDTH, "this claim is about others"),
-        ("exponential-convergence", BY_WIDTH.but(config={"training.momentum": 0.5}), "momentum is not 0"),
+        ("training-direction", BY_WIDTH, "this claim is about other losses"),
+        (
+            "exponential-convergence",
+            BY_WIDTH.but(config={"training.momentum": 0.5}),
+            "training.momentum is 0.5, and this claim is about training without momentum",
+        ),
         ("exponential-convergence", BY_WIDTH.but(plateau=True), "zero to rounding in float64"),
         ("stochastic-gradient", BY_STEP, "batch is full"),
         ("stability-edge", BY_STEP, "the loss rises in no run"),
         ("stability-edge", EDGE.but(edge=0.1), "the loss rises in every run"),
+        ("stability-edge", EDGE.but(diverged=36), "the loss rises in every run"),
         ("gaussian-output", BY_WIDTH.but(seeds=2), "seed"),
         ("frozen-activations", BY_WIDTH.but(config={"network.depth": 1}), "depth 1 have no such layer"),
     ],
@@ -183,34 +194,34 @@ def test_a_level_on_its_way_to_the_margin_is_not_refuted_yet() -> None:
 def test_what_cannot_be_judged_says_why(name: str, laws: Laws, why: str) -> None:
     found = _judge(name, laws)
     assert found.verdict == "inconclusive"
-    assert why in found.deciding.why
-    assert exit_code([found], sweep(laws.but(diverged=0)), None) == 5
+    assert why in found.why
+    assert judgement(sweep(laws.but(diverged=0)), []).model_copy(update={"claims": (found,)}).code == 5
 
 
 def test_step_sizes_must_end_at_one_time() -> None:
-    (found,) = judge(sweep(ON_BATCHES), [ClaimRequest("stochastic-gradient")])
-    assert "vary training.steps" in found.deciding.why
+    (found,) = judge(sweep(ON_BATCHES), [ClaimEntry(name="stochastic-gradient")])
+    assert "vary training.steps" in found.why
 
 
 def test_margins_of_a_config_change_the_verdict_and_its_hash() -> None:
-    own = _judge("frozen-kernel", BY_WIDTH, thresholds={"exponent": (-0.8, -0.2)})
+    own = _judge("frozen-kernel", BY_WIDTH, exponent=(-0.8, -0.2))
     assert own.verdict == "refuted"
-    assert own.deciding.expected == (-0.8, -0.2)
+    assert own.expected == (-0.8, -0.2)
     assert own.thresholds_hash != _judge("frozen-kernel", BY_WIDTH).thresholds_hash
     kinked = _judge("frozen-kernel", BY_WIDTH.but(smooth=False))
-    assert kinked.deciding.expected == (-1.1, -0.5)
+    assert kinked.expected == (-1.1, -0.5)
 
 
 def test_a_zero_eigenvalue_is_stated() -> None:
     found = _judge("global-minimum", BY_WIDTH.but(last_loss=0.01, plateau=True))
-    assert "λ_min of K̂_0 is 0 to rounding" in found.deciding.why
+    assert "λ_min of K̂_0 is 0 to rounding" in found.why
 
 
 def test_each_setting_of_a_sweep_has_its_own_verdict() -> None:
     good, bad = sweep(BY_WIDTH), sweep(BY_WIDTH.but(exponents={"kernel_drift": 0.0}))
     both = type(good)(*(_joined(getattr(good, f.name), getattr(bad, f.name)) for f in dataclasses.fields(good)))
-    verdicts = judge(both, [ClaimRequest("frozen-kernel")])
-    assert [(each.label, each.verdict) for each in verdicts] == [
+    verdicts = judge(both, [ClaimEntry(name="frozen-kernel")])
+    assert [(each.case, each.verdict) for each in verdicts] == [
         ("activation erf", "supported"),
         ("activation sin", "refuted"),
     ]
@@ -236,19 +247,31 @@ def _joined(first, second):  # type: ignore[no-untyped-def]
     ],
 )
 def test_exit_codes_without_claims(laws: Laws, expect: str | None, code: int) -> None:
-    assert exit_code([], sweep(laws), expect) == code
+    assert judgement(sweep(laws), [], expect).code == code
 
 
-def test_the_document_has_the_keys_of_the_contract() -> None:
-    tables = sweep(BY_WIDTH)
-    found = document(
-        judge(tables, claim_requests(["frozen-kernel", {"name": "lazy-weights", "first": [-0.7, None]}])), tables, None
-    )
+def test_the_document_has_the_keys_of_the_contract_and_is_read_back_as_it_was_written() -> None:
+    entries = [ClaimEntry(name="frozen-kernel"), ClaimEntry(name="lazy-weights", first=[-0.7, None])]  # type: ignore[call-arg]
+    judged = judgement(sweep(BY_WIDTH.but(missing=1)), entries, "diverged")
+    text = json_text(judged.model_dump())
+    document = json.loads(text)
     keys = {"name", "statement", "verdict", "estimate", "interval", "expected", "fit_range", "why", "thresholds_hash"}
-    assert all(keys <= set(each) for each in found["claims"])
-    assert found["claims"][1]["parts"][0]["expected"] == [-0.7, math.inf]
-    assert found["runs"] == {"planned": 24, "done": 24, "diverged": 0, "failed": 0, "missing": 0}
-    json.dumps(found)
+    assert all(keys <= set(each) for each in document["claims"])
+    assert document["claims"][1]["parts"][0]["expected"] == [-0.7, None]
+    assert document["runs"] == {"planned": 24, "done": 23, "diverged": 0, "failed": 0, "missing": 1}
+    again = Judgement.model_validate(document)
+    assert json_text(again.model_dump()) == text
+    assert again.claims[1].parts[0].expected == (-0.7, math.inf)
+    assert (again.code, again.claims[0].reason) == (judged.code, Reason.UNFINISHED)
+
+
+def test_a_reason_says_which_numbers_it_needs_and_decides_the_verdict() -> None:
+    """Every sentence can be written, each in other words, and only two reasons decide."""
+    assert {reason for reason in Reason if reason.verdict != "inconclusive"} == {Reason.INSIDE, Reason.OUTSIDE}
+    named = [{name for _, name, _, _ in Formatter().parse(reason.text) if name} for reason in Reason]
+    sentences = [str(reason.of(**dict.fromkeys(names, 1))) for reason, names in zip(Reason, named, strict=True)]
+    assert len({*sentences}) == len(Reason) - 1  # ok and inside say nothing
+    assert all("{" not in sentence for sentence in sentences)
 
 
 def test_open_margins() -> None:

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from ntkrun.evidence.regression.baseline import RunRecord, records
+from ntkrun.evidence.regression.check import check_figure
+from ntkrun.evidence.regression.check_tables import check_document, check_table, worst
 from ntkrun.evidence.regression.comparison import ALPHA, EFFECT, MARGIN, Check, compare, holm_levels
-from ntkrun.report.check import check_figure
-from ntkrun.report.check_tables import check_document, check_table, worst
 
 STEPS = (0, 1, 3, 10, 30, 100)
 WIDTHS = (16, 32, 64)
@@ -72,7 +72,7 @@ EVERY = [*made([0])[0].estimates, *(f"{name}(t)" for name in made([0])[0].curves
 def test_the_very_same_runs_pass() -> None:
     check = compare(made(range(3)), made(range(3)))
     assert (check.verdict, check.code, check.problems) == ("fine", 0, ())
-    assert {row.name for row in check.rows} == set(EVERY)
+    assert {row.name for row in check.comparisons} == set(EVERY)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -114,7 +114,7 @@ def test_fresh_seeds_are_two_samples() -> None:
     few = compare(made(range(3)), made(range(10, 13)))
     assert few.code == 5
     assert few.seeds_needed > 100
-    assert not any(row.paired for row in few.rows)
+    assert not any(row.paired for row in few.comparisons)
     many = compare(made(range(400), 0.05), made(range(400, 800), 0.05))
     assert many.code == 0
     moved = times(made(range(400), 0.05), "loss", lambda run, step: 1.05)
@@ -167,7 +167,7 @@ sweep: {grid: {network.width: [16, 32, 64]}, seeds: 1000}
 
 def test_one_test_is_the_textbook_one() -> None:
     now, then = made(range(9), widths=[16]), made(range(50, 60), widths=[16])
-    (row,) = (row for row in compare(now, then).rows if row.name == "lambda_max")
+    (row,) = (row for row in compare(now, then).comparisons if row.name == "lambda_max")
     a, b = ([math.log(run.estimates["lambda_max"]) for run in side] for side in (now, then))
     welch = stats.ttest_ind(a, b, equal_var=False)
     assert math.log1p(row.change) == pytest.approx(np.mean(a) - np.mean(b))
@@ -185,12 +185,14 @@ def test_power_is_what_it_says() -> None:
     for k in range(100):
         then = made(range(seeds), scatter, [16], key=k)
         seen = next(
-            r for r in compare(then, made(range(500, 500 + seeds), scatter, [16], key=k)).rows if r.name == "loss"
+            r
+            for r in compare(then, made(range(500, 500 + seeds), scatter, [16], key=k)).comparisons
+            if r.name == "loss"
         ).sees
         now = times(made(range(500, 500 + seeds), scatter, [16], key=k), "loss", lambda run, step, by=seen: 1 + by)  # type: ignore[misc]
         check = compare(now, then)
         judged += 1
-        found += any(row.name == "loss" and row.verdict == "regression" for row in check.rows)
+        found += any(row.name == "loss" and row.verdict == "regression" for row in check.comparisons)
     # 0.8 ± three binomial standard errors of 0.04.
     assert 0.68 < found / judged < 0.92
 
@@ -199,7 +201,7 @@ def test_an_interval_lies_beyond_the_margin_exactly_for_a_regression() -> None:
     base = made(range(4))
     for size in (1e-4, 3e-3, 1e-2, 3e-2):
         for factor in (1.0, 1.03, 1.05, 1.2):
-            for row in compare(times(noisy(base, size), "loss", lambda run, step, by=factor: by), base).rows:  # type: ignore[misc]
+            for row in compare(times(noisy(base, size), "loss", lambda run, step, by=factor: by), base).comparisons:  # type: ignore[misc]
                 nearer = min(map(abs, row.interval)) if row.interval[0] * row.interval[1] > 0 else 0.0
                 beyond = nearer > MARGIN if row.change > 0 else math.log1p(-nearer) < -math.log1p(MARGIN)
                 if row.quantity != "rate":

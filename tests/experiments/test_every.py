@@ -10,9 +10,10 @@ import pytest
 from ntkrun.config.reader import load_config
 from ntkrun.evidence.figures.pieces import settle
 from ntkrun.evidence.figures.saving import STYLE
-from ntkrun.experiments.framework import PRESETS, Drawn, Planned, Row
+from ntkrun.evidence.records import Row
+from ntkrun.evidence.report.conclusion import judge_claims
+from ntkrun.experiments.framework import PRESETS, Drawn, Planned
 from ntkrun.experiments.table import EXPERIMENTS
-from ntkrun.report.conclusion import judge_claims
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.results_directory import Results
 
@@ -66,7 +67,7 @@ def test_it_loads_in_each_preset(name: str, preset: str) -> None:
 def test_its_figures_are_drawn_and_its_table_is_whole(name: str, tables: Callable[[Planned], Results]) -> None:
     experiment = EXPERIMENTS[name]
     results = {planned.config: tables(planned) for planned in experiment.sweeps}
-    found = experiment.evidence(results, {config: judge_claims(each)[0] for config, each in results.items()})
+    found = experiment.evidence(results, {config: judge_claims(each) for config, each in results.items()})
     with mpl.rc_context(fname=STYLE):
         _check_figures(list(experiment.figures(found)))
     _check_rows(name, list(experiment.rows(found)))

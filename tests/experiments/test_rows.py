@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from ntkrun.evidence.estimates.intervals import level
+from ntkrun.evidence.records import Row
 from ntkrun.experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
-from ntkrun.experiments.framework import Evidence, Experiment, Row
+from ntkrun.experiments.framework import Evidence, Experiment
 from tests.experiments.known import results
 
 

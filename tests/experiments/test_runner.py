@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from ntkrun.commands.reproduce import reproduce
 from ntkrun.errors import UserError
+from ntkrun.evidence.records import ExperimentResult, Row
 from ntkrun.experiments import framework, recorded, runner, table
 from ntkrun.experiments.drawing import canvas, shown_verdicts
-from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned, Row
+from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 from ntkrun.run import commits, task
 from ntkrun.run.progress import ProgressListener
+from ntkrun.text import json_text
 
 CONFIG = """\
 name: tiny
@@ -80,17 +82,17 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_a_shared_sweep_runs_once_and_a_second_call_runs_nothing(tmp_path: Path, configs: Path) -> None:
     both, watch = [_experiment("one"), _experiment("two", claims=())], _Counting()
-    documents = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch).documents
+    first = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch).experiments
     assert watch.ran == 2  # the stacks of two widths
-    assert [len(document["claims"]) for document in documents] == [1, 0]
-    again = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch).documents
+    assert [len(result.claims) for result in first] == [1, 0]
+    again = runner.reproduce(both, "laptop", tmp_path / "r", "cpu", lambda: watch).experiments
     assert watch.ran == 2
-    assert again == documents
+    assert [result.model_dump_json() for result in again] == [result.model_dump_json() for result in first]
 
 
 def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
     root = tmp_path / "r"
-    (document,) = runner.reproduce([_experiment()], "laptop", root, "cpu").documents
+    (result,) = runner.reproduce([_experiment()], "laptop", root, "cpu").experiments
     folder = root / "experiments" / "one"
     assert {path.name for path in folder.iterdir()} == {
         *(f"{stem}.{ending}" for stem in ("empty", "verdicts") for ending in ("png", "svg")),
@@ -103,7 +105,9 @@ def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
     assert stored["figures"]["empty"] == "A caption."
     assert stored["sweeps"]["tiny"]["done"] == stored["sweeps"]["tiny"]["planned"] == 4
     assert stored["sweeps"]["tiny"]["made_by"]["versions"]["torch"]
-    assert document["statement"] == stored["statement"]
+    assert stored["claims"][0]["reason"] == "few-values"
+    again = ExperimentResult.model_validate(stored)
+    assert json_text(again.model_dump()) == json_text(result.model_dump()) == json_text(stored)
     assert (root / "tiny" / "claims.json").exists()
     assert (root / "tiny" / "figures" / "kernel_drift.png").exists()
 
@@ -179,8 +183,8 @@ def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
     assert json.loads((committed / "verdicts.json").read_text()) == {"smoke": {"lazy-regime": "supported"}}
     drift = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
     assert (drift.code(), drift.lost) == (0, [])
-    (claim,) = drift.documents[0]["claims"]
-    _write(configs, f"{{name: lazy-regime, kernel_drift: [0, {claim['estimate']}]}}")
+    (claim,) = drift.experiments[0].claims
+    _write(configs, f"{{name: lazy-regime, kernel_drift: [0, {claim.estimate}]}}")
     left = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
     assert left.code() == 3
     (line,) = left.lost

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ntkrun.columns import TABLES
 from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine import stack as engine_stack
 from ntkrun.engine.checkpoint import Checkpoint
@@ -25,7 +26,6 @@ from ntkrun.run.checkpoints import Checkpoints, UnusableCheckpoint, read, run_id
 from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.results_directory import Results
-from ntkrun.store.tables import TABLES
 
 TEXT = """\
 name: tiny

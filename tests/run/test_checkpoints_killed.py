@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ntkrun.columns import TABLES
 from ntkrun.store.results_directory import read_results
-from ntkrun.store.tables import TABLES
 
 KILLS = 5
 CONFIG = """\

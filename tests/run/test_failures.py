@@ -13,12 +13,11 @@ import torch
 from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine.stack import StackResult, StackTask
 from ntkrun.errors import UserError
-from ntkrun.evidence.claims.conditions import complete
-from ntkrun.evidence.claims.verdicts import exit_code
+from ntkrun.evidence.claims.conditions import complete, none_diverged
 from ntkrun.evidence.estimates.cases import AXES, cases
+from ntkrun.evidence.report.conclusion import draw_figures, judge_claims, sweep_conclusion
+from ntkrun.evidence.report.status import failure_lines, status_document
 from ntkrun.plan.runs import Stack
-from ntkrun.report.conclusion import draw_figures, judge_claims, sweep_conclusion
-from ntkrun.report.tables import failure_lines, status_document
 from ntkrun.run import task as attempt
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.progress import ProgressListener
@@ -161,17 +160,16 @@ def test_what_is_not_the_runs_fault_ends_the_sweep(
 @pytest.mark.usefixtures("one_bad_seed")
 def test_failed_runs_count_as_failed_wherever_runs_are_counted(tmp_path: Path) -> None:
     results, _ = _run(tmp_path)
-    verdicts, document, expect = judge_claims(results)
-    assert document["runs"] == {"planned": 10, "done": 9, "diverged": 0, "failed": 1, "missing": 0}
-    assert {each.verdict for each in verdicts} == {"inconclusive"}
+    judged = judge_claims(results)
+    assert dict(judged.runs) == {"planned": 10, "done": 9, "diverged": 0, "failed": 1, "missing": 0}
+    assert {each.verdict for each in judged.claims} == {"inconclusive"}
     (case,) = cases(results, AXES["width"])
-    assert complete(case) == "of 10 planned runs 1 failed: run the sweep to its end, with --retry-failed"
+    assert str(complete(case)) == "of 10 planned runs 1 failed: run the sweep again, with --retry-failed"
     two_diverged = case.runs.assign(status=["diverged"] * 2 + ["done"] * 8)
-    advice = complete(replace(case, runs=two_diverged, trained=case.trained.iloc[:8]))
-    assert (
-        advice == "of 10 planned runs 2 diverged: take a smaller step, at which none diverges"
-    )  # a rerun runs nothing
-    assert exit_code(verdicts, results, expect) == 1
+    lost = replace(case, runs=two_diverged, trained=case.trained.iloc[:8])
+    assert complete(lost).ok  # a rerun would run nothing
+    assert str(none_diverged(lost)) == "of 10 planned runs 2 diverged: take a smaller step, at which none diverges"
+    assert judged.code == 1
     said, tables, code = sweep_conclusion(results, None)
     assert code == 1
     assert [row["failed"] for row in said["groups"][0]["widths"]] == [1, 0]
@@ -191,9 +189,9 @@ def test_a_sweep_of_failures_alone_can_be_judged_and_drawn(tmp_path: Path, monke
     monkeypatch.setattr(attempt, "run_stack", wrong)
     results, _ = _run(tmp_path)
     assert draw_figures(results) == []
-    verdicts, _, expect = judge_claims(results)
-    assert next(each.deciding.why for each in verdicts).startswith("of 10 planned runs 10 failed")
-    assert exit_code(verdicts, results, expect) == 1
+    judged = judge_claims(results)
+    assert judged.claims[0].why.startswith("of 10 planned runs 10 failed")
+    assert judged.code == 1
     assert sweep_conclusion(results, None)[1][0].caption == "failed: 5 of width 48, 5 of width 96"
 
 

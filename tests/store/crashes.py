@@ -34,6 +34,7 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
+from ntkrun.columns import TABLES
 from ntkrun.config.reader import parse_config
 from ntkrun.engine import stack as engine_stack
 from ntkrun.errors import UserError
@@ -44,7 +45,6 @@ from ntkrun.run.progress import ProgressListener
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store import stacks
 from ntkrun.store.results_directory import read_results
-from ntkrun.store.tables import TABLES
 
 FORK = multiprocessing.get_context("fork")
 SWEEP = """\

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ntkrun.columns import TABLES
 from ntkrun.store.results_directory import Store
 
 DESCRIPTION = {"config": {"name": "test", "claims": []}, "config_hash": "0" * 16, "made_by": {"commit": None}}
@@ -24,6 +25,7 @@ SETTINGS = {
     "training.dtype": "float32",
 }
 OF_A_RUN = {"status": "done", "reason": "", "last_step": 1, "step_size": 1.0, "parameters": 9, "seconds": 0.1}
+OF_A_RUN |= {"device": "cpu", "torch": "2", "ntkrun": "0", "commit": ""}
 
 
 def plan_of(*ids: str) -> list[dict[str, Any]]:
@@ -33,7 +35,8 @@ def plan_of(*ids: str) -> list[dict[str, Any]]:
 def frames_of(*ids: str) -> dict[str, pd.DataFrame]:
     runs = pd.DataFrame({"run_id": list(ids), **OF_A_RUN})
     rows = pd.DataFrame({"run_id": np.repeat(ids, 2), "step": [0, 1] * len(ids)})
-    steps = rows.assign(time=0.0, loss=0.5, test_loss=0.5, kernel_drift=0.1)
+    measured = [name for name, column in TABLES["steps"].items() if not column.key and not column.since]
+    steps = rows.assign(**dict.fromkeys(measured, 0.5))  # as a version before all others has written it
     layers = rows.assign(layer=0, weight_drift=0.1)
     return {"runs": runs, "steps": steps, "layers": layers}
 

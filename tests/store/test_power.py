@@ -239,7 +239,7 @@ for name in disk.OPERATIONS:
 
 from ntkrun.config.reader import parse_config
 from ntkrun.doctor.results_directory import examine, repair
-from ntkrun.report.conclusion import draw_figures
+from ntkrun.evidence.report.conclusion import draw_figures
 from ntkrun.run import checkpoints
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store import stacks

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ntkrun.config.reader import parse_config
-from ntkrun.report.conclusion import judge_claims
+from ntkrun.evidence.report.conclusion import judge_claims
 from ntkrun.run.forecast import dry_run_of
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.results_directory import Store, read_results

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import ntkrun
+from ntkrun.columns import TABLES
 from ntkrun.config.reader import parse_config
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
+from ntkrun.evidence.estimates.per_run import per_run
 from ntkrun.plan.problem import inputs_of, limit_outputs
 from ntkrun.store.results_directory import Results, Store, read_results
 from ntkrun.store.tables import empty
@@ -116,6 +119,23 @@ def test_stacks_of_an_earlier_version_stay_readable(tmp_path: Path) -> None:
     assert len(both.modes) == 3 * 5
     assert both.steps["growth"].isna().sum() == 4 + 1
     assert both.layers["name"].dropna().tolist() == ["input", "hidden 1", "output"] * 4
+
+
+@pytest.mark.parametrize("folder", [".", "stacks/00000001"])
+def test_what_was_not_measured_yet_is_nan_in_older_results(tmp_path: Path, folder: str) -> None:
+    """Without every column that results have only since some day, in the tables or in the stack below them."""
+    results = _run(tmp_path, "probes.outputs=[first]")
+    later = {table: [name for name, column in TABLES[table].items() if column.since] for table in TABLES}
+    for table, names in later.items():
+        path = results.path / folder / f"{table}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(names), path)  # keeps the metadata
+    old = read_results(results.path)
+    for table, names in later.items():
+        found, expected = getattr(old, table), getattr(results, table)
+        assert list(found) == list(expected)
+        assert found[names].isna().all(axis=None)
+        pd.testing.assert_frame_equal(found.drop(columns=names), expected.drop(columns=names))
+    assert len(per_run(old.runs, old.steps, old.layers)) == 2
 
 
 def test_runs_say_what_finite_width_predicts_where_it_is_known(tmp_path: Path) -> None:

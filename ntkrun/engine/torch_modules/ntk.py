@@ -34,14 +34,22 @@ def module_ntk(
 
     `outputs`: "full" K_ij, (N, M, O, O); "diagonal" K_ii, (N, M, O); "trace" Σ_i K_ii, (N, M), in the parameters' own
     dtype. F(x) = module(x) must be (N, O) or (N,), and each output may depend only on its own input. Parameters are
-    used as they are: for the kernel of theory.md, whose weights are N(0, 1) with a scale before them, the module must
-    contain the scale.
+    used as they are. In the NTK parametrization weights are N(0, 1) with a scale before them, so for that kernel the
+    module itself must contain the scale.
 
-    Gradients are computed layer by layer where that is exact, and by Jacobian blocks for the rest: state.py decides
-    this by checks on these inputs. Temporaries are planned to stay within `memory` GiB (None: half of the free memory).
-    The module is not changed: mode, parameters, gradients, buffers, hooks. Neither is torch's random state.
+    Gradients are computed layer by layer where checks on these inputs show that this is exact, and by blocks of the
+    Jacobian elsewhere. Temporaries are planned to stay within `memory` GiB (None: half of the free memory). Nothing of
+    the module is changed, neither its mode nor its parameters, gradients, buffers and hooks; nor is torch's random
+    state.
 
-    Raises UserError for modules that have no such kernel (checks.py), and where one pair of inputs does not fit.
+    Raises UserError for a module without such a kernel, for example one that mixes the inputs of a batch or draws
+    random numbers (batch normalisation and dropout in training mode), and where one pair of inputs does not fit.
+
+    >>> import ntkrun, torch
+    >>> x = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    >>> ntkrun.module_ntk(torch.nn.Linear(2, 1, dtype=torch.float64), x, outputs="trace")  # x·x' + 1
+    tensor([[2.0000, 1.6000],
+            [1.6000, 2.0000]], dtype=torch.float64)
     """
     check_outputs(outputs)
     with _undisturbed(module):

@@ -1,94 +1,92 @@
-"""The conditions under which a claim can be judged. Each returns a sentence that says what is not met, or "". A report
-prints its docstring."""
+"""The conditions under which a claim can be judged. A report prints their docstrings."""
 
 from ntkrun.evidence.estimates.cases import AT, Case
+from ntkrun.evidence.estimates.estimators import RESOLVED
+from ntkrun.evidence.reasons import OK, Reason, Status
 
 
-def complete(case: Case) -> str:
-    """every planned run reached its last step: those that did not may be the very ones that say otherwise"""
-    planned, finished = len(case.plan), len(case.statistics)
-    if finished == planned:
-        return ""
-    by_status = case.runs["status"].value_counts()
-    parts = [f"{count} {status}" for status, count in by_status.items() if status != "done"]
-    missing = planned - len(case.runs)
-    parts += [f"{missing} missing"] if missing else []
-    cures = []
-    if missing or "failed" in by_status:
-        cures.append("run the sweep to its end" + (", with --retry-failed" if "failed" in by_status else ""))
-    if "diverged" in by_status:
-        cures.append("take a smaller step, at which none diverges")
-    return f"of {planned} planned runs {', '.join(parts)}: {'; '.join(cures)}"
+def complete(case: Case) -> Status:
+    """every planned run has ended and none failed: those that are missing might disagree with the others"""
+    failed, missing = int((case.runs["status"] == "failed").sum()), len(case.plan) - len(case.runs)
+    counts = ", ".join(f"{count} {name}" for count, name in ((failed, "failed"), (missing, "missing")) if count)
+    option = ", with --retry-failed" if failed else ""
+    return Reason.UNFINISHED.of(planned=len(case.plan), counts=counts, option=option) if counts else OK
 
 
-def trained(case: Case) -> str:
-    """something was trained at all"""
-    return "" if int(case.plan["training.steps"].max()) > 0 else "training.steps is 0: nothing was trained"
+def none_diverged(case: Case) -> Status:
+    """no run diverged"""
+    count = int((case.runs["status"] == "diverged").sum())
+    return Reason.DIVERGED.of(planned=len(case.plan), count=count) if count else OK
 
 
-def stable(case: Case) -> str:
+def trained(case: Case) -> Status:
+    """the networks were trained"""
+    return OK if int(case.plan["training.steps"].max()) > 0 else Reason.NOT_TRAINED.of()
+
+
+def stable(case: Case) -> Status:
     """ηλ_max(K̂_0) < 2(1+μ), beyond which linear dynamics grow"""
     table = case.statistics
     if table.empty:
-        return ""
+        return OK
     limit = 2 * (1 + table["training.momentum"].astype(float))
     share = table["step_size"] * table["lambda_max_0"] / limit
     if not (share >= 1).any():
-        return ""
+        return OK
     worst = table.loc[share.idxmax()]
-    value, where = worst["step_size"] * worst["lambda_max_0"], f"{case.axis.name} {worst[AT]:g}"
-    return f"ηλ_max of the initial kernel is {value:.3g} at {where}, beyond the edge of stability; take a smaller step"
+    value = f"{worst['step_size'] * worst['lambda_max_0']:.3g}"
+    return Reason.UNSTABLE.of(value=value, axis=case.axis.name, at=f"{worst[AT]:g}")
 
 
-# Of λ_max: an eigenvalue of a kernel in that precision below is zero to rounding.
-RESOLVED = {"float32": 1e-6, "float64": 1e-14}
-
-
-def resolved(case: Case) -> str:
-    """λ_min of K̂_0 stands above the rounding of the kernel, in every run"""
+def resolved(case: Case) -> Status:
+    """λ_min of K̂_0 is larger than the rounding error of the kernel in every run"""
     table = case.statistics
     dtype = str(case.first["training.dtype"])
     share = float((table["lambda_min_0"] / table["lambda_max_0"]).min()) if len(table) else 1.0
     if share >= RESOLVED[dtype]:
-        return ""
-    cure = "; use training.dtype float64" if dtype == "float32" else ": repeated inputs?"
-    return f"λ_min of K̂_0 is {share:.0e} of λ_max, zero to rounding in {dtype}{cure}"
+        return OK
+    return (Reason.ROUNDED_AWAY if dtype == "float32" else Reason.SINGULAR).of(share=f"{share:.0e}")
 
 
-def squared(case: Case) -> str:
+def squared(case: Case) -> Status:
     """the loss is the squared error"""
-    return "" if case.first["training.loss"] == "squared" else "training.loss is not squared"
+    return _setting(case, "training.loss", case.first["training.loss"] == "squared", "the squared loss")
 
 
-def another_loss(case: Case) -> str:
-    """the loss is another than the squared error"""
-    return "training.loss is squared: this claim is about others" if case.first["training.loss"] == "squared" else ""
+def another_loss(case: Case) -> Status:
+    """the loss is not the squared error"""
+    return _setting(case, "training.loss", case.first["training.loss"] != "squared", "other losses")
 
 
-def full_batch(case: Case) -> str:
-    """every step takes all inputs"""
-    return "" if str(case.first["training.batch"]) == "full" else "training.batch is not full"
+def full_batch(case: Case) -> Status:
+    """every step uses all inputs"""
+    return _setting(case, "training.batch", str(case.first["training.batch"]) == "full", "steps on all inputs")
 
 
-def on_batches(case: Case) -> str:
-    """every step takes a batch of the inputs"""
-    return "training.batch is full: this claim is about batches" if not full_batch(case) else ""
+def on_batches(case: Case) -> Status:
+    """every step uses a batch of the inputs"""
+    return _setting(case, "training.batch", str(case.first["training.batch"]) != "full", "batches")
 
 
-def every_step(case: Case) -> str:
+def no_momentum(case: Case) -> Status:
+    """there is no momentum"""
+    key = "training.momentum"
+    return _setting(case, key, float(case.first[key]) == 0, "training without momentum")
+
+
+def _setting(case: Case, key: str, met: bool, about: str) -> Status:
+    return OK if met else Reason.OTHER_SETTING.of(key=key, value=case.first[key], about=about)
+
+
+def every_step(case: Case) -> Status:
     """the loss is measured at every step"""
     every = max(map(int, case.plan["probes.every"])) if "probes.every" in case.plan else 1
-    return f"the loss is measured every {every} steps, which may miss a rise: set probes.every: 1" if every > 1 else ""
+    return Reason.SPARSE_PROBES.of(every=every) if every > 1 else OK
 
 
-def no_momentum(case: Case) -> str:
-    """there is no momentum"""
-    return "" if float(case.first["training.momentum"]) == 0 else "training.momentum is not 0"
-
-
-def equal_times(case: Case) -> str:
-    """runs of different step sizes end at the same time t = η·step (to 1 %)"""
+def equal_times(case: Case) -> Status:
+    """runs with different step sizes end at the same time t = η·step, within 1 %"""
     ends = case.statistics["step_size"] * case.statistics["training.steps"]
     if ends.empty or ends.max() <= 1.01 * ends.min():
-        return ""
-    return f"the runs end at times {ends.min():.3g} to {ends.max():.3g}: vary training.steps with the step size (zip)"
+        return OK
+    return Reason.UNEQUAL_TIMES.of(first=f"{ends.min():.3g}", last=f"{ends.max():.3g}")

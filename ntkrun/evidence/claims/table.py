@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ntkrun.evidence.claims import conditions as only_if
-from ntkrun.evidence.claims.estimators import (
+from ntkrun.evidence.estimates import ensembles, mode_speeds
+from ntkrun.evidence.estimates.cases import AXES, Axis, Case
+from ntkrun.evidence.estimates.estimators import (
     OPEN,
     Edge,
     Extremes,
@@ -26,12 +28,12 @@ from ntkrun.evidence.claims.estimators import (
     columns,
     is_smooth,
 )
-from ntkrun.evidence.estimates import ensembles, mode_speeds
-from ntkrun.evidence.estimates.cases import AXES, Axis, Case
 from ntkrun.evidence.estimates.intervals import Interval
+from ntkrun.evidence.reasons import Status
 
-Condition = Callable[[Case], str]
-TRAINED = (only_if.complete, only_if.trained)
+Condition = Callable[[Case], Status]
+ENDED = (only_if.complete, only_if.none_diverged)
+TRAINED = (*ENDED, only_if.trained)
 GENTLY = (*TRAINED, only_if.stable)
 
 
@@ -71,9 +73,13 @@ AT_LEAST_ROOT_N = (-1.2, -0.35)  # n^(-1/2) is an upper bound, and the true deca
 GATES = (-1.1, -0.5)  # flipped gates of relu: n^(-3/4) asymptotically, [L] measured -0.80; -1/2 is proved
 FLIPS = (0.4, 1.3)  # gates that flip within a step add up at random, like √η; all other terms are like η
 NOT_GROWING = (-0.35, 0.1)
-NO_ENSEMBLE = "there is no limit ensemble, or no test inputs"
-FOLLOWED = "no mode starts large enough and falls by a factor of e; use the squared loss and more steps"
-TWO_OUTPUTS = "it needs at least two outputs"
+# What to do where a part is not measured.
+TEST_INPUTS = "set data.test_samples to 1 or more"
+KEEP_FIRST = "add `first` to probes.outputs"
+KNOWN_LIMIT = "use an activation and a parametrization with a limit kernel"
+TWO_OUTPUTS = "use data with two or more outputs, such as `targets: one_hot`"
+ENSEMBLE = "use test inputs, the squared loss and full batches, and add `last` to probes.outputs"
+FOLLOWED = "no mode starts large enough and falls by a factor of e: use the squared loss, probes.detail and more steps"
 
 _LAZY = (
     Slope("first", "weight_drift", LIKE_1_OVER_ROOT_N, layers="first"),
@@ -89,9 +95,9 @@ _TABLE = (
         "[J] section 3.1",
         (
             Slope("train", "descent_residual_0", (0.9, 1.1), FLIPS),
-            Slope("test", "test_descent_residual_0", (0.9, 1.1), FLIPS, needs="there are no test inputs"),
+            Slope("test", "test_descent_residual_0", (0.9, 1.1), FLIPS, needs=TEST_INPUTS),
         ),
-        (only_if.complete, only_if.trained, only_if.no_momentum),
+        (*TRAINED, only_if.no_momentum),
         AXES["step size"],
     ),
     Claim(
@@ -105,25 +111,33 @@ _TABLE = (
                 LIKE_1_OVER_N,
                 ensembles.conditional_variances,
                 ensembles.excess_kurtosis,
-                "probes.outputs does not contain `first`",
+                KEEP_FIRST,
                 ensembles.normality,
             ),
             Height(
                 "covariance",
                 (-5.0, 5.0),
                 ensembles.covariance_bias,
-                needs="there is no limit kernel, or probes.outputs does not contain `first`",
+                needs=f"{KEEP_FIRST}, and {KNOWN_LIMIT}",
             ),
         ),
-        (only_if.complete,),
+        ENDED,
     ),
     Claim(
         "independent-outputs",
         "As the width grows, the outputs of an untrained network become independent of each other: the correlation of "
         "their squares falls like 1/n.",
         "[J] proposition 1",
-        (Pooled("correlation", (-1.3, -0.7), ensembles.squares, ensembles.square_correlation, TWO_OUTPUTS),),
-        (only_if.complete,),
+        (
+            Pooled(
+                "correlation",
+                (-1.3, -0.7),
+                ensembles.squares,
+                ensembles.square_correlation,
+                f"{TWO_OUTPUTS}, and {KEEP_FIRST}",
+            ),
+        ),
+        ENDED,
     ),
     Claim(
         "deterministic-kernel",
@@ -131,23 +145,23 @@ _TABLE = (
         "by O(1/√n), and its variance falls like 1/n.",
         "[J] theorem 1",
         (
-            Slope("distance", "distance_to_limit_0", LIKE_1_OVER_ROOT_N, needs="there is no limit kernel"),
+            Slope("distance", "distance_to_limit_0", LIKE_1_OVER_ROOT_N, needs=KNOWN_LIMIT),
             Pooled(
                 "variance",
                 (-1.3, -0.7),
                 ensembles.conditional_variances,
                 ensembles.kernel_variance,
-                "probes.outputs does not contain `first`",
+                KEEP_FIRST,
             ),
         ),
-        (only_if.complete,),
+        ENDED,
     ),
     Claim(
         "diagonal-kernel",
         "The initial kernel between two different outputs vanishes like 1/√n.",
         "[J] theorem 1",
         (Slope("exponent", "off_diagonal_0", LIKE_1_OVER_ROOT_N, needs=TWO_OUTPUTS),),
-        (only_if.complete,),
+        ENDED,
     ),
     Claim(
         "frozen-kernel",
@@ -192,14 +206,14 @@ _TABLE = (
             Slope("activations", "activation_norm_0", (-0.1, 0.1), layers="inner"),
             Height("square", (1.9, 2.1), column_of, "hidden", "weight_operator_0"),
         ),
-        (only_if.complete,),
+        ENDED,
     ),
     Claim(
         "bounded-backpropagation",
         "At initialisation the norms of the output gradients ∂F_i/∂z^(l) do not grow with the width.",
         "[J] theorem 2, proof",
         (Slope("exponent", "backprop_norm_0", (-0.1, 0.1), layers="inner"),),
-        (only_if.complete,),
+        ENDED,
     ),
     Claim(
         "subnetwork-kernels",
@@ -224,7 +238,7 @@ _TABLE = (
         "[L] theorem 2.1",
         (
             Slope("train", "linear_gap", LIKE_1_OVER_N, GATES),
-            Slope("test", "test_linear_gap", LIKE_1_OVER_N, GATES, needs="there are no test inputs"),
+            Slope("test", "test_linear_gap", LIKE_1_OVER_N, GATES, needs=TEST_INPUTS),
         ),
         GENTLY,
     ),
@@ -255,10 +269,12 @@ _TABLE = (
         "predicts: they have its mean and its covariance at the time of the last step.",
         "[L] equations 13 to 16; [J] figure 2",
         (
-            Height("mean", (0.85, 1.15), ensembles.learned_part, needs=f"{NO_ENSEMBLE}, or its mean is 0"),
-            Height("bias", (-0.05, 0.05), ensembles.bias, needs=NO_ENSEMBLE),
-            Height("spread", (0.75, 1.25), ensembles.spread, needs=NO_ENSEMBLE),
-            Height("covariance", (0.6, 1.4), ensembles.covariance, needs=f"{NO_ENSEMBLE}, or only one input"),
+            Height(
+                "mean", (0.85, 1.15), ensembles.learned_part, needs=f"{ENSEMBLE}; the mean of its limit must not be 0"
+            ),
+            Height("bias", (-0.05, 0.05), ensembles.bias, needs=ENSEMBLE),
+            Height("spread", (0.75, 1.25), ensembles.spread, needs=ENSEMBLE),
+            Height("covariance", (0.6, 1.4), ensembles.covariance, needs=f"{ENSEMBLE}, with two or more test inputs"),
         ),
         (*GENTLY, only_if.squared),
     ),

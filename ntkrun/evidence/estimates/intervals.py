@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from ntkrun.evidence.reasons import OK, Reason, Status
+
 WIDTH = "network.width"
 CONFIDENCE = 0.95
 WIDTHS_PER_LAYER = 16  # a width enters a fit when n >= 16 L: the expansion is in L/n
@@ -39,8 +41,8 @@ class Exponent:
     `fit_range` is the smallest and the largest width fitted. `counts` is the number of seeds at each width, and `doubt`
     the share of the slope's variance that each width contributes. `curvature_p` is the probability, under a power law,
     of at least this much curvature in log-log (nan with fewer than three widths). `asymptotic` is False if even the
-    last range tried is curved; the interval then contains the local exponents at both ends of the range. `why` says why
-    there is no fit, or is "".
+    last range tried is curved; the interval then contains the local exponents at both ends of the range. `status` says
+    whether there is a fit.
     """
 
     slope: float
@@ -51,10 +53,7 @@ class Exponent:
     curvature_p: float
     asymptotic: bool
     doubt: Mapping[float, float]
-    why: str = ""
-
-    def __bool__(self) -> bool:
-        return not self.why
+    status: Status = OK
 
 
 def level(values: Values, confidence: float = CONFIDENCE) -> Level:
@@ -133,9 +132,9 @@ def fit_power_law(
     groups = {at: logs for at, logs in sorted(replicates.items()) if at >= smallest and len(logs)}
     if len(groups) < 2:
         least = f" from {smallest:g} on" if smallest else ""
-        return _no_fit(f"a slope needs positive results at two values{least}; there are {len(groups)}", groups)
+        return _no_fit(Reason.NO_SLOPE.of(least=least, count=len(groups)), groups)
     if all(len(group) == 1 for group in groups.values()) and len(groups) == 2:
-        return _no_fit("two values with one seed each do not show the scatter; run more seeds", groups)
+        return _no_fit(Reason.NO_SCATTER.of(), groups)
     while True:
         curvature = _curvature_p(groups, paired)
         curved = curvature < CURVATURE_LEVEL
@@ -217,9 +216,9 @@ def _line(groups: Replicates, curvature: float, asymptotic: bool, confidence: fl
     return Exponent(slope, interval, constant, (min(groups), max(groups)), counts, curvature, asymptotic, shares)
 
 
-def _no_fit(why: str, groups: Replicates) -> Exponent:
+def _no_fit(status: Status, groups: Replicates) -> Exponent:
     nan, counts = math.nan, {at: len(group) for at, group in groups.items()}
-    return Exponent(nan, (nan, nan), nan, (nan, nan), counts, nan, False, {}, why)
+    return Exponent(nan, (nan, nan), nan, (nan, nan), counts, nan, False, {}, status)
 
 
 def _contrasts(groups: Replicates, degree: int) -> np.ndarray:

@@ -5,16 +5,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from ntkrun.columns import LARGEST_CHANGE, REDUCTIONS, TABLES, Reduction
+
 RISE = 1 + 1e-3  # a loss that is larger by this factor has risen
 ROUNDING = 1e-10  # relative to the first loss: in a float32 network, smaller losses are zero to rounding
-
-# Columns of steps.parquet and layers.parquet, by the statistic computed from them. Columns that a table lacks are left
-# out.
-LAST = ("loss", "test_loss", "flow_gap", "lambda_max")
-FIRST = ("distance_to_limit", "off_diagonal", "lambda_min", "lambda_max", "descent_residual", "test_descent_residual")
-SUPREMA = ("kernel_drift", "weight_drift", "output_drift", "linear_gap", "test_linear_gap")
-LAYER_FIRST = ("weight_operator", "activation_norm", "backprop_norm", "subnetwork_kernel_norm")
-LAYER_SUPREMA = ("weight_drift", "weight_drift_operator", "activation_drift", "subnetwork_kernel_drift")
 
 
 class Tables(Protocol):
@@ -38,15 +32,13 @@ class Tables(Protocol):
 def per_run(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each trained run, diverged runs included: its columns of `runs` and these statistics.
 
-    * At the last step: `loss`, `test_loss`, `loss_ratio` (last over first), `late_ratio` (last over the middle of the
-      steps), `flow_gap` and `lambda_max_end`.
-    * At the first step, as `<column>_0`: the columns FIRST.
-    * The largest value over the steps: the columns SUPREMA; `growth`, sup |A(t) - A(0)|; and `bound_excess`, how far
-      log ‖ε‖ rises above the bound of a frozen kernel.
+    * For each column of `steps`, and for each layer's of `layers` as `<statistic>.<l>`: the reductions that
+      ntkrun/columns.py declares. Columns that a table lacks are left out.
+    * `loss_ratio`: the last loss over the first. `late_ratio`: the last loss over that in the middle of the steps.
+    * `bound_excess`: how far log ‖ε‖ rises above the bound of a frozen kernel.
     * `rises`: whether the loss rises by the factor RISE from one probed step to the next while it is above ROUNDING
       times its start.
     * `sharpness`: λ_max(K̂_t) when the loss first rises, otherwise the largest over all steps.
-    * For each layer l, as `<column>.<l>` and `<column>_0.<l>`: the columns LAYER_SUPREMA and LAYER_FIRST.
     """
     trained = runs[runs["status"].isin(["done", "diverged"])]
     trained_steps = _rows_of(steps, trained).sort_values("step", kind="stable")
@@ -70,19 +62,13 @@ def _rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _step_statistics(steps: pd.DataFrame) -> pd.DataFrame:
     by_run: Any = steps.groupby("run_id")
-    statistics = by_run[_present(steps, LAST)].last().rename(columns={"lambda_max": "lambda_max_end"})
-    statistics = statistics.join(by_run[_present(steps, FIRST)].first().add_suffix("_0"))
-    statistics = statistics.join(by_run[_present(steps, SUPREMA)].max())
+    statistics = _reductions(steps, "steps")
     statistics["loss_ratio"] = statistics["loss"] / by_run["loss"].first()
     middle = steps[steps["step"] <= by_run["step"].transform("max") / 2].groupby("run_id")["loss"].last()
     statistics["late_ratio"] = statistics["loss"] / middle
     statistics = statistics.join(_rises_and_sharpness(steps, by_run))
     statistics["bound_excess"] = _bound_excess(steps, by_run)
-    if "growth" in steps:
-        statistics["growth"] = (
-            (steps["growth"] - by_run["growth"].transform("first")).abs().groupby(steps["run_id"]).max()
-        )
-    return pd.DataFrame(statistics)
+    return statistics
 
 
 def _rises_and_sharpness(steps: pd.DataFrame, by_run: Any) -> pd.DataFrame:
@@ -112,12 +98,24 @@ def _bound_excess(steps: pd.DataFrame, by_run: Any) -> pd.Series:
 
 
 def _layer_statistics(layers: pd.DataFrame) -> pd.DataFrame:
-    by_layer: Any = layers.groupby(["run_id", "layer"])
-    first = by_layer[_present(layers, LAYER_FIRST)].first().add_suffix("_0")
-    statistics = by_layer[_present(layers, LAYER_SUPREMA)].max().join(first).unstack("layer")
+    statistics = _reductions(layers, "layers").unstack("layer")
     statistics.columns = [f"{name}.{int(layer)}" for name, layer in statistics.columns]
     return pd.DataFrame(statistics)
 
 
-def _present(table: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name in table]
+def _reductions(rows: pd.DataFrame, table: str) -> pd.DataFrame:
+    """Return the declared statistics of a table's columns over the steps: one row per run, or per run and layer."""
+    columns, parts = TABLES[table], []
+    by = [name for name, column in columns.items() if column.key and name != "step"]
+    for reduction in REDUCTIONS:
+        names = [name for name, column in columns.items() if reduction in column.reductions and name in rows]
+        if names:
+            parts.append(_reduced(rows, names, by, reduction).add_suffix(reduction.suffix))
+    return pd.concat(parts, axis=1)
+
+
+def _reduced(rows: pd.DataFrame, names: list[str], by: list[str], reduction: Reduction) -> pd.DataFrame:
+    groups: Any = rows.groupby(by)[names]
+    if reduction is LARGEST_CHANGE:
+        return (rows[names] - groups.transform("first")).abs().groupby([rows[key] for key in by]).max()
+    return {"first": groups.first, "last": groups.last, "largest": groups.max}[reduction.how]()

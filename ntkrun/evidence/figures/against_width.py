@@ -58,12 +58,12 @@ def _against_width(
     low, high = (np.array([entry.interval[end] for entry in levels.values()]) for end in (0, 1))
     bars = np.nan_to_num(np.stack([np.minimum(means - low, 0.95 * means), high - means]))
     exponent = group.exponents.get(column) if fitted else None
+    label = _label(label, exponent)
     ax.plot(table[WIDTH], table[column], ".", color=colour, alpha=0.4, markersize=3.5, markeredgewidth=0)
-    ax.errorbar(widths, means, bars, fmt=marker, color=colour, capsize=2, elinewidth=0.8, label=_label(label, exponent))
-    if exponent:
+    ax.errorbar(widths, means, bars, fmt=marker, color=colour, capsize=2, elinewidth=0.8, label=label)
+    if exponent and exponent.status.ok:
         span = np.array(exponent.fit_range)
         ax.plot(span, math.exp(exponent.log_constant) * span**exponent.slope, "-", color=colour, linewidth=1)
-    if exponent:
         _draw_expected_slopes(ax, group, column, colour, exponent)
     width_axis(ax, group.runs[WIDTH])
     log_scale(ax)
@@ -83,7 +83,7 @@ def _draw_expected_slopes(ax: Axes, group: Group, column: str, colour: str, expo
 def _label(label: str, exponent: Exponent | None) -> str:
     if exponent is None:
         return label
-    if not exponent:
+    if not exponent.status.ok:
         return f"{label}: no slope"
     low, high = exponent.interval
     text = f"{label}: slope {exponent.slope:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−")

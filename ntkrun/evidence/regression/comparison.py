@@ -14,13 +14,14 @@ step alone, which can only add alarms. docs/regression.md has the measured rates
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
 import numpy as np
 from scipy import special
 
+from ntkrun.evidence.records import Number, Record, Span
 from ntkrun.evidence.regression.baseline import RunRecord
 from ntkrun.evidence.regression.pairing import NEW, Obstacle, Sides, WidthRuns, pair_runs, sides_of
 
@@ -33,28 +34,27 @@ MOST_SEEDS = 10**7
 Verdict = Literal["fine", "regression", "stale", "inconclusive"]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One test: a quantity at a place ('all widths', 'width 64', 'step 12').
+class Comparison(Record):
+    """One comparison: a quantity at a place ('all widths', 'width 64', 'step 12').
 
     `change` is now/then - 1 (for quantities of either sign, the difference over the baseline's rms). Its `interval` is
     at the level that Holm's procedure assigned, and lies beyond ±MARGIN exactly for a regression. `sees` is the
-    smallest change detected with power 0.8, and `needed` is about how many seeds would make that EFFECT. Tests that
-    only add alarms have nan and 0 instead.
+    smallest change detected with power 0.8, and `seeds_needed` is about how many seeds would make that EFFECT.
+    Comparisons that only add alarms have nan and 0 instead.
     """
 
     group: str
     quantity: str
     curve: bool
     place: str
-    change: float
-    interval: tuple[float, float]
-    p: float
+    change: Number
+    interval: Span
+    p: Number
     seeds: int
     paired: bool
     verdict: Verdict
-    sees: float = math.nan
-    needed: int = 0
+    sees: Number = math.nan
+    seeds_needed: int = 0
 
     @property
     def name(self) -> str:
@@ -67,14 +67,14 @@ class Check:
     reason, and the quantities that the baseline lacks. A baseline made before they were measured is stale, since it
     says nothing about them."""
 
-    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
     problems: tuple[Obstacle, ...]
     unjudged: tuple[tuple[str, str], ...]
     new: tuple[str, ...] = ()
 
     @property
-    def regressions(self) -> list[Row]:
-        return [row for row in self.rows if row.verdict == "regression"]
+    def regressions(self) -> list[Comparison]:
+        return [row for row in self.comparisons if row.verdict == "regression"]
 
     @property
     def verdict(self) -> Verdict:
@@ -82,7 +82,8 @@ class Check:
             return "regression"
         if self.new:
             return "stale"
-        undecided = self.problems or not self.rows or any(row.verdict == "inconclusive" for row in self.rows)
+        verdicts = {comparison.verdict for comparison in self.comparisons}
+        undecided = self.problems or not verdicts or "inconclusive" in verdicts
         return "inconclusive" if undecided else "fine"
 
     @property
@@ -95,14 +96,14 @@ class Check:
     @property
     def seeds_needed(self) -> int:
         """About how many seeds per width would settle every quantity."""
-        return max((row.needed for row in self.rows if row.verdict == "inconclusive"), default=0)
+        return max((row.seeds_needed for row in self.comparisons if row.verdict == "inconclusive"), default=0)
 
 
 @dataclass(frozen=True)
 class _Test:
     """A contrast before it is judged: d, its standard error s and its degrees of freedom ν."""
 
-    row: Row
+    row: Comparison
     logarithmic: bool
     d: float
     s: float
@@ -174,7 +175,18 @@ def _test(group: str, sides: Sides, place: str, weights: Sequence[np.ndarray]) -
     seeds = min(min(len(sides.now[k]), len(sides.then[k])) for k in used)
     paired = all(sides.widths[k].paired for k in used)
     nan = math.nan
-    row = Row(group, sides.quantity, sides.curve, place, nan, (nan, nan), nan, seeds, paired, "fine")
+    row = Comparison(
+        group=group,
+        quantity=sides.quantity,
+        curve=sides.curve,
+        place=place,
+        change=nan,
+        interval=(nan, nan),
+        p=nan,
+        seeds=seeds,
+        paired=paired,
+        verdict="fine",
+    )
     s = math.sqrt(variances.sum())
     p = min(1.0, 2 * float(special.stdtr(freedom, (math.log1p(MARGIN) - abs(d)) / s)))
     return _Test(row, sides.logarithmic, float(d), s, freedom, p)
@@ -183,7 +195,7 @@ def _test(group: str, sides: Sides, place: str, weights: Sequence[np.ndarray]) -
 # ---------------------------------------------------------------- verdicts
 
 
-def _judge(tests: Sequence[_Test], alpha: float, decides: bool) -> list[Row]:
+def _judge(tests: Sequence[_Test], alpha: float, decides: bool) -> list[Comparison]:
     return [
         _row(test, level, alpha / len(tests), decides)
         for test, level in zip(tests, holm_levels([test.p for test in tests], alpha), strict=True)
@@ -206,7 +218,7 @@ def holm_levels(p: Sequence[float], alpha: float) -> list[float]:
     return levels
 
 
-def _row(test: _Test, level: float, smallest_level: float, decides: bool) -> Row:
+def _row(test: _Test, level: float, smallest_level: float, decides: bool) -> Comparison:
     half = -float(special.stdtrit(test.freedom, level / 2)) * test.s
     verdict: Verdict = "regression" if test.p <= level else "fine"
     sees = _detectable(test, smallest_level, 1.0) if decides else math.nan
@@ -214,9 +226,8 @@ def _row(test: _Test, level: float, smallest_level: float, decides: bool) -> Row
     if verdict == "fine" and sees > math.log1p(EFFECT):
         verdict, needed = "inconclusive", _seeds_needed(test, smallest_level)
     change, low, high, sees = (_relative(test, x) for x in (test.d, test.d - half, test.d + half, sees))
-    return replace(
-        test.row, change=change, interval=(low, high), p=test.p, verdict=verdict, sees=sees, needed=needed
-    )  # fmt: skip
+    outcome = {"change": change, "interval": (low, high), "p": test.p, "verdict": verdict, "sees": sees}
+    return test.row.model_copy(update={**outcome, "seeds_needed": needed})
 
 
 def _relative(test: _Test, x: float) -> float:

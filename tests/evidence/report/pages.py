@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ntkrun.report.page import Figure, Page, Section, Sweep
-from ntkrun.report.records import Experiment
+from ntkrun.evidence.records import ExperimentResult
+from ntkrun.evidence.report.page import Figure, Page, Section
 
 HOSTILE = "<script>alert('x')</script> \"q\" & | ](http://outside.example/a.png)"
 SVG = """<?xml version="1.0"?>
@@ -38,6 +38,7 @@ def claim(**changes: Any) -> dict[str, Any]:
         "settings": {},
         "expect": "supported",
         "as_expected": True,
+        "conditions": ["every planned run has ended"],
         "sweep": "one",
     }
     decided = part(**{key: value for key, value in changes.items() if key in part()})
@@ -70,18 +71,9 @@ def experiment(**changes: Any) -> dict[str, Any]:
 
 
 def section(config: dict[str, Any] | None = None, svg: str = SVG, **changes: Any) -> Section:
-    stored = Experiment.model_validate(experiment(**changes))
-    return Section(
-        name=stored.name,
-        claims=stored.claims,
-        figures=tuple(Figure(Path(f"results/{stem}.svg"), text, svg) for stem, text in stored.figures.items()),
-        sweeps=tuple(Sweep(name, swept, config or {}) for name, swept in stored.sweeps.items()),
-        statement=stored.statement,
-        references=stored.references,
-        departures=stored.departures,
-        preset=stored.preset,
-        rows=stored.rows,
-    )
+    stored = ExperimentResult.model_validate(experiment(**changes))
+    figures = tuple(Figure(Path(f"results/{stem}.svg"), text, svg) for stem, text in stored.figures.items())
+    return Section(stored, {name: config or {} for name in stored.sweeps}, figures)
 
 
 def page(*sections: Section) -> Page:

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
+from ntkrun.evidence.cells import Cells
 from ntkrun.evidence.estimates.cases import architecture_text, value_text
+from ntkrun.evidence.records import ExperimentResult, Row, Swept, Verdict
 from ntkrun.evidence.regression.baseline import Baseline
 from ntkrun.evidence.regression.comparison import Check
-from ntkrun.report.records import Claim, Row, Swept, rows_table
-from ntkrun.report.tables import Cells
+from ntkrun.evidence.report.tables import rows_cells
 
 OUTCOMES = {  # in words, in the order of the summary
     "supported": "supported",
@@ -85,25 +86,32 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment, or a sweep on its own."""
+    """An experiment, or a sweep on its own: its result, the resolved config of each sweep, its figures, and the closing
+    tables of a sweep."""
 
-    name: str
-    claims: tuple[Claim, ...]
+    result: ExperimentResult
+    configs: Mapping[str, Mapping[str, Any]]
     figures: tuple[Figure, ...]
-    sweeps: tuple[Sweep, ...]
-    statement: str = ""
-    references: str = ""
-    departures: str = ""
-    preset: str = ""
-    rows: tuple[Row, ...] = ()
-    levels: tuple[Cells, ...] = ()  # the closing tables of a sweep
+    levels: tuple[Cells, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.result.name
+
+    @property
+    def claims(self) -> tuple[Verdict, ...]:
+        return self.result.claims
+
+    @cached_property
+    def sweeps(self) -> list[Sweep]:
+        return [Sweep(name, swept, self.configs.get(name, {})) for name, swept in self.result.sweeps.items()]
 
     @property
     def tables(self) -> list[Cells]:
         """The measured values beside those of paper and theory, and the closing tables."""
-        compared = any(row.paper is not None or row.theory is not None for row in self.rows)
+        compared = any(row.paper is not None or row.theory is not None for row in self.result.rows)
         title = "Measured and expected values" if compared else "Measured values"
-        numbers = rows_table(title, self.rows)
+        numbers = rows_cells(title, self.result.rows)
         return [*([numbers] if numbers else []), *self.levels]
 
     @property
@@ -130,17 +138,17 @@ class Page:
     change: Change | None = None
 
     @property
-    def claims(self) -> Iterator[tuple[Section, Claim]]:
+    def claims(self) -> Iterator[tuple[Section, Verdict]]:
         return ((section, claim) for section in self.sections for claim in section.claims)
 
     @property
     def rows(self) -> Iterator[tuple[Section, Row]]:
-        return ((section, row) for section in self.sections for row in section.rows)
+        return ((section, row) for section in self.sections for row in section.result.rows)
 
     @property
     def papers(self) -> Cells | None:
         """Every value that a paper reports, beside ours; None without any."""
-        return rows_table("", (row for _, row in self.rows if row.paper is not None))
+        return rows_cells("", (row for _, row in self.rows if row.paper is not None))
 
     @property
     def tally(self) -> dict[str, int]:
@@ -163,7 +171,7 @@ class Page:
     @property
     def effort(self) -> str:
         """'Preset laptop; 47914 runs, 40.1 minutes of training'."""
-        presets = ", ".join(dict.fromkeys(section.preset for section in self.sections if section.preset))
+        presets = ", ".join(dict.fromkeys(section.result.preset for section in self.sections if section.result.preset))
         runs = sum(sweep.swept.done + sweep.swept.diverged for sweep in self.sweeps)
         minutes = sum(sweep.swept.seconds for sweep in self.sweeps) / 60
         return f"{presets and f'Preset {presets}; '}{runs} runs, {minutes:.1f} minutes of training"

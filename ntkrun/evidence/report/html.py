@@ -1,5 +1,6 @@
 """The report as one HTML file, without scripts and external resources."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -8,9 +9,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ntkrun.errors import UserError
-from ntkrun.evidence.estimates.intervals import Interval
-from ntkrun.report.check_tables import check_cells, check_lines
-from ntkrun.report.page import Figure, Page, Section
+from ntkrun.evidence.cells import bar_position
+from ntkrun.evidence.records import Finding
+from ntkrun.evidence.regression.check_tables import check_cells, check_lines
+from ntkrun.evidence.report.page import Figure, Page, Section
+from ntkrun.evidence.report.tables import parts_cells
 
 SHOWN = 4  # figures of a section that are shown at once; the others unfold
 COLUMN = 300  # points: wider figures take both columns of the page
@@ -26,7 +29,7 @@ def html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["across"] = _across
+    environment.filters.update(across=_across, parts=parts_cells)
     sections = [
         {"it": section, "anchor": anchor, "figures": _figures(section, anchor)}
         for section, anchor in zip(page.sections, page.anchors, strict=True)
@@ -55,10 +58,13 @@ def _drawn(figure: Figure, name: str) -> dict[str, object]:
     return {"svg": Markup(svg), "wide": width_of(svg) > COLUMN, "caption": figure.caption, "title": figure.title}
 
 
-def _across(places: Interval) -> tuple[float, float, float]:
-    """Return where an interval begins on the bar of a claim, its width (at least 2, to be visible) and its middle. The
-    margin lies in the middle of the bar, from 50 to 100."""
-    low, high = (50 * (1 + end) for end in places)
+def _across(finding: Finding) -> tuple[float, float, float] | None:
+    """Return where the interval of a finding begins on its bar, its width (at least 2, to be visible) and its middle;
+    None without an estimate. The margin lies in the middle of the bar, from 50 to 100."""
+    if math.isnan(finding.estimate):
+        return None
+    ends = (finding.estimate if math.isnan(end) else end for end in finding.interval)
+    low, high = (50 * (1 + bar_position(end, finding.expected)) for end in ends)
     return round(low, 1), round(max(high - low, 2), 1), round((low + high) / 2, 1)
 
 

@@ -16,11 +16,11 @@ import pytest
 
 from ntkrun.evidence.figures.draw import draw_all
 from ntkrun.evidence.figures.saving import saved
-from ntkrun.report.check import CAPTION
-from ntkrun.report.html import html
-from ntkrun.report.page import Page
+from ntkrun.evidence.regression.check import CAPTION
+from ntkrun.evidence.report.html import html
+from ntkrun.evidence.report.page import Page
+from tests.evidence.report.pages import HOSTILE, claim, section
 from tests.evidence.synthetic import tables
-from tests.report.pages import HOSTILE, claim, section
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

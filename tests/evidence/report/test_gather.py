@@ -10,12 +10,13 @@ import pytest
 
 from ntkrun.config.reader import load_config
 from ntkrun.errors import UserError
-from ntkrun.report import check, gather
-from ntkrun.report.conclusion import draw_figures
+from ntkrun.evidence.regression import check
+from ntkrun.evidence.report import gather
+from ntkrun.evidence.report.conclusion import draw_figures
 from ntkrun.run.sweep import run_sweep
 from ntkrun.store.results_directory import Results, read_results
 from tests.command import CONFIG, ntkrun_command
-from tests.report.pages import SVG, experiment
+from tests.evidence.report.pages import SVG, experiment
 
 OVERRIDES = ["claims=[frozen-kernel]", "probes.kernels=[]", "probes.detail=none"]
 

@@ -6,28 +6,28 @@ from typing import Any
 
 from rich.table import Table
 
+from ntkrun.evidence.cells import Cells, rich_table
 from ntkrun.evidence.regression.baseline import Baseline
-from ntkrun.evidence.regression.comparison import ALPHA, EFFECT, MARGIN, Check, Row
-from ntkrun.report.tables import Cells, rich_table
+from ntkrun.evidence.regression.comparison import ALPHA, EFFECT, MARGIN, Check, Comparison
 from ntkrun.text import printable
 
 MOST_ROWS = 12
 
 
-def worst(check: Check, count: int = MOST_ROWS) -> list[Row]:
+def worst(check: Check, count: int = MOST_ROWS) -> list[Comparison]:
     """Return at most one row per quantity: regressions first, then inconclusive rows, then the largest other
     changes."""
     order = {"regression": 0, "inconclusive": 1, "fine": 2}
 
-    def rank(row: Row) -> tuple[float, ...]:
+    def rank(row: Comparison) -> tuple[float, ...]:
         return order[row.verdict], -row.sees if row.verdict == "inconclusive" else -_size(row), row.p
 
-    candidates = [row for row in check.rows if row.verdict != "fine" or not math.isnan(row.sees)]
+    candidates = [row for row in check.comparisons if row.verdict != "fine" or not math.isnan(row.sees)]
     first = {(row.group, row.name): row for row in sorted(candidates, key=rank, reverse=True)}
     return sorted(first.values(), key=rank)[:count]
 
 
-def _size(row: Row) -> float:
+def _size(row: Comparison) -> float:
     """Return the size of a change: for a regression the end of its interval nearest to 0, else the change itself."""
     return min(map(abs, row.interval)) if row.verdict == "regression" else abs(row.change)
 
@@ -54,7 +54,7 @@ def check_table(check: Check) -> Table:
 
 def check_lines(check: Check, baseline: Baseline) -> list[str]:
     """Return the lines beside the table: what made the baseline, which quantities are not judged, and the verdict."""
-    quantities = len({(row.group, row.name) for row in check.rows})
+    quantities = len({(row.group, row.name) for row in check.comparisons})
     lines = [f"baseline made by {_maker(baseline)}"]
     lines += [f"{reason}: {', '.join(names)}" for reason, names in _unjudged(check).items()]
     lines += [problem.what for problem in check.problems]
@@ -79,28 +79,11 @@ def check_document(check: Check, baseline: Baseline) -> dict[str, Any]:
         "unjudged": dict(check.unjudged),
         "new": list(check.new),
         "baseline": {"config_hash": baseline.config_hash, "made_by": baseline.made_by},
-        "tests": [_row_document(row) for row in check.rows],
+        "tests": [comparison.model_dump() for comparison in check.comparisons],
     }
 
 
-def _row_document(row: Row) -> dict[str, Any]:
-    return {
-        "group": row.group,
-        "quantity": row.quantity,
-        "curve": row.curve,
-        "place": row.place,
-        "change": row.change,
-        "interval": list(row.interval),
-        "p": row.p,
-        "seeds": row.seeds,
-        "paired": row.paired,
-        "verdict": row.verdict,
-        "sees": row.sees,
-        "seeds_needed": row.needed,
-    }
-
-
-def label(row: Row) -> str:
+def label(row: Comparison) -> str:
     return row.name if row.group == "{}" else f"{row.name} {row.group}"
 
 
@@ -115,7 +98,7 @@ def _count(check: Check) -> int:
 
 
 def _undecided(check: Check) -> str:
-    few = sum(row.verdict == "inconclusive" for row in check.rows)
+    few = sum(row.verdict == "inconclusive" for row in check.comparisons)
     reasons = []
     if few:
         seeds = f"about {check.seeds_needed} seeds per width would suffice"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ntkrun.config.reader import Sweep
-    from ntkrun.evidence.claims.verdicts import Verdict
+    from ntkrun.evidence.records import Judgement
     from ntkrun.plan.stacks import Shard
     from ntkrun.run.progress import Profile
     from ntkrun.store.results_directory import Results, Store
@@ -46,31 +46,27 @@ def extra_formats(text: str) -> list[str]:
     return [part for part in ON_REQUEST if part in requested]
 
 
-def judge_claims(results: "Results") -> "tuple[list[Verdict], dict[str, Any], str | None]":
-    """Judge the claims of the sweep's config and store them as claims.json. Return the verdicts, that document, and
-    what the config expects of the runs."""
-    from ntkrun.config.claims import stored_claims
-    from ntkrun.evidence.claims import verdicts
+def judge_claims(results: "Results") -> "Judgement":
+    """Judge the claims of the sweep's config, and store and return the judgement (claims.json)."""
+    from ntkrun.evidence.claims.entry import stored_claims
+    from ntkrun.evidence.claims.judge import judgement
 
-    claims, expect = stored_claims(results.config(), results.path / "sweep.yaml")
-    judged = verdicts.judge(results, verdicts.claim_requests(claims))
-    document = verdicts.document(judged, results, expect)
-    results.write_claims(json_text(document) + "\n")
-    return judged, document, expect
+    judged = judgement(results, *stored_claims(results.config(), results.path / "sweep.yaml"))
+    results.write_claims(json_text(judged.model_dump()) + "\n")
+    return judged
 
 
 def sweep_conclusion(results: "Results", profile: "Profile | None") -> tuple[dict[str, Any], list[Any], int]:
     """Return the conclusion of a finished sweep, as a document and as tables: levels, exponents, verdicts, and with a
     profile the time of each phase; and an exit code by how its runs ended, whatever the verdicts."""
-    from ntkrun.evidence.claims.verdicts import runs_code
     from ntkrun.evidence.estimates.summary import groups
-    from ntkrun.report.tables import claims_tables, closing_document, closing_tables
+    from ntkrun.evidence.report.tables import claims_tables, closing_document, closing_tables
 
     all_groups = groups(results.runs, results.steps, results.layers)
-    verdicts, judged, expect = judge_claims(results)
-    document = {"results": str(results.path), "groups": closing_document(all_groups), **judged}
-    tables = [*closing_tables(all_groups), *claims_tables(verdicts), *_profiled(document, profile)]
-    return document, tables, runs_code(judged["runs"], expect)
+    judged = judge_claims(results)
+    document = {"results": str(results.path), "groups": closing_document(all_groups), **judged.model_dump()}
+    tables = [*closing_tables(all_groups), *claims_tables(judged.claims), *_profiled(document, profile)]
+    return document, tables, judged.runs.code(judged.expect)
 
 
 def shard_conclusion(
@@ -79,7 +75,7 @@ def shard_conclusion(
     """Return the conclusion of a shard that has finished before the others: how its runs ended, how many runs of the
     sweep are missing, with a profile the time of each phase; and an exit code by how its own runs ended. Whether any
     run diverged as expected is only known after the last shard."""
-    from ntkrun.evidence.claims.verdicts import runs_code
+    from ntkrun.evidence.records import RunCounts
     from ntkrun.plan.runs import plan
     from ntkrun.plan.stacks import runs_in_shard
 
@@ -90,8 +86,8 @@ def shard_conclusion(
     counts_text = ", ".join(f"{count} runs {status}" for status, count in ended.items()) or "no runs"
     line = f"shard {shard}: {counts_text}; {remaining} runs of other shards are missing"
     lines = [line, *_profiled(document, profile)]
-    counts = {"failed": 0, "diverged": 0, **ended, "missing": remaining}
-    return document, lines, runs_code(counts, sweep.resolved.get("expect"))
+    counts = RunCounts.model_validate({"planned": 0, "done": 0, "diverged": 0, **ended, "missing": remaining})
+    return document, lines, counts.code(sweep.resolved.get("expect"))
 
 
 def _profiled(document: dict[str, Any], profile: "Profile | None") -> list[str]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ntkrun.columns import NUMBER, TABLES
 from ntkrun.errors import UserError
 from ntkrun.files.writing import write_folder
 from ntkrun.store.results_directory import Results
-from ntkrun.store.tables import TABLES
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -78,13 +78,14 @@ def _events(steps: pd.DataFrame, layers: pd.DataFrame) -> "Iterator[Event]":
     of_step = dict(list(layers.groupby("step")))
     for row in steps.to_dict("records"):
         step = int(row["step"])
-        numbers = _numbers(row)
+        numbers = _numbers(row, "steps")
         for layer in of_step[step].to_dict("records") if step in of_step else ():
-            numbers |= {f"layer {layer['layer']}/{name}": value for name, value in _numbers(layer).items()}
+            numbers |= {f"layer {layer['layer']}/{name}": value for name, value in _numbers(layer, "layers").items()}
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
         yield Event(step=step, summary=Summary(value=values))
 
 
-def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the measured values of a table's row, without those that were not measured at this step."""
-    return {name: row[name] for name in row if name not in ("run_id", "step", "layer") and not pd.isna(row[name])}
+def _numbers(row: Mapping[str, Any], table: str) -> dict[str, float]:
+    """Return the numbers of a table's row, without those that were not measured at this step."""
+    numbers = (name for name, column in TABLES[table].items() if column.kind == NUMBER)
+    return {name: row[name] for name in numbers if not pd.isna(row[name])}

@@ -22,9 +22,9 @@ from ntkrun.evidence.regression.baseline import (
     records,
     written,
 )
-from ntkrun.evidence.regression.comparison import MARGIN, Check, Row, compare
+from ntkrun.evidence.regression.check_tables import label, worst
+from ntkrun.evidence.regression.comparison import MARGIN, Check, Comparison, compare
 from ntkrun.files.writing import write_text
-from ntkrun.report.check_tables import label, worst
 from ntkrun.store.results_directory import Results, Store
 
 
@@ -92,7 +92,7 @@ def check_figure(check: Check) -> Figure:
         return settle(figure)
 
 
-def _quantities(ax: Axes, rows: Sequence[Row]) -> None:
+def _quantities(ax: Axes, rows: Sequence[Comparison]) -> None:
     for place, row in enumerate(rows):
         _bar(ax, row, place, horizontal=True)
     ax.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.9", zorder=0)
@@ -105,8 +105,8 @@ def _quantities(ax: Axes, rows: Sequence[Row]) -> None:
 
 
 def _curve(ax: Axes, check: Check) -> None:
-    curves = [row for row in check.rows if row.curve and row.place.startswith("step")]
-    chosen = next((row for row in worst(check, len(check.rows)) if row.curve), None)
+    curves = [row for row in check.comparisons if row.curve and row.place.startswith("step")]
+    chosen = next((row for row in worst(check, len(check.comparisons)) if row.curve), None)
     points = [row for row in curves if chosen and (row.group, row.quantity) == (chosen.group, chosen.quantity)]
     if not points:
         ax.text(0.5, 0.5, "no curve to compare", ha="center", va="center", transform=ax.transAxes)
@@ -127,13 +127,13 @@ def _curve(ax: Axes, check: Check) -> None:
     ax.set_title(label(points[0])[:60], fontsize=7)
 
 
-def _bar(ax: Axes, row: Row, place: float, horizontal: bool) -> None:
+def _bar(ax: Axes, row: Comparison, place: float, horizontal: bool) -> None:
     value, ends = 100 * row.change, [[100 * (row.change - row.interval[0])], [100 * (row.interval[1] - row.change)]]
     x, y, x_ends, y_ends = (value, place, ends, None) if horizontal else (place, value, None, ends)
     ax.errorbar(x, y, y_ends, x_ends, fmt="o", color=COLOURS[row.verdict], capsize=1.5, elinewidth=0.8)
 
 
-def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+def _limits(rows: Sequence[Comparison]) -> tuple[float, float]:
     """Return the limits of an axis: every change, and intervals up to three times the largest change (or 8 %)."""
     changes = 100 * np.array([[row.change, *row.interval] for row in rows] or [[0.0, 0.0, 0.0]])
     reach = max(8.0, 3 * float(np.abs(changes[:, 0]).max()))

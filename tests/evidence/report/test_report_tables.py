@@ -8,22 +8,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from ntkrun.evidence.claims.findings import ALL_RUNS, REFUTED, Estimate, finding
+from ntkrun.evidence.cells import PlainConsole
+from ntkrun.evidence.claims.judge import finding
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.evidence.claims.verdicts import Verdict
+from ntkrun.evidence.estimates.estimate import ALL_RUNS, Estimate
 from ntkrun.evidence.estimates.intervals import Level
 from ntkrun.evidence.estimates.summary import groups
-from ntkrun.report.tables import (
-    PlainConsole,
-    claims_tables,
-    closing_document,
-    closing_tables,
-    level_text,
-    status_document,
-    status_table,
-)
+from ntkrun.evidence.reasons import Reason
+from ntkrun.evidence.records import Verdict
+from ntkrun.evidence.report.status import status_document, status_table
+from ntkrun.evidence.report.tables import claims_tables, closing_document, closing_tables, level_text
 from ntkrun.store.locks import Writer
 from ntkrun.store.progress import Progress
+from tests.evidence.report.pages import claim
 from tests.evidence.synthetic import tables
 
 
@@ -159,12 +156,14 @@ def test_the_time_left_is_what_the_writers_tell() -> None:
 def test_the_longest_verdict_fits_eighty_columns() -> None:
     name = max(CLAIMS, key=len)
     estimate = Estimate(2.4e-6, (-6.7e-8, 6.7e-5), seeds=10, kind=ALL_RUNS)
-    judged = finding("weights_first", estimate, (-1.1, -0.5), "a condition is not met")
-    verdict = Verdict(CLAIMS[name], REFUTED, {}, "width", [judged, judged], "0" * 12)
+    judged = finding("operator_hidden 10", estimate, (-1.1, -0.5), [Reason.NOT_TRAINED.of()])
+    verdict = Verdict.model_validate(
+        {**claim(name=name, expect="refuted", as_expected=False), **dict(judged), "parts": [judged] * 2}
+    )
     table, reason = claims_tables([verdict])
     shown = StringIO()
     PlainConsole(file=shown, width=80).print(table)
     assert "…" not in shown.getvalue()
-    for part in (name, "[-6.7e-8, 6.7e-5]", "(all runs)", "[-1.10, -0.50]", "inconclusive", "unexpected"):
+    for part in (name, "[-6.7e-8, 6.7e-5]", "(all runs, 1 of 2 parts)", "[-1.10, -0.50]", "inconclusive", "unexpected"):
         assert part in shown.getvalue()
-    assert reason == f"{name}, weights_first: a condition is not met"
+    assert reason == f"{name}, operator_hidden 10: {Reason.NOT_TRAINED.text}"

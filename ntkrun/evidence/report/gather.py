@@ -8,17 +8,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ntkrun.errors import UserError
-from ntkrun.evidence.claims.verdicts import run_counts
 from ntkrun.evidence.estimates.summary import groups
+from ntkrun.evidence.records import ExperimentResult, RunCounts, Swept
+from ntkrun.evidence.regression.check_tables import check_document
+from ntkrun.evidence.report.conclusion import draw_figures, judge_claims
+from ntkrun.evidence.report.html import html
+from ntkrun.evidence.report.markdown import markdown
+from ntkrun.evidence.report.page import Change, Figure, Page, Section
+from ntkrun.evidence.report.tables import exponents_cells, levels_cells
 from ntkrun.files.reading import Unreadable, read_json, read_text
 from ntkrun.files.writing import inside, write_text
-from ntkrun.report.check_tables import check_document
-from ntkrun.report.conclusion import draw_figures, judge_claims
-from ntkrun.report.html import html
-from ntkrun.report.markdown import markdown
-from ntkrun.report.page import Change, Figure, Page, Section, Sweep
-from ntkrun.report.records import Experiment, Judged, Swept
-from ntkrun.report.tables import exponents_cells, levels_cells
 from ntkrun.store.results import LARGEST_TEXT
 from ntkrun.store.results_directory import Results, Store
 from ntkrun.text import json_text
@@ -82,23 +81,13 @@ def _experiment_folders(folder: Path, order: Sequence[str]) -> list[Path]:
 
 
 def _experiment_section(folder: Path) -> Section:
-    path = folder / RESULT
-    stored = _validated(Experiment, _read(path), path, "`ntkrun reproduce` writes it again")
-    root = folder.parents[1]
-    sweeps = [Sweep(name, swept, _config_at(root / Path(swept.results).name)) for name, swept in stored.sweeps.items()]
-    several = len(sweeps) > 1
-    claims = [claim if several else claim.model_copy(update={"sweep": ""}) for claim in stored.claims]
-    return Section(
-        name=stored.name,
-        claims=tuple(claims),
-        figures=_figures(folder, ".", stored.figures),
-        sweeps=tuple(sweeps),
-        statement=stored.statement,
-        references=stored.references,
-        departures=stored.departures,
-        preset=stored.preset,
-        rows=stored.rows,
-    )
+    path, root = folder / RESULT, folder.parents[1]
+    result = _validated(ExperimentResult, _read(path), path, "`ntkrun reproduce` writes it again")
+    configs = {name: _config_at(root / Path(swept.results).name) for name, swept in result.sweeps.items()}
+    if len(configs) == 1:  # then every verdict is on it
+        claims = tuple(verdict.model_copy(update={"sweep": ""}) for verdict in result.claims)
+        result = result.model_copy(update={"claims": claims})
+    return Section(result, configs, _figures(folder, ".", result.figures))
 
 
 def _read(path: Path) -> Any:
@@ -130,28 +119,25 @@ def _sweep_section(run_dir: Path) -> Section:
         raise UserError(f"{run_dir}: no run is finished yet; run the sweep again to continue it")
     if not results.figures_are_current():
         draw_figures(results)
-    _, judged, _ = judge_claims(results)
+    judged = judge_claims(results)
+    name, captions = run_dir.resolve().name, results.captions()
+    sweeps = {name: swept(results, judged.runs)}
+    result = ExperimentResult(name=name, sweeps=sweeps, claims=judged.claims, figures=captions)
     all_groups = groups(results.runs, results.steps, results.layers)
     tables = [make_cells(group) for group in all_groups for make_cells in (levels_cells, exponents_cells)]
-    return Section(
-        name=run_dir.resolve().name,
-        claims=Judged.model_validate(judged).claims,
-        figures=_figures(run_dir, "figures", results.captions()),
-        sweeps=(_sweep(results),),
-        levels=tuple(cells for cells in tables if cells.rows),
-    )
+    levels = tuple(cells for cells in tables if cells.rows)
+    return Section(result, {name: results.config()}, _figures(run_dir, "figures", captions), levels)
 
 
-def _sweep(results: Results) -> Sweep:
-    description = Store(results.path).description()
+def swept(results: Results, counts: RunCounts) -> Swept:
+    """Return the record of a sweep. Raises UserError where its description cannot be read."""
     facts = {
         "results": str(results.path),
-        **run_counts(results),
+        **dict(counts),
         "seconds": float(results.runs["seconds"].sum()),
-        "made_by": description["made_by"],
+        "made_by": Store(results.path).description()["made_by"],
     }
-    swept = _validated(Swept, facts, results.path / "sweep.yaml", "run the sweep again to rewrite it")
-    return Sweep(results.path.resolve().name, swept, description["config"])
+    return _validated(Swept, facts, results.path / "sweep.yaml", "run the sweep again to rewrite it")
 
 
 def _figures(root: Path, folder: str, captions: dict[str, str]) -> tuple[Figure, ...]:
@@ -168,8 +154,8 @@ def _figure(path: Path, caption: str) -> Figure:
 
 def _change(run_dirs: Sequence[Path], baseline: Path) -> Change:
     """Return the comparison of the first sweep that has the baseline's config with the baseline."""
-    from ntkrun.report import check as checking  # imports matplotlib, which other reports do not need
-    from ntkrun.report.check import CAPTION
+    from ntkrun.evidence.regression import check as checking  # imports matplotlib, which other reports do not need
+    from ntkrun.evidence.regression.check import CAPTION
 
     problems = []
     for run_dir in run_dirs:
@@ -190,21 +176,6 @@ def document(page: Page) -> dict[str, Any]:
     change = page.change
     return {
         "tally": page.tally,
-        "sections": [_section_document(section) for section in page.sections],
+        "sections": [{"control": each.is_control, **each.result.model_dump()} for each in page.sections],
         "change": change and {"sweep": change.sweep, **check_document(change.check, change.baseline)},
-    }
-
-
-def _section_document(section: Section) -> dict[str, Any]:
-    return {
-        "name": section.name,
-        "control": section.is_control,
-        "statement": section.statement,
-        "references": section.references,
-        "departures": section.departures,
-        "preset": section.preset,
-        "claims": [claim.model_dump() for claim in section.claims],
-        "rows": [row.model_dump() for row in section.rows],
-        "figures": {figure.path.stem: figure.caption for figure in section.figures},
-        "sweeps": {sweep.name: sweep.swept.model_dump() for sweep in section.sweeps},
     }

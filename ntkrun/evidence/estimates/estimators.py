@@ -1,4 +1,4 @@
-"""The parts of claims. Each part computes estimates for a case and has a margin that they are expected to lie in."""
+"""The parts that claims are made of. Each computes estimates for a case and has a margin in which they are expected."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,9 +8,16 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from ntkrun.evidence.claims.conditions import RESOLVED
-from ntkrun.evidence.claims.findings import ALL_RUNS, BRACKET, Estimate, few_runs, of_exponent, of_level
 from ntkrun.evidence.estimates.cases import AT, Case
+from ntkrun.evidence.estimates.estimate import (
+    ALL_RUNS,
+    BRACKET,
+    Estimate,
+    enough_runs,
+    listed,
+    of_exponent,
+    of_level,
+)
 from ntkrun.evidence.estimates.intervals import (
     CONFIDENCE,
     Interval,
@@ -21,7 +28,11 @@ from ntkrun.evidence.estimates.intervals import (
     level,
     monotonicity,
 )
+from ntkrun.evidence.reasons import Reason
 
+# The share of λ_max below which an eigenvalue of a kernel in that precision is zero to rounding.
+RESOLVED = {"float32": 1e-6, "float64": 1e-14}
+MEASURE_IT = "set probes.detail, or sweep into another --results if these tables are of an earlier version"
 Measure = Callable[[float], Estimate]  # returns an estimate with an interval of the given confidence
 
 
@@ -51,7 +62,7 @@ class Slope:
     smooth: Interval
     kinked: Interval | None = None
     layers: str = ""
-    needs: str = "the tables do not contain it"
+    needs: str = MEASURE_IT
 
     def margin(self, case: Case) -> Interval:
         return self.margin_for(is_smooth(case.runs))
@@ -66,11 +77,11 @@ class Slope:
         def measure(confidence: float) -> Estimate:
             table = case.statistics
             if column not in table or table[column].isna().all():
-                return Estimate(trouble=f"{column} was not measured: {self.needs}")
+                return Estimate(status=Reason.NOT_MEASURED.of(what=column, needs=self.needs))
             pairs = table["seed"] if case.axis.paired else None
             exponent = fit_exponent(table[AT], table[column], case.smallest, confidence, pairs, case.axis.towards)
             estimate = of_exponent(exponent, case.axis.further)
-            if not estimate.curved:
+            if estimate.asymptotic:
                 return estimate
             tau, p = monotonicity(table[AT], table[column])
             p_text = "" if case.axis.paired else f" (p = {p:.1g})"  # p assumes independence, which paired runs lack
@@ -103,15 +114,13 @@ class Pooled:
         for at in map(float, sorted(case.statistics[AT].unique())):
             sample = self.sample(case, at)
             if sample.empty:
-                return Estimate(trouble=f"not measured: {self.needs}")
+                return Estimate(status=Reason.NOT_MEASURED.of(what=self.key, needs=self.needs))
             if at >= case.smallest:
                 logs[at], seeds[at] = jackknife_logs(sample, self.statistic), int(sample.index.nunique())
-        unresolved = [f"{at:g}" for at, replicates in logs.items() if not len(replicates)]
+        unresolved = [at for at, replicates in logs.items() if not len(replicates)]
         if unresolved:
-            return Estimate(
-                trouble=f"{self.key} cannot be distinguished from zero at {case.axis.name} {', '.join(unresolved)}; "
-                "run more seeds, or narrower networks"
-            )
+            names = {"what": self.key, "axis": case.axis.name, "values": listed(unresolved)}
+            return Estimate(status=Reason.INDISTINCT.of(**names))
         estimate = of_exponent(fit_power_law(logs, confidence=confidence), case.axis.further)
         # Replicates are blocks of seeds, so the seeds are counted separately.
         return replace(estimate, seeds=min(seeds.values(), default=0), remark=self.remark(case, case.widest))
@@ -130,7 +139,7 @@ class Height:
     values: Callable[[Case, float, str], Sequence[float] | pd.Series]
     layers: str = ""
     column: str = ""
-    needs: str = "the tables do not contain it"
+    needs: str = MEASURE_IT
     drifts: bool = False
 
     def margin(self, case: Case) -> Interval:
@@ -144,7 +153,7 @@ class Height:
             *narrower, widest = [float(at) for at in sorted(case.statistics[AT].unique())] or [math.nan]
             values = self._values(case, widest, column)
             if not len(values):
-                return Estimate(trouble=f"not measured: {self.needs}")
+                return Estimate(status=Reason.NOT_MEASURED.of(what=self.key, needs=self.needs))
             estimate = of_level(level(values, confidence), widest)
             if not (self.drifts and narrower and case.axis.name == "width"):
                 return estimate
@@ -177,16 +186,17 @@ class Extremes:
         table = case.statistics[case.statistics[AT] >= case.smallest]
         values = table[self.column].dropna() if self.column in table else pd.Series(dtype=float)
         if values.empty:
-            return Estimate(trouble=f"no finished run at {case.axis.name} {case.smallest:g} or more has {self.column}")
+            needs = f"no finished run at {case.axis.name} {case.smallest:g} or more has it: add such values"
+            return Estimate(status=Reason.NOT_MEASURED.of(what=self.column, needs=needs))
         seeds = int(table.groupby(AT).size().min())
         return Estimate(
             float(values.median()),
             _range(values),
             _range(table[AT]),
             seeds,
-            trouble=few_runs(seeds),
+            enough_runs(seeds),
             kind=ALL_RUNS,
-            cure="some runs lie inside and some outside, which more seeds cannot change; train for more steps",
+            remedy=Reason.MIXED_RUNS.of(),
         )
 
 
@@ -251,15 +261,13 @@ class Edge:
 def edge(trained: pd.DataFrame) -> Estimate:
     """Estimate the edge from per_run of all trained runs, diverged runs included."""
     if trained["step_size"].nunique() < 3:
-        return Estimate(trouble="fewer than 3 step sizes were run; sweep training.step_size over at least 3")
+        return Estimate(status=Reason.FEW_STEP_SIZES.of())
     edges = trained["step_size"] * trained["sharpness"]
     rose = trained["rises"].astype(bool) | (trained["status"] == "diverged")
     stable, unstable = edges[~rose].dropna(), edges[rose].dropna()
     if stable.empty or unstable.empty:
-        outcome = "the loss rises in no run" if unstable.empty else "the loss rises in every run"
-        size = "larger" if unstable.empty else "smaller"
-        span_text = f"ηλ_max from {edges.min():.3g} to {edges.max():.3g}"
-        return Estimate(trouble=f"{outcome} ({span_text}); try {size} step sizes")
+        reason = Reason.NEVER_RISES if unstable.empty else Reason.ALWAYS_RISES
+        return Estimate(status=reason.of(low=f"{edges.min():.3g}", high=f"{edges.max():.3g}"))
     low, high = sorted((float(stable.max()), float(unstable.min())))
     span = (float(edges.min()), float(edges.max()))
     seeds = int(trained["seed"].nunique())
@@ -268,10 +276,10 @@ def edge(trained: pd.DataFrame) -> Estimate:
         (low, high),
         span,
         seeds,
-        trouble=f"{seeds} seeds; at least 3 are needed" if seeds < 3 else "",
-        remark=_after_rises(trained, rose),
+        enough_runs(seeds, "seeds"),
         kind=BRACKET,
-        cure="run step sizes in between",
+        remedy=Reason.COARSE_STEPS.of(),
+        remark=_after_rises(trained, rose),
     )
 
 
@@ -307,17 +315,16 @@ class Vanishes:
     def _measure(self, case: Case, margin: Interval) -> Estimate:
         ((_, extremes),) = Extremes(self.key, "loss_ratio", self.expected).measures(case, margin)
         estimate = extremes(CONFIDENCE)
-        if estimate.trouble:
+        if not estimate.status.ok:
             return estimate
         table = case.statistics[case.statistics[AT] >= case.smallest]
         above = table[table["loss_ratio"] > margin[1]]
         falling = above[above["late_ratio"] < STILL_FALLING]
         if falling.empty:
             return replace(estimate, remark=_smallest_eigenvalue(case))
-        slowest = falling["late_ratio"].max()
-        count = f"{len(falling)} of {len(table)} runs are above {margin[1]:g} and still falling"
-        factor = f"the slowest by a factor of {slowest:.3g} in the second half of the steps"
-        return replace(estimate, trouble=f"{count} ({factor}); train for more steps")
+        factor = f"{falling['late_ratio'].max():.3g}"
+        counts = {"count": len(falling), "total": len(table), "edge": f"{margin[1]:g}"}
+        return replace(estimate, status=Reason.STILL_FALLING.of(**counts, factor=factor))
 
 
 def _smallest_eigenvalue(case: Case) -> str:

@@ -9,12 +9,12 @@ import pytest
 
 from ntkrun.errors import UserError
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.report.gather import document
-from ntkrun.report.html import html, inlined
-from ntkrun.report.markdown import markdown
-from ntkrun.report.page import Page, in_short
+from ntkrun.evidence.report.gather import document
+from ntkrun.evidence.report.html import html, inlined
+from ntkrun.evidence.report.markdown import markdown
+from ntkrun.evidence.report.page import Page, in_short
 from ntkrun.text import json_text
-from tests.report.pages import HOSTILE, SVG, claim, page, part, section
+from tests.evidence.report.pages import HOSTILE, SVG, claim, page, part, section
 
 VOID = {"meta", "link", "br"}
 
@@ -60,7 +60,7 @@ def test_the_page_has_verdict_numbers_picture_and_how_it_was_made() -> None:
         "L = 4; width 64 128",
         "depth: 4",
         "torch 2.13.0",
-        "every planned run reached its last step",
+        "every planned run has ended",
     ):
         assert words in text, words
 
@@ -191,7 +191,8 @@ def test_numbers_that_are_none_are_shown_as_none() -> None:
     nothing = part(estimate=None, interval=[None, None], expected=[None, 0.05], fit_range=[None, None], seeds=0)
     made = page(section(claims=[claim(**nothing, parts=[nothing])]))
     (found,) = made.sections[0].claims
-    assert (found.measured, found.margin, found.places) == ("-", "< 0.05", None)
+    assert (found.measured, found.margin) == ("-", "< 0.05")
+    assert '<svg class="bar' not in html(made)
     assert '"estimate": null' in json_text(document(made))
     assert not re.search(r"\bnan\b", html(made))
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from ntkrun.report.check_tables import check_cells, check_lines
-from ntkrun.report.page import Change, Figure, Page, Section
-from ntkrun.report.records import Claim, Row
+from ntkrun.evidence.records import Row, Verdict
+from ntkrun.evidence.regression.check_tables import check_cells, check_lines
+from ntkrun.evidence.report.page import Change, Figure, Page, Section
+from ntkrun.evidence.report.tables import row_texts
 
 INTERVALS = (
     "Intervals are 95 % intervals, except “all runs”, from the smallest to the largest run, and “bracket”, between "
@@ -38,14 +39,14 @@ def markdown(page: Page, beside: Path | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _claim(section: Section, claim: Claim) -> tuple[str, ...]:
+def _claim(section: Section, claim: Verdict) -> tuple[str, ...]:
     part = f", {claim.part}" if claim.part else ""
     mark = MARKS[claim.outcome]
     return mark, section.name, claim.name + part, claim.where, claim.said, claim.measured, claim.margin, claim.why
 
 
 def _row(section: Section, row: Row) -> tuple[str, ...]:
-    return section.name, *row.shown
+    return section.name, *row_texts(row)
 
 
 def _change(change: Change) -> str:
@@ -57,11 +58,11 @@ def _change(change: Change) -> str:
 def _section(section: Section, beside: Path) -> str:
     lines = [
         f"### {_text(section.name)}",
-        _text(section.statement),
-        section.references and f"*{_text(section.references)}*",
+        _text(section.result.statement),
+        section.result.references and f"*{_text(section.result.references)}*",
     ]
-    if section.departures:
-        lines.append(f"Differences from the paper: {_text(section.departures)}")
+    if section.result.departures:
+        lines.append(f"Differences from the paper: {_text(section.result.departures)}")
     lines += [_figure(figure, beside) for figure in section.figures]
     return "\n\n".join(line for line in lines if line)
 
