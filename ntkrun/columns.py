@@ -115,6 +115,14 @@ TABLES = {
         Column("kernel_norm", "‖K_t‖_F", "K"),
         Column("lambda_min", "smallest eigenvalue of K_t/N, as an (N·O) x (N·O) matrix", "K", (FIRST,)),
         Column("lambda_max", "its largest eigenvalue", "K", (FIRST, END)),
+        Column(
+            "effective_rank",
+            "exp(-Σ_i p_i log p_i), p_i = λ_i/Σ_j λ_j over the eigenvalues of K_t, from 1 to N·O (Roy and Vetterli "
+            "2007). Negative eigenvalues, which are rounding, count as 0; nan for K_t = 0",
+            "1",
+            (FIRST, END),
+            since="2026-11-28",
+        ),
         Column("weight_drift", "‖W_t - W_0‖/‖W_0‖ over all parameters, including biases", "1", (LARGEST,)),
         Column("output_drift", "sqrt((1/N) Σ_i ‖F_t(x_i) - F_0(x_i)‖²)", "F", (LARGEST,)),
         Column(

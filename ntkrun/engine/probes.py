@@ -178,12 +178,16 @@ def kernel_numbers(kernel: Tensor, start: Tensor) -> dict[str, Tensor]:
 
 
 def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
-    """Return the extreme eigenvalues of K/N in float64; nan where K is not finite, because torch would raise there."""
+    """Return the extreme eigenvalues of K/N and exp(-Σ p_i log p_i), p_i = max(λ_i, 0)/Σ_j max(λ_j, 0), in float64; nan
+    where K is not finite, because torch would raise there. The last is nan for K = 0 too."""
     matrix = as_matrix(kernel).double()
     finite = matrix.isfinite().flatten(1).all(dim=1, keepdim=True)
     values = torch.linalg.eigvalsh(matrix.where(finite.unsqueeze(2), 0.0)) / kernel.shape[1]
     values = values.where(finite, torch.nan)
-    return {"lambda_min": values[:, 0], "lambda_max": values[:, -1]}
+    positive = values.clamp(min=0)
+    shares = positive / positive.sum(dim=1, keepdim=True)
+    rank = torch.special.entr(shares).sum(dim=1).exp()
+    return {"lambda_min": values[:, 0], "lambda_max": values[:, -1], "effective_rank": rank}
 
 
 def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:

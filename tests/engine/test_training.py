@@ -1,6 +1,7 @@
 """Training and its probes, against plain torch."""
 
 import gc
+import math
 import weakref
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import torch
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.output_scale import OutputScale
+from ntkrun.engine.probes import eigenvalues
 from ntkrun.engine.stack import StackResult, problem_of, run_stack, steps_unread
 from ntkrun.engine.task import StackTask
 from ntkrun.engine.update import norm
@@ -60,6 +62,26 @@ def _columns(result: StackResult, position: int) -> dict[str, np.ndarray]:
     return {name: np.array(values)[rows] for name, values in result.steps.items()}
 
 
+def _effective_rank(kernel: np.ndarray) -> float:
+    shares = [max(value, 0.0) for value in np.linalg.eigvalsh(kernel)]
+    shares = [value / sum(shares) for value in shares if value > 0]
+    return math.exp(-sum(share * math.log(share) for share in shares))
+
+
+def test_the_effective_rank_is_one_for_a_single_direction_and_the_size_for_equal_ones() -> None:
+    direction = torch.tensor([1.0, -2.0, 0.5, 3.0, 1.0, 0.25], dtype=torch.float64)
+    single, equal = torch.outer(direction, direction), 0.3 * torch.eye(6, dtype=torch.float64)
+    mixed = single + equal - 0.31 * torch.diag(torch.tensor([0.0, 0, 0, 0, 0, 1]))  # with a negative eigenvalue
+    infinite = equal.clone()
+    infinite[2, 3] = torch.inf
+    kernels = torch.stack([single, equal, mixed, torch.zeros_like(equal), infinite, equal * torch.nan])
+    found = eigenvalues(kernels.view(6, 3, 2, 3, 2).contiguous())["effective_rank"]
+    # The five zeros of the first are off by up to some 1e-16 of the largest; -p log p of that is some 4e-15.
+    expected = [1.0, 6.0, _effective_rank(mixed.numpy()), np.nan, np.nan, np.nan]
+    assert found.tolist() == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert np.linalg.eigvalsh(mixed.numpy())[0] < -0.005
+
+
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_probes_equal_their_definitions(outputs: int) -> None:
     net = DenseNetwork(3, outputs, 3, (5, 4), "tanh", 0.3)
@@ -90,6 +112,7 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
             "output_drift": ((outputs_now - first_outputs) ** 2).sum(dim=1).mean().sqrt(),
             "lambda_min": spectrum[0],
             "lambda_max": spectrum[-1],
+            "effective_rank": _effective_rank(kernel.permute(0, 2, 1, 3).reshape(6 * outputs, -1).numpy()),
             "distance_to_limit": (kernel - limit).norm() / limit.norm(),
             "off_diagonal": (kernel * (1 - torch.eye(outputs))).norm() / kernel.norm() if outputs > 1 else np.nan,
         }

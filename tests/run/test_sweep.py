@@ -70,6 +70,7 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
         "kernel_norm",
         "lambda_min",
         "lambda_max",
+        "effective_rank",
         "weight_drift",
         "output_drift",
         "distance_to_limit",
