@@ -52,8 +52,8 @@ def of_exponent(exponent: Exponent, further: str) -> Estimate:
         return estimate
     if not exponent.asymptotic:
         estimate = replace(estimate, remedy=Reason.NOT_ASYMPTOTIC.of(further=further))
-    noisiest = max(exponent.doubt, key=lambda value: exponent.doubt[value], default=None)
-    if noisiest is None or exponent.doubt[noisiest] < 0.5:
+    noisiest = max(exponent.variance_shares, key=lambda value: exponent.variance_shares[value], default=None)
+    if noisiest is None or exponent.variance_shares[noisiest] < 0.5:
         return estimate
     return replace(estimate, seeds=int(exponent.counts[noisiest]), at=f" at {noisiest:g}")
 

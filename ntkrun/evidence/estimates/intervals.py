@@ -38,11 +38,11 @@ class Level:
 class Exponent:
     """The exponent b of y = c·n^b, with its interval; `log_constant` is log c.
 
-    `fit_range` is the smallest and the largest width fitted. `counts` is the number of seeds at each width, and `doubt`
-    the share of the slope's variance that each width contributes. `curvature_p` is the probability, under a power law,
-    of at least this much curvature in log-log (nan with fewer than three widths). `asymptotic` is False if even the
-    last range tried is curved; the interval then contains the local exponents at both ends of the range. `status` says
-    whether there is a fit.
+    `fit_range` is the smallest and the largest width fitted. `counts` is the number of seeds at each width, and
+    `variance_shares` the share of the slope's variance that each width contributes. `curvature_p` is the probability,
+    under a power law, of at least this much curvature in log-log (nan with fewer than three widths). `asymptotic` is
+    False if even the last range tried is curved; the interval then contains the local exponents at both ends of the
+    range. `status` says whether there is a fit.
     """
 
     slope: float
@@ -52,7 +52,7 @@ class Exponent:
     counts: Mapping[float, int]
     curvature_p: float
     asymptotic: bool
-    doubt: Mapping[float, float]
+    variance_shares: Mapping[float, float]
     status: Status = OK
 
 
