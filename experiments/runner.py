@@ -131,13 +131,24 @@ def reproduce(
         written.append(write_experiment(root, experiment, evidence, preset, more))
         codes.update(judgement.code for judgement in evidence.judgements.values())
         undecided += [_open(experiment.name, each) for each in evidence.verdicts if each.verdict == INCONCLUSIVE]
-        # After each experiment, so that an interrupt leaves a report of the finished ones.
-        page = gather_page([root], order=list(EXPERIMENTS))
-        summary, report = (write_page(page, root / name) for name in ("summary.md", "report.html"))
-        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {summary}, {report}")
+        report = _report(root, last=experiment is experiments[-1])
+        say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {report}")
     main = judgements[WIDTH_SWEEP.config].claims if WIDTH_SWEEP.config in judgements else ()
     lost = recorded.lost(preset, [(verdict.name, verdict.verdict) for verdict in main])
     return Reproduced(written, frozenset(codes), undecided, lost)
+
+
+def _report(root: Path, last: bool) -> str:
+    """Write the report of all results, and return its files. It is written after each experiment, so that an interrupt
+    leaves one of the finished ones. A result that cannot be read, perhaps since it is still to be written again, is an
+    error only at the `last`."""
+    try:
+        page = gather_page([root], order=list(EXPERIMENTS))
+    except UserError as error:
+        if last:
+            raise
+        return f"no report yet ({error})"
+    return ", ".join(str(write_page(page, root / name)) for name in ("summary.md", "report.html"))
 
 
 def _open(experiment: str, verdict: Verdict) -> str:

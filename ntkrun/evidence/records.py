@@ -32,6 +32,11 @@ def margin(ends: Any) -> Any:
     return (-math.inf if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1])
 
 
+def _known(word: Any) -> Any:
+    """Return a reason's word, None for one that this version does not know."""
+    return word if word in set(Reason) else None
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Span = tuple[Number, Number]
 Margin = Annotated[tuple[float, float], BeforeValidator(margin)]
@@ -52,13 +57,13 @@ class Finding(Record):
     `kind` is that of the interval: "95 %" (for all parts of a claim together), "all runs" from the smallest to the
     largest run, or "bracket" between two values that were tried. `fit_range` is the range of the axis that was fitted,
     `seeds` the number of seeds where most of the variance comes from. `asymptotic` is false if no single exponent
-    describes the range. `reason` is why the verdict is what it is, in a word (None in results of earlier
-    versions), and `why` in a sentence.
+    describes the range. `reason` is why the verdict is what it is, in a word (None in results of versions
+    that do not know it), and `why` in a sentence.
     """
 
     part: str
     verdict: Literal["supported", "refuted", "inconclusive"]
-    reason: Reason | None = None
+    reason: Annotated[Reason | None, BeforeValidator(_known)] = None
     estimate: Number
     interval: Span
     kind: str = CONFIDENT

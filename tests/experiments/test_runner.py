@@ -90,6 +90,24 @@ def test_a_shared_sweep_runs_once_and_a_second_call_runs_nothing(tmp_path: Path,
     assert [result.model_dump_json() for result in again] == [result.model_dump_json() for result in first]
 
 
+def test_a_damaged_result_that_is_written_again_is_in_no_ones_way(tmp_path: Path, configs: Path) -> None:
+    both, root = [_experiment("one"), _experiment("two")], tmp_path / "r"
+    runner.reproduce(both, "laptop", root, "cpu")
+    path = root / "experiments" / "two" / "result.json"
+    whole = path.read_text()
+    later = whole.replace('"few-values"', '"of a later version"')
+    assert later != whole
+    for text in ("torn", later):
+        path.write_text(text)
+        said: list[str] = []
+        runner.reproduce(both, "laptop", root, "cpu", say=said.append)
+        assert any("no report yet" in line and "two" in line for line in said) == (text == "torn")
+        assert path.read_text() == whole
+    path.write_text("torn")
+    with pytest.raises(UserError, match="`ntkrun reproduce` writes it again"):
+        runner.reproduce(both[:1], "laptop", root, "cpu")
+
+
 def test_what_is_left_on_disk(tmp_path: Path, configs: Path) -> None:
     root = tmp_path / "r"
     (result,) = runner.reproduce([_experiment()], "laptop", root, "cpu").experiments
