@@ -73,9 +73,9 @@ def of_level(level: Level, at: float) -> Estimate:
     return Estimate(level.mean, level.interval, fit_range, level.count, status, f" at {at:g}")
 
 
-def enough_runs(count: int, what: str = "finished runs") -> Status:
+def enough_runs(count: int, what: str = "finished run") -> Status:
     """Return whether there are the three runs (or seeds) that judging needs."""
-    return Reason.FEW_RUNS.of(count=count, what=what) if count < 3 else OK
+    return Reason.FEW_RUNS.of(count=count, what=what + "s" * (count != 1)) if count < 3 else OK
 
 
 def listed(values: Iterable[float]) -> str:

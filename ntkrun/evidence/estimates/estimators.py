@@ -276,7 +276,7 @@ def edge(trained: pd.DataFrame) -> Estimate:
         (low, high),
         span,
         seeds,
-        enough_runs(seeds, "seeds"),
+        enough_runs(seeds, "seed"),
         kind=BRACKET,
         remedy=Reason.COARSE_STEPS.of(),
         remark=_after_rises(trained, rose),
