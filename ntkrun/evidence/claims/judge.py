@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from ntkrun.evidence.claims.conditions import none_diverged
 from ntkrun.evidence.claims.entry import ClaimEntry
 from ntkrun.evidence.claims.table import CLAIMS, Claim, hash_of
 from ntkrun.evidence.estimates.cases import Case, cases
 from ntkrun.evidence.estimates.estimate import Estimate
-from ntkrun.evidence.estimates.estimators import Edge, Part
 from ntkrun.evidence.estimates.intervals import CONFIDENCE, Interval
 from ntkrun.evidence.estimates.per_run import Tables
 from ntkrun.evidence.reasons import INCONCLUSIVE, REFUTED, SUPPORTED, Reason, Status
@@ -46,20 +46,16 @@ def _judge_claim(entry: ClaimEntry, case: Case) -> Verdict:
     measures = [(part, *labelled) for part in claim.parts for labelled in part.measures(case, margins[part.key])]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(measures))
     unmet = [status for condition in claim.conditions if not (status := condition(case)).ok]
+    # A claim about runs that may diverge is judged by all that were trained.
+    runs = case.statistics if none_diverged in claim.conditions else case.trained
     findings = [
-        finding(label, measure(confidence) if _has_runs(part, case) else NO_RUNS, margins[part.key], unmet)
+        finding(label, NO_RUNS if runs.empty else measure(confidence), margins[part.key], unmet)
         for part, label, measure in measures
     ]
     if not findings:
         no_layer = Estimate(status=Reason.NO_LAYER.of(depth=case.depth))
         findings = [finding("", no_layer, (-math.inf, math.inf))]
     return _verdict(claim, entry, case, findings, hash_of(margins))
-
-
-def _has_runs(part: Part, case: Case) -> bool:
-    """Return whether there is a run to measure the part by: a finished one, or for the edge of stability any that was
-    trained."""
-    return not (case.trained if isinstance(part, Edge) else case.statistics).empty
 
 
 def _verdict(claim: Claim, entry: ClaimEntry, case: Case, findings: Sequence[Finding], margins_hash: str) -> Verdict:
