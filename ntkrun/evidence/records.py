@@ -25,7 +25,7 @@ def _number(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def margin(ends: Any) -> Any:
+def interval_of(ends: Any) -> Any:
     """Return the ends of a margin as numbers, where None is an open end. Anything but a pair is returned unchanged."""
     if not isinstance(ends, Sequence) or len(ends) != 2:
         return ends
@@ -39,7 +39,7 @@ def _known(word: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number)]
 Span = tuple[Number, Number]
-Margin = Annotated[tuple[float, float], BeforeValidator(margin)]
+Margin = Annotated[tuple[float, float], BeforeValidator(interval_of)]
 
 
 class Record(BaseModel):

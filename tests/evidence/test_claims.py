@@ -13,7 +13,7 @@ from ntkrun.evidence.claims.judge import finding, judge, judgement
 from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.evidence.estimates.estimate import Estimate
 from ntkrun.evidence.reasons import Reason
-from ntkrun.evidence.records import Judgement, Verdict, margin
+from ntkrun.evidence.records import Judgement, Verdict, interval_of
 from ntkrun.text import json_text
 from tests.evidence.laws import STEPS, Laws, sweep
 
@@ -275,5 +275,5 @@ def test_a_reason_says_which_numbers_it_needs_and_decides_the_verdict() -> None:
 
 
 def test_open_margins() -> None:
-    assert margin([None, 0.5]) == (-math.inf, 0.5)
-    assert margin([1, None]) == (1.0, math.inf)
+    assert interval_of([None, 0.5]) == (-math.inf, 0.5)
+    assert interval_of([1, None]) == (1.0, math.inf)

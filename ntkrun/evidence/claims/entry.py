@@ -21,7 +21,7 @@ from pydantic import (
 from ntkrun.errors import UserError
 from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.evidence.estimates.intervals import Interval
-from ntkrun.evidence.records import margin
+from ntkrun.evidence.records import interval_of
 
 
 class ClaimEntry(BaseModel):
@@ -37,7 +37,7 @@ class ClaimEntry(BaseModel):
     @property
     def thresholds(self) -> dict[str, Interval]:
         """The margins that the entry sets, by their keys."""
-        return {key: margin(ends) for key, ends in (self.model_extra or {}).items()}
+        return {key: interval_of(ends) for key, ends in (self.model_extra or {}).items()}
 
     @field_validator("name")
     @classmethod
@@ -71,7 +71,7 @@ def _is_margin(value: Any) -> bool:
         return False
     if any(isinstance(end, bool) or not isinstance(end, int | float | None) for end in value):
         return False
-    low, high = margin(value)
+    low, high = interval_of(value)
     return bool(low < high)
 
 

@@ -136,4 +136,5 @@ def _outside(interval: Interval, expected: Interval) -> bool:
 
 
 def _span(interval: Interval) -> str:
+    """Return an interval as text, with a digit more than tables show: the side of an edge on which an end lies."""
     return f"[{interval[0]:.3g}, {interval[1]:.3g}]"

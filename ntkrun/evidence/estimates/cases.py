@@ -132,7 +132,7 @@ def split(plan: pd.DataFrame, without: tuple[str, ...]) -> Iterator[tuple[dict[s
         yield {}, plan
         return
     for values, part in plan.groupby(varied, sort=False, dropna=False):
-        yield {name: _plain(value) for name, value in zip(varied, values, strict=True) if not pd.isna(value)}, part
+        yield {name: plain(value) for name, value in zip(varied, values, strict=True) if not pd.isna(value)}, part
 
 
 def settings_text(settings: dict[str, Any]) -> str:
@@ -169,5 +169,6 @@ def _step_sizes(tables: Tables) -> pd.DataFrame:
     return tables.runs[["run_id", "step_size"]]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a NumPy scalar as a Python value, other values unchanged."""
     return value.item() if isinstance(value, np.generic) else value

@@ -17,6 +17,7 @@ import pandas as pd
 from pydantic import Field, ValidationError, model_validator
 
 from ntkrun.errors import UserError
+from ntkrun.evidence.estimates.cases import plain
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.estimates.per_run import done, per_run
 from ntkrun.files.reading import Unreadable, read_text
@@ -96,8 +97,8 @@ def records(plan: pd.DataFrame, runs: pd.DataFrame, steps: pd.DataFrame, layers:
         estimates, curve_steps, curves = numbers.get(row["run_id"], ({}, (), {}))
         result.append(
             RunRecord.model_construct(
-                settings={name: _plain(row[name]) for name in varied},
-                width=_plain(row[WIDTH]),
+                settings={name: _setting(row[name]) for name in varied},
+                width=_setting(row[WIDTH]),
                 seed=int(row["seed"]),
                 dtype=row["training.dtype"],
                 status=status.get(row["run_id"], "missing"),
@@ -144,8 +145,8 @@ def _number(value: float) -> Number:
     return float(f"{value:.{DIGITS}g}") if abs(value) <= LARGEST else None
 
 
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
+def _setting(value: Any) -> Any:
+    value = plain(value)
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from ntkrun.evidence.estimates.cases import plain
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.store.locks import Writer
 from ntkrun.store.progress import Progress
@@ -26,7 +27,7 @@ def status_document(
     """Return the counts in total and by width, the seconds spent, the writers, the seconds left by the writers' own
     `progress` at the moment `now`, and the failed runs with reason and log."""
     merged = plan[["run_id", WIDTH]].merge(runs[["run_id", "status", "seconds"]] if len(runs) else _NO_RUNS, how="left")
-    widths = [{"width": _plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
+    widths = [{"width": plain(width), **_counts(part)} for width, part in merged.groupby(WIDTH, sort=True)]
     alive = {(writer.pid, writer.shard) for writer in writers if isinstance(writer, Writer)}
     running = [report for report in progress if (report.pid, report.shard) in alive]
     activity = {"running": bool(writers), "writers": list(map(str, writers)), "now": [r.now for r in running if r.now]}
@@ -108,8 +109,3 @@ def _counts(part: pd.DataFrame) -> dict[str, Any]:
     by_status = {status: int((part["status"] == status).sum()) for status in ("done", "diverged", "failed")}
     missing = int(part["status"].isna().sum())
     return {"planned": len(part), **by_status, "missing": missing, "seconds": float(part["seconds"].sum())}
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as a Python number, other values unchanged."""
-    return value.item() if hasattr(value, "item") else value

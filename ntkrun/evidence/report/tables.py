@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from ntkrun.evidence.cells import Cells, rich_table
+from ntkrun.evidence.estimates.cases import plain
 from ntkrun.evidence.estimates.estimate import CONFIDENT
 from ntkrun.evidence.estimates.intervals import Exponent, Level
 from ntkrun.evidence.estimates.summary import Group
@@ -35,10 +36,10 @@ def closing_tables(groups: Sequence[Group]) -> list[Table | str]:
 def closing_document(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [
         {
-            "settings": {key: _plain(value) for key, value in group.settings.items()},
+            "settings": group.settings,
             "widths": [
                 {
-                    "width": _plain(row.width),
+                    "width": plain(row.width),
                     "done": row.done,
                     "diverged": row.diverged,
                     "failed": row.failed,
@@ -119,11 +120,6 @@ def _exponent_document(exponent: Exponent) -> dict[str, Any]:
         "status": exponent.status.reason,
         "why": str(exponent.status),
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as a Python number, other values unchanged."""
-    return value.item() if hasattr(value, "item") else value
 
 
 # ---------------------------------------------------------------- claims
