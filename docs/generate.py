@@ -25,12 +25,29 @@ from ntkrun.config.template import meaning
 from ntkrun.data import DATA_SETS
 from ntkrun.data.base import Component, DataSet
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.evidence.estimates.estimators import Extremes, Height, Part, Pooled, Slope, Vanishes
+from ntkrun.evidence.estimates.estimators import (
+    Ensemble,
+    Extremes,
+    Height,
+    Limit,
+    Part,
+    Pooled,
+    Slope,
+    Vanishes,
+)
 from ntkrun.evidence.estimates.intervals import Interval
 from ntkrun.evidence.reasons import Reason
 
 REFERENCE = Path(__file__).parent / "reference"
-KINDS = {Slope: "exponent", Pooled: "exponent, seeds pooled", Height: "level", Extremes: "range", Vanishes: "range"}
+KINDS = {
+    Slope: "exponent",
+    Pooled: "exponent, seeds pooled",
+    Height: "level",
+    Ensemble: "level at each stored step",
+    Limit: "limit",
+    Extremes: "range",
+    Vanishes: "range",
+}
 
 
 def pages() -> dict[str, str]:
@@ -105,13 +122,23 @@ def _summary(thing: Any) -> str:
 # ---------------------------------------------------------------- tables
 
 
+MARKS = {"": "", columns.DETAIL: "†", columns.STORED: "‡", columns.START: "§"}
+
+
 def tables() -> list[str]:
     """Every column of the tables."""
     lines = ["# Columns of the tables", "", "Where they lie and how to read them: [what a sweep leaves](../tables.md)."]
-    lines += ["† measured at detail steps (`probes.detail`), nan at others. *Unit*: 1 is a ratio, t a time, K a"]
-    lines += ["kernel, F an output, a an activation; none for what is no quantity. *Since*: older results have nan in"]
-    lines += ["the column, or no text. *Per run*: the statistics over a run's steps that claims and checks use; those"]
-    lines += ["of layer l end in `.l`.", ""]
+    lines += ["† measured at detail steps (`probes.detail`), ‡ at steps whose outputs are stored (`probes.outputs`),"]
+    lines += [
+        "§ at step 0 if it is one of these; nan at others. *Unit*: 1 is a ratio, t a time, K a kernel, F an output,"
+    ]
+    lines += [
+        "a an activation; none for what is no quantity. *Since*: older results have nan in the column, or no text."
+    ]
+    lines += [
+        "*Per run*: the statistics over a run's steps that claims and checks use; those of layer l end in `.l`.",
+        "",
+    ]
     for table, declared in {"plan": columns.PLAN, **columns.TABLES}.items():
         lines += [f"## {table}.parquet", "", ROWS[table], ""]
         head = ("column", "type", "unit", "since", "per run", "meaning")
@@ -123,7 +150,7 @@ def _column(column: columns.Column) -> tuple[str, ...]:
     names = column.names.split()
     statistics = [f"{how}: {_listed(f'{name}{suffix}' for name in names)}" for how, suffix in column.reductions]
     kind = column.kind.removeprefix("an ").removeprefix("a ")
-    shown = _listed(names) + " †" * column.detail
+    shown = " ".join(filter(None, (_listed(names), MARKS[column.when])))
     return shown, kind, column.unit, column.since, "; ".join(statistics), column.meaning
 
 
@@ -156,6 +183,7 @@ def claims() -> list[str]:
             ("margin's key", "what is estimated", "margin"),
             ((f"`{part.key}`", _kind(part, claim.axis.name), _margins(part)) for part in claim.parts),
         )
+        lines += [f"Nearest wrong theories, which it refutes: {'; '.join(claim.alternatives)}.", ""]
     return [*lines, *_reasons()]
 
 
@@ -166,8 +194,11 @@ def _reasons() -> list[str]:
         "",
         "`reason` in claims.json is one of these words, and `why` its sentence with the numbers.",
     ]
-    lines += ["", "For a supported part it is `inside`, for a refuted one `outside`; with any other, the part is"]
-    lines += ["inconclusive.", ""]
+    lines += [
+        "",
+        "For a supported part it is `inside`, for a refuted one `outside` or `impossible`; with any other, the",
+    ]
+    lines += ["part is inconclusive.", ""]
     told = [reason for reason in Reason if reason is not Reason.OK]
     return lines + _table(("reason", "sentence"), ((f"`{reason}`", reason.text) for reason in told))
 
@@ -179,7 +210,8 @@ def _kind(part: Part, axis: str) -> str:
 def _margins(part: Part) -> str:
     if not isinstance(part, Slope):
         return _span(part.expected)  # type: ignore[attr-defined]
-    return _span(part.smooth) + (f"; kinks {_span(part.kinked)}" if part.kinked else "")
+    others = (("slopes with kinks", part.c1), ("kinks", part.kinked))
+    return "; ".join([_span(part.smooth), *(f"{name} {_span(margin)}" for name, margin in others if margin)])
 
 
 def _span(margin: Interval) -> str:

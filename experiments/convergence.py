@@ -3,23 +3,37 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from ntkrun.evidence.estimates.intervals import WIDTH
 from ntkrun.evidence.figures.pieces import TIME, log_scale, width_colours
 from ntkrun.experiments.drawing import MARKERS, canvas, shown_verdicts, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment
-from ntkrun.experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.shared import WIDTH_SWEEP, of_activations
 
 SHOWN = (0, 1, 3, 7)  # ranks of the modes that are drawn
 FLOOR = 1e-6  # predictions below are not drawn: those of a frozen kernel have no rounding errors
 
 
 def _figures(evidence: Evidence) -> Iterator[Drawn]:
-    modes = with_runs(evidence.only.modes, evidence.only.runs, "step_size")
-    losses = with_runs(evidence.only.steps, evidence.only.runs)
+    for sigma, group in of_activations(evidence):
+        yield (
+            f"modes-{sigma}",
+            _modes_and_losses(evidence, group.runs, sigma),
+            f"With {sigma}. Left: the residual of one network along eigenvectors of its initial kernel (markers), and "
+            "the prediction of that kernel, |1-ηλ_i|^k (dashed). Right: training loss, mean over seeds, one line per "
+            "width.",
+        )
+    yield from shown_verdicts(evidence)
+
+
+def _modes_and_losses(evidence: Evidence, runs: pd.DataFrame, sigma: str) -> Figure:
+    modes = with_runs(evidence.only.modes, runs, "step_size")
+    losses = with_runs(evidence.only.steps, runs)
     widest = sizes(modes)[-1]
     network = modes[(modes[WIDTH] == widest) & (modes["seed"] == modes["seed"].min())]
-    figure, (axes,) = canvas("", across=2)
+    figure, (axes,) = canvas(sigma, across=2)
     for k, mode in enumerate(SHOWN):
         of_mode = network[network["mode"] == mode].sort_values("step")
         if of_mode.empty:
@@ -43,13 +57,7 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
     axes[1].legend(title="width", title_fontsize=6, fontsize=6, ncols=2)
     for ax in axes:
         ax.set_xlabel(TIME)
-    yield (
-        "modes",
-        figure,
-        "Left: the residual of one network along eigenvectors of its initial kernel (markers), and the prediction of "
-        "that kernel, |1-ηλ_i|^k (dashed). Right: training loss, mean over seeds, one line per width.",
-    )
-    yield from shown_verdicts(evidence)
+    return figure
 
 
 EXPERIMENT = Experiment(
@@ -59,5 +67,5 @@ EXPERIMENT = Experiment(
     references="[J] section 5; [L] equation 8",
     sweeps=(WIDTH_SWEEP,),
     figures=_figures,
-    claims=("exponential-convergence", "global-minimum"),
+    claims=("exponential-convergence", "global-minimum", "positive-kernel"),
 )

@@ -9,7 +9,7 @@ from ntkrun.evidence.estimates.ensembles import conditional_variances, kernel_va
 from ntkrun.evidence.estimates.intervals import pooled
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.evidence.records import Row
-from ntkrun.experiments.drawing import canvas, log_axes, mark, with_bars
+from ntkrun.experiments.drawing import canvas, log_axes, mark, shown_verdicts, with_bars
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 
 
@@ -17,7 +17,7 @@ def _variances(evidence: Evidence) -> pd.DataFrame:
     """Return a table of depth, width, Var K_0(x, x)/K_inf(x, x)² with its interval `low` to `high`, and its
     prediction."""
     rows = []
-    for case in cases(evidence.only, AXES["width"]):
+    for case in cases(evidence.results["around/depth"], AXES["width"]):
         for at, runs in case.runs.groupby(AT):
             measured, interval = pooled(conditional_variances(case, at), kernel_variance)
             rows.append(
@@ -43,6 +43,7 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
         "Relative variance of the kernel over initialisations against the width, for each depth, with 95 % intervals. "
         "Dashed: the theory to first order in 1/n, (1/n)(5(L-1) - 4(L²-1)/(3L)).",
     )
+    yield from shown_verdicts(evidence)
 
 
 def _rows(evidence: Evidence) -> Iterator[Row]:
@@ -54,12 +55,17 @@ def _rows(evidence: Evidence) -> Iterator[Row]:
 EXPERIMENT = Experiment(
     name="depth-against-width",
     statement="The randomness of a relu network's initial kernel is determined by the ratio of depth to width: its "
-    "relative variance is (1/n)(5(L-1) - 4(L²-1)/(3L)) to first order.",
+    "relative variance is (1/n)(5(L-1) - 4(L²-1)/(3L)) to first order, and where the depth grows in proportion to the "
+    "width it does not fall.",
     references="[HN] Hanin and Nica 2019; docs/theory.md (derived)",
     sweeps=(
         Planned(
             "around/depth",
-            smoke=("sweep={grid: {network.depth: [2, 3], network.width: [32, 64]}, seeds: 200}",),
+            smoke=("sweep={grid: {network.depth: [2, 3], network.width: [48, 96, 192]}, seeds: 200}",),
+        ),
+        Planned(
+            "around/proportional",
+            smoke=("sweep={zip: {network.depth: [2, 4, 8], network.width: [16, 32, 64]}, seeds: 200}",),
         ),
     ),
     figures=_figures,

@@ -19,8 +19,10 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
         look = {"marker": MARKERS[k % 7], "linestyle": "", "color": shades[width]}
         axes[0].plot(at["input"], at["mean"], label=f"width {width}", **look)
         axes[1].plot(at["input"], at["std"], **look)
-    axes[0].plot(at["input"], at["limit_mean"], "k--", linewidth=0.9, label="infinite width")
-    axes[1].plot(at["input"], at["limit_variance"] ** 0.5, "k--", linewidth=0.9)
+    points = table.groupby("input")[["limit_mean", "limit_variance", "nngp_mean", "nngp_variance"]].first()
+    for law, line, name in (("limit", "k--", "infinite width"), ("nngp", "C3:", "NNGP posterior (a wrong theory)")):
+        axes[0].plot(points.index, points[f"{law}_mean"], line, linewidth=0.9, label=name)
+        axes[1].plot(points.index, points[f"{law}_variance"] ** 0.5, line, linewidth=0.9)
     for ax, title in zip(axes, ("mean over networks", "standard deviation over networks"), strict=True):
         ax.set_ylabel(title)
         ax.set_xlabel("test input, around the circle")
@@ -29,7 +31,8 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
         "ensemble",
         figure,
         "Mean and standard deviation over initialisations of the trained networks' outputs on each test input, and the "
-        "infinite-width prediction at the same time.",
+        "infinite-width prediction at the same time; dotted what networks would be if only their last layer were "
+        "trained.",
     )
     yield from shown_verdicts(evidence)
 
@@ -37,7 +40,7 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
 EXPERIMENT = Experiment(
     name="limit-ensemble",
     statement="As the width grows, the outputs of networks trained from many initialisations approach the Gaussian "
-    "process of the infinite-width limit, in mean and covariance, at any time.",
+    "process of the infinite-width limit, in mean and covariance, at any time, and not the Bayesian posterior (NNGP).",
     references="[L] equations 13 to 16; [J] figure 2",
     sweeps=(
         Planned("ensemble", smoke=("sweep={grid: {network.width: [48, 96, 192]}, seeds: 20}", "training.steps=40")),

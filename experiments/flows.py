@@ -2,22 +2,21 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.estimates.summary import groups
 from ntkrun.evidence.figures.over_time import flows_over_time
 from ntkrun.experiments.drawing import shown_verdicts, with_runs
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment
-from ntkrun.experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.shared import WIDTH_SWEEP, of_activations
 
 
 def _figures(evidence: Evidence) -> Iterator[Drawn]:
-    (group,) = groups(evidence.only.runs, evidence.only.steps, evidence.only.layers)
-    yield (
-        "flows",
-        flows_over_time(group, with_runs(evidence.only.steps, group.runs)),
-        "Losses of the network and of three predictions with frozen kernels, against the same time: the linearised "
-        "network under the same steps, gradient flow with the initial kernel, and gradient flow with the "
-        "infinite-width kernel. Mean over seeds; the narrowest and the widest network.",
-    )
+    for sigma, group in of_activations(evidence):
+        yield (
+            f"flows-{sigma}",
+            flows_over_time(group, with_runs(evidence.only.steps, group.runs)),
+            f"With {sigma}: losses of the network and of three predictions with frozen kernels, against the same time: "
+            "the linearised network under the same steps, gradient flow with the initial kernel, and gradient flow "
+            "with the infinite-width kernel. Mean over seeds; the narrowest and the widest network.",
+        )
     yield from shown_verdicts(evidence)
 
 

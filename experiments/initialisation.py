@@ -13,6 +13,10 @@ from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_ver
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
 from ntkrun.experiments.shared import of_relu
 
+WIDTHS = Planned(
+    "initialisation",
+    smoke=("sweep={grid: {network.width: [48, 96, 192, 384]}, seeds: 300}",),
+)
 # Name, sample, statistic, True where the statistic is positive by definition, formula.
 POOLED = (
     ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, True, "output_kurtosis"),
@@ -22,7 +26,7 @@ POOLED = (
 
 
 def _case(evidence: Evidence) -> Case:
-    (case,) = cases(evidence.only, AXES["width"])
+    (case,) = cases(evidence.results[WIDTHS.config], AXES["width"])
     return case
 
 
@@ -73,13 +77,13 @@ def _rows(evidence: Evidence) -> Iterator[Row]:
 EXPERIMENT = Experiment(
     name="initialisation",
     statement="Before training, the outputs of wide networks are independent Gaussian processes with covariance "
-    "Σ^(L), and the kernel is deterministic and the same for every output.",
+    "Σ^(L), and the kernel is deterministic and the same for every output, with the value K_inf. So it is for every "
+    "layer, and exactly so for a single one.",
     references="[J] proposition 1 and theorem 1; [Y]; [HN]",
     sweeps=(
-        Planned(
-            "initialisation",
-            smoke=("sweep={grid: {network.width: [48, 96, 192]}, seeds: 200}",),
-        ),
+        WIDTHS,
+        Planned("outputs", smoke=("sweep={grid: {network.width: [48, 96, 192]}, seeds: 200}",)),
+        Planned("one-layer", smoke=("sweep={seeds: 400}",)),
     ),
     figures=_figures,
     rows=_rows,

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.estimates.summary import groups
 from ntkrun.evidence.figures.against_width import kernel_drift, weight_drift
 from ntkrun.experiments.drawing import shown_verdicts
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment
-from ntkrun.experiments.shared import WIDTH_SWEEP
+from ntkrun.experiments.shared import WIDTH_SWEEP, of_activations
 
 
 def _figures(evidence: Evidence) -> Iterator[Drawn]:
-    (group,) = groups(evidence.only.runs, evidence.only.steps, evidence.only.layers)
     dots = " Dots: seeds; markers: means with 95 % intervals; lines: power laws; wedges: expected slopes."
-    yield "kernel_drift", kernel_drift(group), "Largest relative change of the kernel against the width." + dots
-    yield (
-        "weight_drift",
-        weight_drift(group),
-        "Largest relative change of each layer's weights against the width." + dots,
-    )
+    for sigma, group in of_activations(evidence):
+        about = f"With {sigma}: largest relative change"
+        yield f"kernel_drift-{sigma}", kernel_drift(group), f"{about} of the kernel against the width.{dots}"
+        yield (
+            f"weight_drift-{sigma}",
+            weight_drift(group),
+            f"{about} of each layer's weights against the width.{dots}",
+        )
     yield from shown_verdicts(evidence)
 
 

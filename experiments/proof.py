@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from ntkrun.evidence.estimates.cases import AXES, cases
+from matplotlib.figure import Figure
+
+from ntkrun.evidence.estimates.cases import AXES, Case, cases
 from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.experiments.drawing import canvas, levels, mark, shown_verdicts
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment
@@ -21,30 +23,36 @@ MOVES = (
 
 
 def _figures(evidence: Evidence) -> Iterator[Drawn]:
-    (case,) = cases(evidence.only, AXES["width"])
-    figure, (axes,) = canvas("", across=2)
+    for case in cases(evidence.only, AXES["width"]):
+        sigma = case.first["network.activation"]
+        yield (
+            f"proof-{sigma}",
+            _against_width(case),
+            f"With {sigma}: the quantities in the proof, for the second layer where there are several. Left: initial "
+            "norms, which must not grow with the width. Right: changes during training, which must fall at least like "
+            "n^(-1/2). Dots: seeds; markers: means.",
+        )
+    yield from shown_verdicts(evidence)
+
+
+def _against_width(case: Case) -> Figure:
+    figure, (axes,) = canvas(case.first["network.activation"], across=2)
     for ax, columns, title in zip(axes, (STARTS, MOVES), ("initial norm", "largest change"), strict=True):
         for k, (column, name) in enumerate(columns):
             levels(ax, case, column, mark(k), name)
         ax.set_ylabel(title)
         ax.set_xlabel(HIDDEN_WIDTH)
         ax.legend(fontsize=6)
-    yield (
-        "proof",
-        figure,
-        "The quantities in the proof, for the second layer where there are several. Left: initial norms, which must "
-        "not grow with the width. Right: changes during training, which must fall at least like n^(-1/2). Dots: "
-        "seeds; markers: means.",
-    )
-    yield from shown_verdicts(evidence)
+    return figure
 
 
 EXPERIMENT = Experiment(
     name="proof",
-    statement="The proof of lazy weights rests on three facts: initial norms are bounded, the kernels of sub-networks "
-    "hardly change during training, and a sum of norms changes by O(1/√n).",
+    statement="The proof of lazy weights rests on four facts: norms at the start are bounded, the kernels of "
+    "sub-networks hardly change during training, weights move at a speed of O(√m/√n), and a sum of norms changes by "
+    "O(1/√n).",
     references="[J] theorem 2, proof",
     sweeps=(WIDTH_SWEEP,),
     figures=_figures,
-    claims=("bounded-initialisation", "bounded-backpropagation", "subnetwork-kernels", "growth-bound"),
+    claims=("bounded-initialisation", "bounded-backpropagation", "subnetwork-kernels", "weight-speed", "growth-bound"),
 )

@@ -9,8 +9,10 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ntkrun
+from ntkrun.evidence.estimates.cases import settings_text
 from ntkrun.experiments.shared import WIDTH_SWEEP
 from ntkrun.files.writing import write_text
 
@@ -30,12 +32,17 @@ def lost(preset: str, verdicts: Iterable[tuple[str, str]], committed: Path = COM
     ]
 
 
+def titled(claim: str, settings: Mapping[str, Any]) -> str:
+    """Return the name of a claim with the case that a verdict is about."""
+    return ", ".join(filter(None, (claim, settings_text(dict(settings)))))
+
+
 def record(root: Path, committed: Path = COMMITTED) -> str:
     """Record the results of a preset in `root` as the committed ones. Return the preset."""
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in root.glob("experiments/*/result.json")]
     (preset,) = {document["preset"] for document in documents}
     main = [claim for document in documents for claim in document["claims"] if claim["sweep"] == WIDTH_SWEEP.config]
-    verdicts = {claim["name"]: claim["verdict"] for claim in sorted(main, key=lambda claim: claim["name"])}
+    verdicts = {titled(claim["name"], claim["settings"]): claim["verdict"] for claim in main}
     recorded = {**_recorded(committed), preset: verdicts}
     write_text(committed / VERDICTS, json.dumps(recorded, indent=1, sort_keys=True) + "\n")
     if preset == "laptop":

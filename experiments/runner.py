@@ -134,7 +134,7 @@ def reproduce(
         report = _report(root, last=experiment is experiments[-1])
         say(f"{experiment.name}: {root / 'experiments' / experiment.name}, {report}")
     main = judgements[WIDTH_SWEEP.config].claims if WIDTH_SWEEP.config in judgements else ()
-    lost = recorded.lost(preset, [(verdict.name, verdict.verdict) for verdict in main])
+    lost = recorded.lost(preset, [(recorded.titled(each.name, each.settings), each.verdict) for each in main])
     return Reproduced(written, frozenset(codes), undecided, lost)
 
 

@@ -1,11 +1,17 @@
 """Sweeps that several experiments use, and the finite-width formulas of relu networks."""
 
-from ntkrun.experiments.framework import Planned
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ntkrun.experiments.framework import Evidence, Planned
+
+if TYPE_CHECKING:
+    from ntkrun.evidence.estimates.summary import Group
 
 WIDTH_SWEEP = Planned(
     "width",
     smoke=(
-        "sweep=[{grid: {network.width: [32, 64, 128, 256]}, seeds: 3}]",
+        "sweep=[{grid: {network.activation: [relu, erf], network.width: [32, 64, 128, 256]}, seeds: 3}]",
         "training.steps=100",
         "training.dtype=float64",  # for the regression check: float32 rounds differently on other machines
     ),
@@ -18,6 +24,14 @@ LARGE_STEP = Planned(
         "sweep={grid: {training.step_size: [{relative: 1.0}, {relative: 2.5}, {relative: 5.0}]}, seeds: 3}",
     ),
 )
+
+
+def of_activations(evidence: Evidence) -> "Iterator[tuple[str, Group]]":
+    """Yield the groups of an experiment's single sweep, each with the name of its σ."""
+    from ntkrun.evidence.estimates.summary import groups  # imports pandas, which listing the experiments does not need
+
+    for group in groups(evidence.only.runs, evidence.only.steps, evidence.only.layers):
+        yield str(group.runs["network.activation"].iloc[0]), group
 
 
 def of_relu(formula: str, inputs: int, depth: int, width: float) -> float:

@@ -23,8 +23,10 @@ from ntkrun.experiments import (
     lee_1,
     lee_2,
     lee_3,
+    minimum,
     proof,
     scale,
+    widths,
 )
 from ntkrun.experiments.framework import Experiment
 
@@ -39,10 +41,12 @@ EXPERIMENTS = {
         lazy.EXPERIMENT,
         proof.EXPERIMENT,
         convergence.EXPERIMENT,
+        minimum.EXPERIMENT,
         flows.EXPERIMENT,
         lee_3.EXPERIMENT,
         initialisation.EXPERIMENT,
         ensemble.EXPERIMENT,
+        widths.EXPERIMENT,
         directions.EXPERIMENT,
         batches.EXPERIMENT,
         scale.EXPERIMENT,

@@ -43,7 +43,7 @@ probes: {kernels: [], detail: none}
 sweep:
   grid: {network.width: [48, 96, 192, 384]}
   seeds: 60
-claims: [deterministic-kernel]
+claims: [{name: deterministic-kernel, level: [0.95, 1.05]}]
 """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ntkrun.config.architectures import Dense, NetworkConfig
 from ntkrun.data import Data, DataConfig
@@ -44,6 +44,9 @@ class Training(Strict):
     loss: str = Field("squared", json_schema_extra={"enum": list(LOSSES)})
     """The loss ℓ: a name from `ntkrun list losses`. Training minimises its mean over the inputs. `logistic` needs
     targets of ±1 (`signed`), `cross_entropy` needs distributions over two or more outputs (`one_hot`)."""
+    huber_threshold: float = Field(1.0, gt=0, le=LARGEST)
+    """The threshold δ of the loss `huber`, beyond which a residual pulls no harder: its gradient is F - y, clipped to
+    [-δ, δ]. Other losses have none."""
     step_size: Annotated[
         Annotated[float, Field(gt=0, le=LARGEST), Tag("<number>")] | Annotated[Relative, Tag("<mapping>")],
         Discriminator(form),
@@ -71,6 +74,12 @@ class Training(Strict):
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type in which networks are trained and measured: `float32` or `float64`. Use float64 for a small
     λ_min, or for an output scale α of 100 or more."""
+
+    @model_validator(mode="after")
+    def _threshold_of_huber(self) -> "Training":
+        if self.loss != "huber" and self.huber_threshold != 1:
+            raise ValueError(f"huber_threshold is of the loss huber, and the loss is {self.loss}; leave it out")
+        return self
 
     @field_validator("loss")
     @classmethod

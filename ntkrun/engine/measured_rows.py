@@ -45,13 +45,14 @@ class Axes:
 class _Unread:
     """A measured state of S runs that has not been read yet. `shapes` are those of each table's columns, runs first,
     and `numbers` holds all their values in one row on the device. `kernel` is K_t on the host, complete once the device
-    has been synchronised. `outcome` holds the columns (S,) that the next state adds."""
+    has been synchronised. `outcome` holds the columns that the next state adds: to the table of steps (S,), to that of
+    layers (S, L)."""
 
     step: int
     shapes: dict[str, dict[str, torch.Size]]
     numbers: Tensor
     kernel: Tensor
-    outcome: dict[str, Tensor] = field(default_factory=dict)
+    outcome: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, measured: Measurement) -> "_Unread":
@@ -61,14 +62,19 @@ class _Unread:
 
     def tables(self, numbers: np.ndarray, outcome: np.ndarray) -> dict[str, Arrays]:
         """Return the columns of each table from numbers on the host."""
-        ends = np.cumsum([shape.numel() for columns in self.shapes.values() for shape in columns.values()])
-        parts = iter(np.split(numbers, ends[:-1]))
-        tables = {
-            table: {name: next(parts).reshape(shape) for name, shape in columns.items()}
-            for table, columns in self.shapes.items()
-        }
-        tables["steps"] |= dict(zip(self.outcome, outcome.reshape(len(self.outcome), len(self.kernel)), strict=True))
-        return tables
+        tables = _split(numbers, self.shapes)
+        shapes = {table: {name: c.shape for name, c in columns.items()} for table, columns in self.outcome.items()}
+        return tables | {table: tables[table] | columns for table, columns in _split(outcome, shapes).items()}
+
+
+def _split(numbers: np.ndarray, shapes: dict[str, dict[str, torch.Size]]) -> dict[str, Arrays]:
+    """Return the columns of each table from all their numbers in one row."""
+    ends = np.cumsum([shape.numel() for columns in shapes.values() for shape in columns.values()])
+    parts = iter(np.split(numbers, ends[:-1]))
+    return {
+        table: {name: next(parts).reshape(shape) for name, shape in columns.items()}
+        for table, columns in shapes.items()
+    }
 
 
 @dataclass
@@ -99,8 +105,8 @@ class Rows:
         """Add a measurement, to be read later."""
         self.unread.append(_Unread.of(measured))
 
-    def complete(self, outcome: dict[str, Tensor]) -> None:
-        """Add the columns (S,) of the last measured state that only the next state provides."""
+    def complete(self, outcome: dict[str, dict[str, Tensor]]) -> None:
+        """Add the columns of the last measured state that only the next state provides, by table."""
         self.unread[-1].outcome.update(outcome)
 
     def read(self, ends: np.ndarray) -> None:
@@ -110,8 +116,9 @@ class Rows:
         read = _read([state for state, _ in kept])  # this waits for the device, and so for the kernels' copies
         spectra = _spectra([[state.kernel[k] for k in runs] for state, runs in kept])
         for (state, runs), tables, spectrum in zip(kept, read, spectra, strict=True):
-            for name in state.outcome:  # a run's last row has no valid next state
-                tables["steps"][name][ends == state.step + 1] = np.nan
+            for table, outcome in state.outcome.items():  # a run's last row has no valid next state
+                for name in outcome:
+                    tables[table][name][ends == state.step + 1] = np.nan
             for table, columns in tables.items():
                 of_runs = {name: values[runs] for name, values in columns.items()}
                 self._write(table, state.step, runs, of_runs | (spectrum if table == "steps" else {}))
@@ -152,10 +159,14 @@ def _read(unread: list[_Unread]) -> list[dict[str, Arrays]]:
     """Return the columns of each table of all measurements, float64, read from the device in one transfer."""
     if not unread:
         return []
-    parts = [part for state in unread for part in (state.numbers, joined(state.outcome.values()))]
+    parts = [part for state in unread for part in (state.numbers, joined(_columns(state.outcome)))]
     values = joined(part.to(parts[0].device) for part in parts).cpu().numpy()
     numbers = iter(np.split(values, np.cumsum([len(part) for part in parts])[:-1]))
     return [state.tables(next(numbers), next(numbers)) for state in unread]
+
+
+def _columns(tables: dict[str, dict[str, Tensor]]) -> list[Tensor]:
+    return [column for columns in tables.values() for column in columns.values()]
 
 
 def _on_host(kernel: Tensor) -> Tensor:

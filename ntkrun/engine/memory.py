@@ -13,6 +13,8 @@ b bytes per number:
                  40 k² the norms of the largest matrix, b (3 i j + 2 N h + 2 L N² + 2 k²); and the start in float64,
                  8 (P + A h (5 + 2 O) + 2 A O k), with 8 (A O k + 3 k²) for the modes. Layers of T > 1 positions
                  take 32 (A O T) (k T) for products over pairs of positions, at most 32 PAIRS (uses.py)
+                 Where outputs are stored: the weights of the flow, b (P + 2 i j); and at step 0 what its layers are,
+                 b (4 N h + 2 L N² + 4 N²) + 48 N², and K_0 again, 8 (3 P + 2 i j + A h (5 + 2 O))
     once         8 · 3 A N for the limit kernel and its modes, and a buffer of the update; for a network of which only
                  one is held in float64 at a time, the start
 
@@ -56,7 +58,7 @@ def _parts(task: StackTask) -> tuple[int, int]:
     parameters = b * p * (1 + (task.steps > 0) + (task.momentum > 0))
     passes = b * n * h * (2 + o)
     kernels = b * k**2 * (1 + unread + len(task.keep_kernels) + task.keep_last_kernel) + 8 * (2 * a * o * k + k**2)
-    numbers = (36 + 12 * layers) * len(task.probed) + 12 * a * o * len(task.keep_outputs)
+    numbers = (52 + 27 * layers) * len(task.probed) + 12 * a * o * len(task.keep_outputs)
     numbers += 6 * len(ranks(k)) * len(task.detailed)
     sides = [(layer.weight[0], math.prod(layer.weight[1:])) for layer in net.layers]
     norms = max(i * j + min(2 * i * j, 12 * BLOCK * (i + j)) for i, j in sides)
@@ -64,10 +66,15 @@ def _parts(task: StackTask) -> tuple[int, int]:
     began = b * (n * h + pairs + BLOCK * h) * bool(task.detailed)
     start, modes = 8 * (p + a * h * (5 + 2 * o) + 2 * a * o * k), 8 * (a * o * k + 3 * k**2)
     alone = 2 * p > WIDE  # only one at a time is held in float64
+    largest = max(i * j for i, j in sides)
+    stored = b * (p + 2 * largest) * bool(task.keep_outputs and task.steps)
+    layered = (b * (4 * n * h + 2 * pairs + 4 * n**2) + 48 * n**2) * (0 in task.keep_outputs)
+    again = 8 * (3 * p + 2 * largest + a * h * (5 + 2 * o)) * (0 in task.keep_outputs and task.steps > 0)
     work = max(b * n * h * (3 + o), b * m * h * (2 + o) + max(40 * k**2, detail), modes + (0 if alone else start))
+    work = max(work, stored, layered + (0 if alone else again))
     longest = max(layer.positions for layer in net.layers)
     if longest > 1:
         work += 32 * min(a * o * k * longest**2, max(PAIRS, (o * longest) ** 2))
     limit = 0 if task.limit is None else 3 * 8 * task.limit.size
-    once = limit + b * PART["cpu"] * (task.steps > 0) + start * alone
+    once = limit + b * PART["cpu"] * (task.steps > 0) + max(start, again) * alone
     return once, parameters + passes + kernels + NUMBER * numbers + began + work

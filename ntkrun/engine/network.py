@@ -182,19 +182,20 @@ class Network(ABC):
 
         Entries are drawn in float64 on the CPU, with a separate generator for each (seed, layer, role), then scaled,
         cast and moved. So a network starts from the same numbers in any stack and on any device, and as the same
-        function in the NTK and the standard parametrization. The shape is part of the generator's key, so that networks
-        of different widths are independent, as the intervals of fitted exponents assume.
+        function in the NTK and the standard parametrization. All widths are part of the generator's key, so that
+        networks of different widths are independent, as the intervals of fitted exponents assume.
 
         >>> alone, stacked = net.init(seeds=[3]), net.init(seeds=[0, 1, 2, 3])
         >>> torch.equal(alone.weights[1][0], stacked.weights[1][3])
         True
         """
 
+        widths = (self.inputs, *(layer.outputs for layer in self.layers))
+
         def draw(stack: Tensor, std: float, layer: int, role: int, positions: range) -> None:
-            shape = stack.shape[1:]
-            drawn = torch.empty(shape, dtype=torch.float64)  # shared by all seeds: mapping new memory takes time
+            drawn = torch.empty(stack.shape[1:], dtype=torch.float64)  # shared by all seeds: mapping memory takes time
             for position in positions:
-                generator(seeds[position], layer, role, *shape).standard_normal(out=drawn.numpy())
+                generator(seeds[position], layer, role, *widths).standard_normal(out=drawn.numpy())
                 stack[position] = drawn.mul_(std)
 
         weights = [torch.empty(len(seeds), *layer.weight, dtype=dtype) for layer in self.layers]

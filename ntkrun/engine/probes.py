@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkrun.columns import detail_columns
+from ntkrun.columns import pending_columns
 from ntkrun.engine.clock import NO_CLOCK, Laps
 from ntkrun.engine.detail_probes import (
     Directions,
@@ -24,21 +24,26 @@ from ntkrun.engine.kernel import Gradients, aligned_kernel, as_matrix
 from ntkrun.engine.network import Forward
 from ntkrun.engine.output_scale import Readout
 from ntkrun.engine.parametrization import Scales
+from ntkrun.engine.start_probes import kernel_errors, projection, start_columns
 from ntkrun.engine.training import LearningProblem, State
 from ntkrun.engine.update import norm
 from ntkrun.engine.uses import Affine
+from ntkrun.theory.rules import Flow
+from ntkrun.theory.sgd_noise import sgd_covariance
 
 
 @dataclass(frozen=True)
 class Reference:
     """The initial quantities that states are compared with: ‖p_0‖ of each parameter of S runs (S, 2L), K_0 (S, N, O, N,
-    O), f_0 (S, N, O), the predictions of frozen kernels, and the readout that turns F into f on the test inputs. With
-    detail steps it also has their `start` and the modes of K_0 (None if the loss has no modes)."""
+    O), f_0 (S, N, O), the predictions of frozen kernels, the gradients of F_0, and the readout that turns F into f on
+    the test inputs. With detail steps it also has their `start` and the modes of K_0 (None if the loss has no
+    modes)."""
 
     norms: Tensor
     kernel: Tensor
     outputs: Tensor
     flows: Flows
+    gradients: Gradients
     readout: Readout
     start: Start | None
     directions: Directions | None
@@ -48,9 +53,10 @@ class Reference:
 class Measurement:
     """The measurement of a probed state of S runs: `numbers` by column of steps.parquet, each (S,); `layers` by column
     of layers.parquet, each (S, L); `modes` (S, R) and `outputs` (S, A, O) by column of those tables, if they are
-    stored; `kernel` K_t as (S, N, O, N, O). At a detail step without momentum `pull` is the change of the outputs that
-    the kernel predicts. `row` holds all numbers of the tables in order, float64. Like those of the state, its tensors
-    are valid until the next state. `diverged` are the positions of runs whose numbers mean nothing."""
+    stored; `kernel` K_t as (S, N, O, N, O). At a detail step `pull` is the change of the outputs that the kernel
+    predicts, with momentum only at step 0. `row` holds all numbers of the tables in order, float64. Like those of the
+    state, its tensors are valid until the next state. `diverged` are the positions of runs whose numbers mean
+    nothing."""
 
     step: int
     numbers: dict[str, Tensor]
@@ -84,7 +90,7 @@ def reference(state: State, problem: LearningProblem, detailed: bool = False, cl
     start = detail_start(problem.network, state) if detailed else None
     modes = directions(predictions) if detailed else None
     clock.lap("detail")
-    return Reference(norms, state.kernel, state.outputs, predictions, readout, start, modes)
+    return Reference(norms, state.kernel, state.outputs, predictions, state.gradients, readout, start, modes)
 
 
 def measure(
@@ -101,19 +107,26 @@ def measure(
     assert state.kernel is not None, "only a probed state has one"
     common = call("probes", _measure_common, state, ref)
     predicted = call("flows", _measure_predictions, ref, common.outputs, time)
-    pending = dict.fromkeys(detail_columns("steps"), common.missing)  # set at detail steps, some after the step
+    pending = dict.fromkeys(pending_columns("steps"), common.missing)  # set at detail steps, some after the step
     numbers, layers = common.numbers | predicted | pending, common.layers
     modes, stored, pull = {}, {}, None
     if detailed or keep_outputs:
         test = Gradients(common.test.uses, problem.network.output_gradients(common.test))
     if detailed:
         assert ref.start is not None, "computed if there are detail steps"
-        layers = layers | detail(problem.network, state, ref.start)
+        of_layers, neuron_changes = detail(problem, state, ref.start)
+        layers = layers | of_layers
         numbers["growth"] = growth(problem.network, layers)
         modes = mode_columns(ref.directions, state.outputs, problem.y) if ref.directions else {}
-        pull = None if problem.momentum else kernel_pull(state, problem, common.test.outputs, test)
+        if state.step == 0 or not problem.momentum:  # with momentum, later steps add what earlier ones began
+            pull = kernel_pull(state, problem, common.test.outputs, test, neuron_changes)
     if keep_outputs:
         stored = output_columns(state, test, common.outputs, problem)
+        numbers["flow_weight_gap"] = flow_weight_gap(state, ref, time)
+        numbers["predicted_flow_rms_gap"] = predicted_flow_gap(state, ref.flows, time)
+    if keep_outputs and state.step == 0:
+        layers = layers | start_columns(problem, state)
+        numbers |= kernel_errors(problem, state)
     columns = [column for table in (numbers, layers, modes, stored) for column in table.values()]
     if detailed or keep_outputs:
         row = joined(columns)
@@ -152,13 +165,20 @@ def _measure_common(state: State, ref: Reference) -> _Common:
     numbers = {
         "loss": state.loss,
         "test_loss": problem.loss(outputs[:, len(problem.y) :], problem.y_test),
+        "clipped_share": _clipped(problem, state.outputs),
         **kernel_numbers(state.kernel, ref.kernel),
+        "residual_rate": _residual_rate(problem, state),
         "weight_drift": drift,
+        "weight_distance": state.distances.norm(dim=1),
         "output_drift": (state.outputs - ref.outputs).square().sum(dim=2).mean(dim=1).sqrt(),
         **limit_numbers(state.kernel, problem.limit),
     }
-    layers = {"weight_drift": (state.distances / ref.norms)[:, : len(problem.network.layers)]}
-    layers |= dict.fromkeys(detail_columns("layers"), torch.full_like(layers["weight_drift"], torch.nan))
+    weights = slice(len(problem.network.layers))
+    layers = {
+        "weight_drift": (state.distances / ref.norms)[:, weights],
+        "weight_distance": state.distances[:, weights].clone(),
+    }
+    layers |= dict.fromkeys(pending_columns("layers"), torch.full_like(layers["weight_drift"], torch.nan))
     return _Common(test, outputs, numbers, layers, missing)
 
 
@@ -191,21 +211,22 @@ def eigenvalues(kernel: Tensor) -> dict[str, Tensor]:
 
 
 def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
-    """Return ‖K_t - K_inf‖_F/‖K_inf‖_F, with K_inf the same for each output and 0 between two outputs, and the share
-    ‖K_ij, i≠j‖_F/‖K‖_F of K_t between different outputs. The first is nan without a limit kernel, the second with one
-    output."""
+    """Return ‖K_t - K_inf‖_F/‖K_inf‖_F, with K_inf the same for each output and 0 between two outputs; the part of
+    K_inf that K_t has, Σ (K_ii ∘ K_inf)/Σ K_inf², mean over outputs; and the share ‖K_ij, i≠j‖_F/‖K‖_F of K_t between
+    different outputs. The first two are nan without a limit kernel, the third with one output."""
     _, n, o, *_ = kernel.shape
     full = kernel.double()
     same = full.diagonal(dim1=2, dim2=4)  # (S, N, N, O)
     missing = full.new_full(full.shape[:1], torch.nan)
-    between, distance, share = torch.zeros_like(missing), missing, missing
+    between, distance, share, part = torch.zeros_like(missing), missing, missing, missing
     if o > 1:
         between = torch.linalg.vector_norm((full - torch.diag_embed(same, dim1=2, dim2=4)).flatten(1), dim=1)
         share = between / torch.linalg.vector_norm(full.flatten(1), dim=1)
     if limit is not None:
         to_limit = torch.linalg.vector_norm((same - limit[:n, :, None]).flatten(1), dim=1)
+        part = projection(same.mean(dim=3), limit[:n])
         distance = torch.hypot(to_limit, between) / (o**0.5 * torch.linalg.vector_norm(limit[:n]))
-    return {"distance_to_limit": distance, "off_diagonal": share}
+    return {"distance_to_limit": distance, "limit_projection": part, "off_diagonal": share}
 
 
 def flow_numbers(outputs: Tensor, predictions: Flows, time: Tensor) -> dict[str, Tensor]:
@@ -216,6 +237,8 @@ def flow_numbers(outputs: Tensor, predictions: Flows, time: Tensor) -> dict[str,
     for name in ("linear", "flow", "limit"):
         predicted = by_name.get(name, torch.full_like(predictions.linear, torch.nan))
         gaps = torch.linalg.vector_norm(outputs.double() - predicted, dim=2)
+        if name == "flow":
+            numbers["flow_rms_gap"] = gaps[:, :count].square().mean(dim=1).sqrt()
         for prefix, part, y in (("", slice(count), problem.y), ("test_", slice(count, None), problem.y_test)):
             numbers[f"{prefix}{name}_gap"] = _largest(gaps[:, part])
             numbers[f"{prefix}{name}_loss"] = problem.loss(predicted[:, part], y.double())
@@ -234,8 +257,69 @@ def linear_numbers(outputs: Tensor, predictions: Flows, sizes: Tensor) -> dict[s
     }
 
 
+def _clipped(problem: LearningProblem, outputs: Tensor) -> Tensor:
+    """Return the share of inputs and outputs whose gradient the loss clips, (S,), float64; nan if it clips none."""
+    threshold = problem.loss.threshold
+    if threshold is None:
+        return outputs.new_full(outputs.shape[:1], torch.nan, dtype=torch.float64)
+    return ((outputs - problem.y).abs() > threshold).double().mean(dim=(1, 2))
+
+
+def _residual_rate(problem: LearningProblem, state: State) -> Tensor:
+    """Return ε·K̂_t ε/‖ε‖² for the squared loss, (S,), float64, else nan."""
+    assert state.kernel is not None, "only a probed state has one"
+    if problem.loss.name != "squared":
+        return state.outputs.new_full(state.outputs.shape[:1], torch.nan, dtype=torch.float64)
+    residual = (state.outputs.double() - problem.y.double()).flatten(1)
+    pulled = (as_matrix(state.kernel).double() @ residual.unsqueeze(2)).squeeze(2) / len(problem.y)
+    return (residual * pulled).sum(dim=1) / residual.square().sum(dim=1)
+
+
 def _largest(gaps: Tensor) -> Tensor:
     return gaps.amax(dim=1) if gaps.shape[1] else gaps.new_full(gaps.shape[:1], torch.nan)
+
+
+# ---------------------------------------------------------------- batches and the flow
+
+
+def flow_weight_gap(state: State, ref: Reference, time: Tensor) -> Tensor:
+    """Return ‖W_t - W_flow(t)‖/‖W_0‖, (S,), float64; nan where the flow with K_0 is not known.
+
+    Gradient flow with a frozen kernel has the weights W_0 - (1/αN) J(X)ᵀ ∫_0^t ε ds. They are added up layer by layer,
+    as an update of the first state.
+    """
+    modes, problem = ref.flows.predicted.get("flow"), ref.flows.problem
+    if modes is None:
+        return torch.full_like(ref.norms[:, 0], torch.nan)
+    if state.step == 0:
+        return torch.zeros_like(ref.norms[:, 0])
+    _, driven = Flow().factors(modes.values, time)
+    pushed = (modes.vectors @ (driven.mT * modes.amplitude)).view(state.outputs.shape)  # ∫ε
+    c = -pushed / (len(problem.y) * problem.scale.factor)
+    moved, first = state.params.zeros(), ref.gradients
+    for w, b, use, delta in zip(moved.weights, moved.biases, first.uses, first.deltas, strict=True):
+        d = (c.to(delta.dtype).unsqueeze(2) @ delta.flatten(3)).squeeze(2).view(*c.shape[:2], *delta.shape[3:])
+        use.add_update(w, b, d, 1.0)
+    parts = zip(state.params, state.start, moved, strict=True)
+    gaps = torch.stack([norm(p - start - change) for p, start, change in parts], dim=1)
+    return gaps.norm(dim=1) / ref.norms.norm(dim=1)
+
+
+def predicted_flow_gap(state: State, predictions: Flows, time: Tensor) -> Tensor:
+    """Return the root mean square distance from gradient flow that batches make until the last step, to first order in
+    η, (S,), float64; nan at other steps, and where no formula holds."""
+    problem = predictions.problem
+    known = "flow" in predictions.predicted and problem.batch and not problem.momentum and problem.y.shape[1] == 1
+    if not known or state.step < problem.steps:
+        return torch.full_like(time.expand(len(problem.seeds)), torch.nan)
+    assert problem.batch is not None, "known only with batches"
+    n = len(problem.y)
+    residuals = (predictions.start[:, :n] - problem.y.double()).flatten(1)
+    variances = [
+        sgd_covariance(kernel[:n], residual, problem.step_size, float(time), problem.batch).diagonal().mean()
+        for kernel, residual in zip(predictions.kernel, residuals, strict=True)
+    ]
+    return torch.stack(variances).sqrt()
 
 
 # ---------------------------------------------------------------- outputs

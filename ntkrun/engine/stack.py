@@ -16,7 +16,7 @@ from ntkrun.engine.recorder import StackRecorder
 from ntkrun.engine.task import StackTask
 from ntkrun.engine.torch_settings import full_float32
 from ntkrun.engine.training import LearningProblem, State, train
-from ntkrun.theory.losses import LOSSES
+from ntkrun.theory.losses import loss
 
 # Upper limits on the steps between two reads, and on the bytes of their kernels. A GPU runs that far ahead of the host,
 # which holds the kernels. On a CPU the eigenvalues of these steps are computed together: between two multithreaded
@@ -93,13 +93,14 @@ def problem_of(task: StackTask, device: torch.device) -> LearningProblem:
         y=y,
         x_test=x_test,
         y_test=y_test,
-        loss=LOSSES[task.loss],
+        loss=loss(task.loss, task.huber_threshold),
         step_size=task.step_size,
         momentum=task.momentum,
         steps=task.steps,
         batch=task.batch,
         scale=task.scale,
         limit=limit,
+        limit_layers=task.limit_layers,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ntkrun.engine.network import Network
 from ntkrun.engine.output_scale import PLAIN, OutputScale
+from ntkrun.theory.limit import LimitLayers
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class StackTask:
     keep_last_kernel: bool  # store the last measured kernel too, at whichever step the run ends
     dtype: torch.dtype
     loss: str = "squared"
+    huber_threshold: float = 1.0
     batch: int | None = None  # inputs per step, i.i.d. with replacement; None for all inputs
     momentum: float = 0.0
     limit: np.ndarray | None = None  # K_inf from training inputs, then test inputs, to the training inputs, (N + M, N)
+    limit_layers: LimitLayers | None = None  # the limit kernels of all sub-networks on the training inputs
     scale: OutputScale = PLAIN  # the trained function: f = αF or α(F - F_0)
     detailed: frozenset[int] = frozenset()  # probed steps with the expensive probes too
     keep_outputs: frozenset[int] = frozenset()  # probed steps whose outputs are stored

@@ -23,6 +23,7 @@ from ntkrun.engine.kernel import Gradients, layerwise_kernel
 from ntkrun.engine.network import BATCHES, Forward, Network, Parameters, generator
 from ntkrun.engine.output_scale import OutputScale, Readout
 from ntkrun.engine.update import Distance, update
+from ntkrun.theory.limit import LimitLayers
 from ntkrun.theory.losses import Loss
 
 STEPS_AHEAD = 64  # batches are drawn and sent to the device for this many steps at once
@@ -33,7 +34,8 @@ class LearningProblem:
     """The learning problem of a stack, on its device: the networks of these seeds, inputs x (N, n_0), targets y (N, O),
     test data likewise (M rows), the `loss`, η, μ, the number of `steps`, and the inputs B of a `batch` (None for all).
     `scale` turns F into the trained function f. `limit` is K_inf from all A = N + M inputs to the training inputs,
-    (A, N), float64, or None if it is unavailable."""
+    (A, N), float64, or None if it is unavailable; `limit_layers` likewise holds the limits of all sub-networks on the
+    training inputs, on the CPU."""
 
     network: Network
     seeds: Sequence[int]
@@ -48,6 +50,7 @@ class LearningProblem:
     batch: int | None
     scale: OutputScale
     limit: Tensor | None
+    limit_layers: LimitLayers | None = None
 
 
 @dataclass(frozen=True)

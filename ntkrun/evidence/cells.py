@@ -58,12 +58,19 @@ def rich_table(cells: Cells, before: str = "", overflow: OverflowMethod = "ellip
     return table
 
 
-def interval_text(interval: Interval) -> str:
+def interval_text(interval: Interval, decimals: int = 2) -> str:
     """Return an interval as text: '[-1.20, -0.80]', or '< 0.05' with an open end."""
-    low, high = interval
-    if math.isinf(low):
-        return "any" if math.isinf(high) else f"< {number_text(high)}"
-    return f"> {number_text(low)}" if math.isinf(high) else f"[{number_text(low)}, {number_text(high)}]"
+    low, high = (number_text(end, decimals) for end in interval)
+    if math.isinf(interval[0]):
+        return "any" if math.isinf(interval[1]) else f"< {high}"
+    return f"> {low}" if math.isinf(interval[1]) else f"[{low}, {high}]"
+
+
+def decimals_for(margin: Interval) -> int:
+    """Return how many decimals show on which side of an edge of the margin a number of order one lies: two, and more
+    for a margin narrower than 0.05."""
+    width = margin[1] - margin[0]
+    return 2 if math.isinf(width) or width >= 0.05 else 1 + math.ceil(round(-math.log10(width), 6))
 
 
 def bar_position(value: float, margin: Interval) -> float:
@@ -79,8 +86,8 @@ def bar_position(value: float, margin: Interval) -> float:
     return min(max((value - low) / (high - low), -BEYOND), 1 + BEYOND)
 
 
-def number_text(value: float) -> str:
-    """Return a number with two decimals if it is of order one, else with two significant digits."""
+def number_text(value: float, decimals: int = 2) -> str:
+    """Return a number with these decimals if it is of order one, else with two significant digits; zero as 0.00."""
     if value == 0 or 0.1 <= abs(value) < 100:
-        return f"{value:.2f}"
+        return f"{value:.{decimals if value else 2}f}"
     return re.sub(r"e([+-])0*", r"e\1", f"{value:.2g}")

@@ -28,6 +28,11 @@ class Reason(StrEnum):
     INSIDE = "inside", ""
     OUTSIDE = "outside", "{interval} lies outside the expected {expected}"
 
+    IMPOSSIBLE = (
+        "impossible",
+        "{count} of {total} numbers of {what} are 0 or not finite, which no sound run gives: look at these runs",
+    )
+
     # The interval does not decide yet.
     MORE_SEEDS = "more-seeds", _STRADDLES + "needs about {needed} seeds instead of {seeds}{at}"
     ON_THE_EDGE = (
@@ -89,6 +94,10 @@ class Reason(StrEnum):
         "unstable",
         "ηλ_max of the initial kernel is {value} at {axis} {at}, beyond the edge of stability; take a smaller step",
     )
+    NOT_LIPSCHITZ = (
+        "not-lipschitz",
+        "{activation} is not Lipschitz, and the theorems say nothing of it: what is measured is shown, but not judged",
+    )
     ROUNDED_AWAY = (
         "rounded-away",
         "λ_min of K̂_0 is {share} of λ_max, zero to rounding in float32; use training.dtype float64",
@@ -113,7 +122,8 @@ class Reason(StrEnum):
     @property
     def verdict(self) -> str:
         """The verdict on a finding that has this reason."""
-        return {Reason.INSIDE: SUPPORTED, Reason.OUTSIDE: REFUTED}.get(self, INCONCLUSIVE)
+        decided = {Reason.INSIDE: SUPPORTED, Reason.OUTSIDE: REFUTED, Reason.IMPOSSIBLE: REFUTED}
+        return decided.get(self, INCONCLUSIVE)
 
     def of(self, **numbers: object) -> "Status":
         """Return the reason with the numbers of its sentence."""

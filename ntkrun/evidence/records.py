@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from ntkrun.evidence.cells import interval_text, number_text
+from ntkrun.evidence.cells import decimals_for, interval_text, number_text
 from ntkrun.evidence.estimates.cases import settings_text
 from ntkrun.evidence.estimates.estimate import CONFIDENT
 from ntkrun.evidence.reasons import INCONCLUSIVE, SUPPORTED, Reason
@@ -80,7 +80,8 @@ class Finding(Record):
             return "-"
         if math.isnan(self.interval[0]):
             return f"{self.estimate:.3g}"
-        return f"{number_text(self.estimate)} {interval_text(self.interval)}"
+        decimals = decimals_for(self.expected)
+        return f"{number_text(self.estimate, decimals)} {interval_text(self.interval, decimals)}"
 
     @property
     def measured(self) -> str:
@@ -91,7 +92,7 @@ class Finding(Record):
     @property
     def margin(self) -> str:
         """The expected interval as text: '[-1.20, -0.80]', or '< 0.05' with an open end."""
-        return interval_text(self.expected)
+        return interval_text(self.expected, decimals_for(self.expected))
 
 
 class _Claimed(Record):

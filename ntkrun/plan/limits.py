@@ -15,10 +15,11 @@ from ntkrun.data import Data
 from ntkrun.data.base import DataSet
 from ntkrun.engine.devices import check_free
 from ntkrun.engine.network import Network
-from ntkrun.errors import FieldError, UserError
+from ntkrun.errors import FieldError, TooLarge, UserError
 from ntkrun.plan.memo import Memo
+from ntkrun.plan.runs import kept_steps
 from ntkrun.theory.architecture import SizedArchitecture
-from ntkrun.theory.limit import expected_kernel, limit_kernels_with_error
+from ntkrun.theory.limit import LimitLayers, expected_kernel, limit_kernels_with_error, limit_layers
 
 DATA = Memo[Point | DataSet, Data](lambda data: sum(part.nbytes for part in (data.x, data.y, data.x_test, data.y_test)))
 
@@ -63,6 +64,10 @@ class Kernels(NamedTuple):
 
 # Kernels by what they depend on, or why they are not available. Each is computed once as long as all fit into 1 GiB.
 _KERNELS = Memo[tuple[Point, str], Kernels | str](lambda found: 0 if isinstance(found, str) else found.nbytes)
+# The limits of all sub-networks, None where there are none.
+_LAYERS = Memo[Point, LimitLayers | None](
+    lambda found: 0 if found is None else sum(part.nbytes for part in (found.nngp, found.slopes, found.ntk))
+)
 
 
 def limit_kernel(point: Point) -> Tensor:
@@ -115,6 +120,28 @@ def _training(point: Point) -> Kernels:
     parts = [limit_kernels_with_error(net, *pair) for pair in pairs]
     nngp, ntk = (torch.cat(blocks).numpy() for blocks in zip(*(kernels for kernels, _ in parts), strict=True))
     return Kernels(nngp, ntk, max(error for _, error in parts))
+
+
+def limits_of_layers(point: Point) -> LimitLayers | None:
+    """Return the limits of all sub-networks on the training inputs, with which those of finite networks are compared at
+    step 0, where its outputs are stored. None elsewhere, in other parametrizations than ntk, and for networks with skip
+    connections, whose layers do not start from independent outputs. Raises TooLarge."""
+    if 0 not in kept_steps(point.probes.outputs, point.training.steps) or point.network.parametrization != "ntk":
+        return None
+    return _LAYERS.get(limit_of(point), lambda: _layers(point))
+
+
+def _layers(point: Point) -> LimitLayers | None:
+    try:
+        net, x = layered_network(point), loaded(point).x
+        if any(net.skips):
+            return None
+        check_kernels(8 * (3 * net.depth + 2) * len(x) ** 2, len(x))
+        return limit_layers(net, x)
+    except (FieldError, TooLarge):
+        raise
+    except UserError:
+        return None  # as for the kernel of the whole network, of which a note says why
 
 
 def kernels_of_test_inputs(point: Point) -> Kernels:

@@ -27,12 +27,13 @@ from ntkrun.plan.limits import (
     kernels_to_training_inputs,
     limit_kernel,
     limit_of,
+    limits_of_layers,
     loaded,
     network,
 )
 from ntkrun.plan.runs import Run, detail_steps, kept_steps, probed_steps
 from ntkrun.theory.dynamics import EPSILON, component
-from ntkrun.theory.ensemble import ensemble
+from ntkrun.theory.ensemble import ensemble, posterior
 from ntkrun.theory.limit import relative_step
 from ntkrun.theory.rules import Descent
 
@@ -158,6 +159,7 @@ def problem_of(point: Point) -> Problem:
         steps=point.training.steps,
         dtype=DTYPES[point.training.dtype],
         loss=point.training.loss,
+        huber_threshold=point.training.huber_threshold,
         batch=None if point.training.batch == "full" else point.training.batch,
         momentum=point.training.momentum,
         limit=None if limit is None else _shape_of(limit),
@@ -192,7 +194,8 @@ def _schedule(probes: Probes, steps: int) -> dict[str, Any]:
 def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
     """Return the engine's task for a stack of these seeds of a grid point, with its arrays. Raises as `problem_of`."""
     task, data, (limit, _) = problem_of(point).task, data_of(point), _limit(point)
-    return replace(task, seeds=seeds, x=data.x, y=data.y, x_test=data.x_test, y_test=data.y_test, limit=limit)
+    task = replace(task, seeds=seeds, limit=limit, limit_layers=limits_of_layers(point))
+    return replace(task, x=data.x, y=data.y, x_test=data.x_test, y_test=data.y_test)
 
 
 def inputs_of(point: Point) -> Inputs:
@@ -234,7 +237,11 @@ def _limit(point: Point) -> tuple[np.ndarray | None, str]:
 # ---------------------------------------------------------------- predictions
 
 
-COLUMNS = ("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "limit_covariance")
+LAWS = ("limit", "nngp")  # of trained networks, and of those of which only the last layer is trained
+COLUMNS = (
+    *("limit_kernel", "limit_kernel_row"),
+    *(f"{law}_{moment}" for law in LAWS for moment in ("mean", "variance", "covariance")),
+)
 
 
 def limit_outputs(inputs: Inputs, steps: Sequence[int]) -> dict[str, np.ndarray]:
@@ -242,10 +249,12 @@ def limit_outputs(inputs: Inputs, steps: Sequence[int]) -> dict[str, np.ndarray]
 
     They are K_inf(x, x), K_inf(x, x') with the first test input (nan without test inputs), the mean of f_t(x) over
     initialisations, its variance, and its covariance with f_t of the first input of x's part, under the steps of the
-    task's own training.
+    task's own training; and, the same at every step, the mean, variance and covariance of the posterior of the Gaussian
+    process that f_0 is, given the targets.
 
     Values are nan where there is no formula: at steps beyond 0 with batches or a loss other than squared, where the
-    limit is not available, and in parametrizations that have none.
+    limit is not available, and in parametrizations that have none. The posterior takes the squared loss, and an f_0
+    that is not 0.
     """
     task = inputs.task
     n, m = len(task.x), len(task.x_test)
@@ -256,15 +265,21 @@ def limit_outputs(inputs: Inputs, steps: Sequence[int]) -> dict[str, np.ndarray]
     columns["limit_kernel"][:] = ntk.diagonal().numpy()[:, None]
     if m:
         columns["limit_kernel_row"][:] = ntk[:, n].numpy()[:, None]
+    precision, y = max(EPSILON, *(kernels.error for kernels in inputs.kernels)), torch.tensor(task.y)
+    variance, firsts = task.scale.variance(nngp), [0] * n + [n] * m
+
+    def write(law: str, positions: Sequence[int], mean: Tensor, covariance: Tensor) -> None:
+        columns[f"{law}_mean"][positions] = mean.numpy()
+        columns[f"{law}_variance"][positions] = covariance.diagonal(dim1=-2, dim2=-1).unsqueeze(-1).numpy()
+        columns[f"{law}_covariance"][positions] = covariance[..., range(n + m), firsts].unsqueeze(-1).numpy()
+
     predicted = _predicted_positions(task, steps)
     if predicted:
         rule, times = Descent(task.step_size, task.momentum), [steps[k] * task.step_size for k in predicted]
-        precision = max(EPSILON, *(kernels.error for kernels in inputs.kernels))
-        law = ensemble(task.scale.variance(nngp), ntk, torch.tensor(task.y), times, rule, precision)
-        columns["limit_mean"][predicted] = law.mean.numpy()
-        columns["limit_variance"][predicted] = law.covariance.diagonal(dim1=1, dim2=2).unsqueeze(2).numpy()
-        firsts = [0] * n + [n] * m
-        columns["limit_covariance"][predicted] = law.covariance[:, range(len(firsts)), firsts].unsqueeze(2).numpy()
+        law = ensemble(variance, ntk, y, times, rule, precision)
+        write("limit", predicted, law.mean, law.covariance)
+    if task.loss == "squared" and not task.scale.centred:
+        write("nngp", range(len(steps)), *posterior(variance, y, precision))
     return columns
 
 
@@ -282,7 +297,7 @@ def check_limits(task: StackTask) -> None:
     before a training whose outputs theory predicts, so that training is not wasted."""
     steps, inputs = sorted(task.keep_outputs), len(task.x) + len(task.x_test)
     if steps:
-        check_kernels(8 * inputs**2 * (6 + 4 * len(_predicted_positions(task, steps))), inputs)
+        check_kernels(8 * inputs**2 * (6 + 4 * max(1, len(_predicted_positions(task, steps)))), inputs)
 
 
 def _predicted_positions(task: StackTask, steps: Sequence[int]) -> list[int]:

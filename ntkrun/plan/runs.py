@@ -12,7 +12,7 @@ import numpy as np
 from ntkrun.config.reader import Sweep
 from ntkrun.config.schema import Kept, LogSpaced, Point, Probes, Spacing
 
-IDENTITY_VERSION = 2  # increased when the same content would give different numbers
+IDENTITY_VERSION = 3  # increased when the same content would give different numbers
 
 
 @dataclass(frozen=True)

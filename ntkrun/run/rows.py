@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import ntkrun
 from ntkrun.engine.network import Network
 from ntkrun.engine.stack import StackResult
+from ntkrun.engine.task import StackTask
 from ntkrun.errors import UserError
 from ntkrun.plan.limits import network
 from ntkrun.plan.problem import Inputs, limit_outputs, step_size
@@ -21,9 +23,9 @@ from ntkrun.theory.architecture import SizedArchitecture
 
 PREDICTED = {
     "kernel_variance": corrections.kernel_variance,
-    "kurtosis": corrections.output_kurtosis,
-    "square_correlation": corrections.output_square_correlation,
+    "deep_kernel_variance": corrections.deep_kernel_variance,
 }
+OF_INPUTS = {"kurtosis": corrections.output_kurtosis, "square_correlation": corrections.output_square_correlation}
 T = TypeVar("T")
 
 
@@ -44,7 +46,7 @@ def rows_of(
     }
     output_steps = sorted(task.keep_outputs)
     frames = {
-        "runs": _runs(stack, task.network, ended, made_by),
+        "runs": _runs(stack, task.network, ended, made_by, task),
         "steps": of_runs(result.steps, ids),
         "layers": with_names(of_runs(result.layers, ids), task.network),
         "modes": of_runs(result.modes, ids),
@@ -70,26 +72,48 @@ def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str,
     return _runs(stack, network(stack.point), ended, made_by)
 
 
-def _runs(stack: Stack, net: Network, ended: dict[str, Any], made_by: dict[str, Any]) -> pd.DataFrame:
-    """Return one row per run: how it ended, and the facts that do not depend on training."""
+def _runs(
+    stack: Stack, net: Network, ended: dict[str, Any], made_by: dict[str, Any], task: StackTask | None = None
+) -> pd.DataFrame:
+    """Return one row per run: how it ended, and the facts that do not depend on training; those that depend on the
+    inputs of a `task` are nan without one."""
+    sigma = activation(stack.point.network.activation)
     return pd.DataFrame(
         {
             "run_id": [run.run_id for run in stack.runs],
             **ended,
-            "smooth": not activation(stack.point.network.activation).kinks,
+            "smooth": not sigma.kinks,
+            "smoothness": sigma.smoothness,
+            "lipschitz": sigma.lipschitz,
+            "limit_lambda_min": math.nan if task is None else _smallest_eigenvalue(task),
             "parameters": net.parameter_count,
             "device": made_by["device"],
             "torch": made_by["versions"]["torch"],
             "ntkrun": ntkrun.__version__,
             "commit": made_by["commit"] or "",
-            **{f"predicted_{name}": _predicted(formula, net) for name, formula in PREDICTED.items()},
+            **_predictions(net, None if task is None else task.x),
         }
     )
 
 
-def _predicted(formula: Callable[[SizedArchitecture], float], net: Network) -> float:
-    """Return the value of a formula for layered networks, nan for others and where its conditions do not hold."""
-    return _value_or_nan(formula, net) if isinstance(net, SizedArchitecture) else math.nan
+def _smallest_eigenvalue(task: StackTask) -> float:
+    """Return λ_min of K_inf/N on the training inputs, nan where K_inf is not known."""
+    count = len(task.x)
+    return math.nan if task.limit is None else float(np.linalg.eigvalsh(task.limit[:count] / count)[0])
+
+
+def _predictions(net: Network, x: np.ndarray | None) -> dict[str, float]:
+    """Return the finite-width formulas for layered networks; nan for others, and where their conditions do not hold.
+    With biases those of the outputs depend on ‖x‖, and are nan where the training inputs x differ in it."""
+    names = [f"predicted_{name}" for name in (*PREDICTED, *OF_INPUTS)]
+    if not isinstance(net, SizedArchitecture):
+        return dict.fromkeys(names, math.nan)
+    squares = np.zeros(0) if x is None else np.square(x).mean(axis=1)
+    same = len(squares) > 0 and bool(np.ptp(squares) <= 1e-6 * squares.max())
+    variance = net.weight_scale**2 * float(squares.mean()) + net.beta**2 if same else None
+    values = [_value_or_nan(formula, net) for formula in PREDICTED.values()]
+    values += [_value_or_nan(partial(formula, variance=variance), net) for formula in OF_INPUTS.values()]
+    return dict(zip(names, values, strict=True))
 
 
 def _value_or_nan(formula: Callable[[T], float], argument: T) -> float:

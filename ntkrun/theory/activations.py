@@ -21,21 +21,34 @@ if TYPE_CHECKING:
 
 Elementwise: TypeAlias = "Callable[[Tensor], Tensor]"
 Slope: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+BESIDE, JUMP = 1e-6, 1e-3  # a slope that changes by more than JUMP within twice BESIDE jumps
 
 
 @dataclass(frozen=True)
 class Activation:
     """A nonlinearity: `function` acts elementwise on a tensor; `kinks` are the points where it is not smooth.
 
-    `derivative` computes σ'(z) from z and a = σ(z) where that is faster than autograd. Without it, `slope`
-    differentiates `function`.
-    """
+    The theorems on training assume that σ is Lipschitz, which `lipschitz` tells, and more (`smoothness`). `derivative`
+    computes σ'(z) from z and a = σ(z) where that is faster than autograd. Without it, `slope` differentiates
+    `function`."""
 
     name: str
     statement: str
     function: Elementwise
     kinks: tuple[float, ...] = ()
     derivative: "Slope | None" = None
+    lipschitz: bool = True
+
+    @property
+    def smoothness(self) -> str:
+        """`smooth` without kinks, `C1` where σ' is continuous at every kink (elu), `kinked` where it jumps (relu)."""
+        if not self.kinks:
+            return "smooth"
+        import torch
+
+        sides = torch.tensor([[kink - BESIDE, kink + BESIDE] for kink in self.kinks], dtype=torch.float64)
+        slopes = self.slope(sides, self.function(sides))
+        return "C1" if float((slopes[:, 1] - slopes[:, 0]).abs().max()) < JUMP else "kinked"
 
     def slope(self, z: "Tensor", a: "Tensor") -> "Tensor":
         """Return σ'(z), elementwise, given a = σ(z). The value at a kink is torch's choice."""
@@ -115,16 +128,17 @@ ACTIVATIONS = _table(
     Activation("cos", "cos(z)", lambda z: z.cos(), derivative=lambda z, a: -z.sin()),
     Activation("erf_sigmoid", "(1 + erf(z))/2", lambda z: (1 + z.erf()) / 2, derivative=lambda z, a: _erf_slope(z) / 2),
     Activation("gaussian", "exp(-z²)", lambda z: (-z * z).exp(), derivative=lambda z, a: -2 * z * a),
-    Activation("square", "z² (not Lipschitz)", lambda z: z.square(), derivative=lambda z, a: 2 * z),
-    Activation("cube", "z³ (not Lipschitz)", lambda z: z * z * z, derivative=lambda z, a: 3 * z * z),
+    Activation("square", "z² (not Lipschitz)", lambda z: z.square(), derivative=lambda z, a: 2 * z, lipschitz=False),
+    Activation("cube", "z³ (not Lipschitz)", lambda z: z * z * z, derivative=lambda z, a: 3 * z * z, lipschitz=False),
     Activation(
         "relu_squared",
         "max(z, 0)² (not Lipschitz)",
         lambda z: z.relu().square(),
         (0.0,),
         derivative=lambda z, a: 2 * z.relu(),
+        lipschitz=False,
     ),
-    Activation("exp", "exp(z) (not Lipschitz)", lambda z: z.exp(), derivative=lambda z, a: a),
+    Activation("exp", "exp(z) (not Lipschitz)", lambda z: z.exp(), derivative=lambda z, a: a, lipschitz=False),
 )
 
 _REGISTERED: dict[str, Activation] = {}  # activations registered by users

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.theory.activations import activation, leaky_slope
-from ntkrun.theory.numerical import numerical_dual
+from ntkrun.theory.numerical import numerical_dual, root_of_product
 from ntkrun.theory.quadrature import Pair
 
 Dual = Callable[[Tensor, Tensor, Tensor], Pair]
@@ -72,24 +72,32 @@ def piecewise_linear(a: float, b: float) -> Dual:
     """Return the dual of σ(z) = a·z for z < 0 and b·z for z > 0. relu is (0, 1), abs is (-1, 1)."""
 
     def dual(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-        size, theta = (q1 * q2).sqrt(), rho.acos()
+        size, theta = root_of_product(q1, q2), rho.acos()
         slopes = (a * a + b * b) / 2 - (a - b) ** 2 * theta / (2 * math.pi)
-        sine = (1 - rho * rho).clamp(min=0).sqrt()
-        return size * ((a - b) ** 2 * sine / (2 * math.pi) + rho * slopes), slopes
+        return size * ((a - b) ** 2 * _sine(rho) / (2 * math.pi) + rho * slopes), slopes
 
     return dual
 
 
+def _sine(rho: Tensor) -> Tensor:
+    return (1 - rho * rho).clamp(min=0).sqrt()
+
+
 def _identity(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-    c = rho * (q1 * q2).sqrt()
+    c = rho * root_of_product(q1, q2)
     return c, torch.ones_like(c)
 
 
 def _erf(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-    c = rho * (q1 * q2).sqrt()
-    # atan2 is accurate to all digits where asin(2c/sqrt(product)) loses half of them. The root sums positive terms.
-    root = (1 + 2 * (q1 + q2) + 4 * q1 * q2 * (1 - rho * rho)).sqrt()
-    return (2 / math.pi) * torch.atan2(2 * c, root), (4 / math.pi) / root
+    c, root = _covariance_and_root(2 * q1, 2 * q2, rho)
+    # atan2 is accurate to all digits where asin(2c/sqrt(product)) loses half of them.
+    return (2 / math.pi) * torch.atan2(c, root), (4 / math.pi) / root
+
+
+def _covariance_and_root(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
+    """Return c and sqrt((1+q1)(1+q2) - c²), a sum of positive terms, without overflow."""
+    size = root_of_product(q1, q2)
+    return rho * size, torch.hypot((1 + q1 + q2).sqrt(), size * _sine(rho))
 
 
 def _erf_sigmoid(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
@@ -107,51 +115,47 @@ def _cos(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
 
 def _odd(q1: Tensor, q2: Tensor, rho: Tensor) -> Tensor:
     """Return E[sin u sin v] = exp(-s/2) sinh c, without overflow and without cancellation at small c."""
-    c = rho * (q1 * q2).sqrt()
+    c = rho * root_of_product(q1, q2)
     return -(c.abs() - (q1 + q2) / 2).exp() * c.sign() * torch.expm1(-2 * c.abs()) / 2
 
 
 def _even(q1: Tensor, q2: Tensor, rho: Tensor) -> Tensor:
     """Return E[cos u cos v] = exp(-s/2) cosh c."""
-    c, half = rho * (q1 * q2).sqrt(), (q1 + q2) / 2
+    c, half = rho * root_of_product(q1, q2), (q1 + q2) / 2
     return ((c - half).exp() + (-c - half).exp()) / 2
 
 
 def _gaussian(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-    delta = 1 + 2 * (q1 + q2) + 4 * q1 * q2 * (1 - rho * rho)  # (1+2q1)(1+2q2) - 4c²
-    return delta**-0.5, 4 * rho * (q1 * q2).sqrt() * delta**-1.5
+    c, root = _covariance_and_root(2 * q1, 2 * q2, rho)
+    return 1 / root, 2 * c / root / root / root
 
 
 def _square(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-    size = q1 * q2
-    return size * (1 + 2 * rho * rho), 4 * rho * size.sqrt()
+    return q1 * q2 * (1 + 2 * rho * rho), 4 * rho * root_of_product(q1, q2)
 
 
 def _cube(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
     size = q1 * q2
-    return size * size.sqrt() * rho * (9 + 6 * rho * rho), 9 * size * (1 + 2 * rho * rho)
+    return size * root_of_product(q1, q2) * rho * (9 + 6 * rho * rho), 9 * size * (1 + 2 * rho * rho)
 
 
 def _relu_squared(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
     size, theta = q1 * q2, rho.acos()
-    sine = (1 - rho * rho).clamp(min=0).sqrt()
-    values = size * (3 * sine * rho + (math.pi - theta) * (1 + 2 * rho * rho)) / (2 * math.pi)
+    values = size * (3 * _sine(rho) * rho + (math.pi - theta) * (1 + 2 * rho * rho)) / (2 * math.pi)
     return values, 4 * _RELU(q1, q2, rho)[0]
 
 
 def _exp(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-    value = ((q1 + q2) / 2 + rho * (q1 * q2).sqrt()).exp()
+    value = ((q1 + q2) / 2 + rho * root_of_product(q1, q2)).exp()
     return value, value
 
 
 def _gelu(q1: Tensor, q2: Tensor, rho: Tensor) -> Pair:
-    c = rho * (q1 * q2).sqrt()
-    both = (1 + q1) * (1 + q2)
-    d = 1 + q1 + q2 + q1 * q2 * (1 - rho * rho)  # (1+q1)(1+q2) - c²
-    root = d.sqrt()
+    c, root = _covariance_and_root(q1, q2, rho)
     phi = torch.atan2(c, root)
-    value = c / 4 + ((c * c + q1 * q2 * d) / (both * root) + c * phi) / (2 * math.pi)
-    slopes = 0.25 + phi / (2 * math.pi) + c / (2 * math.pi * root) * (1 / d + (1 - q1 * q2) / both + 1)
+    part1, part2 = q1 / (1 + q1), q2 / (1 + q2)
+    value = c / 4 + (part1 * part2 * (rho * rho / root + root) + c * phi) / (2 * math.pi)
+    slopes = 0.25 + phi / (2 * math.pi) + c / (2 * math.pi * root) * (1 / root / root + 1 / (1 + q1) + 1 / (1 + q2))
     return value, slopes
 
 

@@ -56,13 +56,7 @@ def ensemble(
     0.0000 0.0000 0.0209
     """
     count, time_points = len(y), times_of(times, y)
-    if nngp.shape != ntk.shape or ntk.ndim != 2 or ntk.shape[0] != ntk.shape[1] or len(ntk) < count:
-        raise UserError(
-            f"nngp {tuple(nngp.shape)} and ntk {tuple(ntk.shape)} must be square and of one shape, with the {count} "
-            "training inputs first"
-        )
-    nngp, ntk, y = (part.to(ntk.device, torch.float64) for part in (nngp, ntk, y))
-    check_finite(nngp, ntk, y)
+    nngp, ntk, y = _checked(nngp, ntk, y)
     modes = spectrum(ntk[:count, :count] / count, precision)
     driven = (rule or Flow()).factors(modes.values, time_points)[1]
     cross_in_modes = cross_modes(ntk[:, :count] / count, modes, math.inf in times)
@@ -70,3 +64,36 @@ def ensemble(
     remaining = torch.eye(len(ntk), dtype=y.dtype, device=y.device).repeat(len(time_points), 1, 1)  # I - A_t E
     remaining[:, :, :count] -= gain
     return Ensemble(time_points, gain @ y, remaining @ nngp @ remaining.mT)
+
+
+def posterior(nngp: Tensor, y: Tensor, precision: float = EPSILON) -> tuple[Tensor, Tensor]:
+    """Return mean (A, O) and covariance (A, A) of the Gaussian process with mean 0 and covariance Σ = `nngp` (A, A),
+    given the values y (N, O) on its first N points X:
+
+        mean Σ(·,X) Σ(X,X)⁺ y,     covariance Σ - Σ(·,X) Σ(X,X)⁺ Σ(X,·)
+
+    It is the law of networks of which only the last layer is trained, for ever, since the kernel of the last layer's
+    parameters is Σ (Lee et al. 2018; Lee et al. 2019, equation 13). `precision` and errors are as in `ensemble`, and
+    the covariance is computed in the same positive semi-definite form.
+    """
+    nngp, _, y = _checked(nngp, nngp, y)
+    count = len(y)
+    modes = spectrum(nngp[:count, :count], precision)
+    inverse = torch.where(modes.values > 0, 1 / modes.values, 0.0)
+    gain = nngp[:, :count] @ (modes.vectors * inverse) @ modes.vectors.T
+    remaining = torch.eye(len(nngp), dtype=y.dtype, device=y.device)
+    remaining[:, :count] -= gain
+    return gain @ y, remaining @ nngp @ remaining.T
+
+
+def _checked(nngp: Tensor, ntk: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the kernels and the targets in float64 on one device. Raises UserError where they do not fit together or
+    are not finite."""
+    if nngp.shape != ntk.shape or ntk.ndim != 2 or ntk.shape[0] != ntk.shape[1] or len(ntk) < len(y):
+        raise UserError(
+            f"nngp {tuple(nngp.shape)} and ntk {tuple(ntk.shape)} must be square and of one shape, with the {len(y)} "
+            "training inputs first"
+        )
+    nngp, ntk, y = (part.to(ntk.device, torch.float64) for part in (nngp, ntk, y))
+    check_finite(nngp, ntk, y)
+    return nngp, ntk, y

@@ -25,12 +25,14 @@ from torch import Tensor
 from ntkrun.errors import UserError
 from ntkrun.theory.architecture import Architecture, Parametrization, SizedArchitecture
 from ntkrun.theory.duals import LayerDual, layer_dual
+from ntkrun.theory.numerical import root_of_product
 
 BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}  # pairs per block; on a CPU an array of 1 MiB fits into a core's cache
 ROUNDING = 1e-15  # a correlation this close to ±1 counts as ±1, since arccos would turn an error of 1e-16 into 1e-8
 
 Points = Tensor | np.ndarray
-Term = Callable[[int, Tensor], Tensor]
+Term = Callable[[int, Tensor, Tensor], Tensor]
+FLOAT = torch.finfo(torch.float64)
 
 
 class LimitKernels(NamedTuple):
@@ -77,7 +79,7 @@ def limit_kernels(
     rounding of ±1 counts as ±1. (Nearly equal inputs lose digits, as in any computation from covariances: at relative
     distance d, slopes of a kinked σ are accurate to 1e-16/d, or to d where d is so small that the inputs count as
     equal.) Raises UserError for inputs of the wrong shape or not finite, for a σ whose dual cannot be computed to its
-    tolerance, for kernels that overflow, and for a parametrization without a limit.
+    tolerance, for kernels that overflow or underflow, and for a parametrization without a limit.
 
     >>> import ntkrun, torch
     >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
@@ -99,7 +101,7 @@ def limit_kernels_with_error(
         raise UserError("a network without hidden layers has no width to grow: in the standard parametrization its "
                         "kernel is always x·x' + 1; use expected_kernel")  # fmt: skip
     recursion = _Recursion(net, x, x2)
-    return _last(recursion, _standard_limit(net) if scheme == "standard" else _ntk_term), recursion.error
+    return _last(recursion, _standard_limit if scheme == "standard" else _ntk_term), recursion.error
 
 
 def limit_layers(net: Architecture, x: Points, x2: Points | None = None) -> LimitLayers:
@@ -180,18 +182,18 @@ def _parametrization(net: Architecture, requested: str | None) -> str:
     return name
 
 
-def _ntk_term(layer: int, branch: Tensor) -> Tensor:
+def _ntk_term(layer: int, expectation: Tensor, branch: Tensor) -> Tensor:
     return branch
 
 
-def _standard_limit(net: Architecture) -> Term:
-    """Return the layers' terms of lim K_n/n, without biases. Only layers with hidden units as inputs contribute."""
-    return lambda layer, branch: (branch - net.beta**2) / net.weight_scale**2 * (layer > 0)
+def _standard_limit(layer: int, expectation: Tensor, branch: Tensor) -> Tensor:
+    """Return the layer's term of lim K_n/n, without biases. Only layers with hidden units as inputs contribute."""
+    return expectation * (layer > 0)
 
 
 def _standard_term(net: SizedArchitecture) -> Term:
     """Return the layers' terms at finite widths: n_l E[a a'] + 1."""
-    return lambda layer, branch: net.widths[layer] * (branch - net.beta**2) / net.weight_scale**2 + 1
+    return lambda layer, expectation, branch: net.widths[layer] * expectation + 1
 
 
 def _last(recursion: "_Recursion", term: Term) -> LimitKernels:
@@ -215,39 +217,58 @@ class _Recursion:
         self.weight, self.bias = net.weight_scale**2, net.beta**2
         q1, q2 = (self._affine(points.square().sum(dim=1) / net.inputs) for points in (self.first, self.second))
         self.sizes = [(q1, q2)]
+        for points, q in ((self.first, q1), (self.second, q2)):
+            self._check(1, points.abs().amax(dim=1) + net.beta, q)
         self.duals: list[LayerDual] = []
         for layer, skip in enumerate(net.skips, start=2):
             self.duals.append(layer_dual(net.activation, q1, q2))
             branches = (self._affine(square) for square, _ in self.duals[-1].squares)
             q1, q2 = (b + skip**2 * q if skip else b for b, q in zip(branches, (q1, q2), strict=True))
-            if not (q1.square().isfinite().all() and q2.square().isfinite().all()):  # the duals multiply variances
-                raise UserError(
-                    f"the limit kernel of {net.activation} overflows float64 at layer {layer}: its variance grows too "
-                    "fast; use fewer layers, smaller inputs or a smaller weight_scale"
-                )
+            for before, q in zip(self.sizes[-1], (q1, q2), strict=True):
+                self._check(layer, before, q)
             self.sizes.append((q1, q2))
         self.error = max((dual.error for dual in self.duals), default=0.0)
 
     def _affine(self, expectation: Tensor) -> Tensor:
         return self.weight * expectation + self.bias
 
+    def _check(self, layer: int, before: Tensor, variances: Tensor) -> None:
+        """Raise UserError where float64 cannot hold the variances of this layer, or only a part of their digits. They
+        vanish only where those `before` do."""
+        if not (variances <= FLOAT.max / 8).all():  # the duals add up a few of them
+            raise self._overflow(layer)
+        if ((variances < FLOAT.tiny) & (before > 0)).any():
+            raise UserError(
+                f"the limit kernel of {self.net.activation} underflows float64 at layer {layer}: its variance falls "
+                f"below {FLOAT.tiny:.0e}; use fewer layers, larger inputs, a larger weight_scale or beta > 0"
+            )
+
+    def _overflow(self, layer: int) -> UserError:
+        return UserError(
+            f"the limit kernel of {self.net.activation} overflows float64 at layer {layer}: it grows too fast; use "
+            "fewer layers, smaller inputs or a smaller weight_scale"
+        )
+
     def layers(self, rows: slice, columns: slice, term: Term) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Yield Σ^(l), K^(l) and Σ'^(l) (None at l = 1) for l = 1..L. `term` computes a layer's term of K from
-        B^(l), which its own weights and biases contribute to Σ^(l)."""
-        covariance = self._affine(self.first[rows] @ self.second[columns].T / self.net.inputs)
-        kernel = term(0, covariance)
+        """Yield Σ^(l), K^(l) and Σ'^(l) (None at l = 1) for l = 1..L. `term` computes a layer's term of K from the
+        expectation E[σσ] of its inputs (x·x'/n_0 at l = 1) and from B^(l) = σ_w² E[σσ] + β²."""
+        values = self.first[rows] @ self.second[columns].T / self.net.inputs
+        covariance = self._affine(values)
+        kernel = term(0, values, covariance)
         yield covariance, kernel, None
         tolerance = 2e-16 * (4 + self.net.inputs**0.5)  # x·x' and x·x are summed in different orders
         for layer, (dual, (q1, q2), skip) in enumerate(zip(self.duals, self.sizes, self.net.skips, strict=False), 1):
-            size = (q1[rows, None] * q2[columns]).sqrt()
+            size = root_of_product(q1[rows, None], q2[columns])
             rho = _correlation(covariance, size, max(ROUNDING, tolerance if layer == 1 else 0.0))
             values, slopes = dual.block(rows, columns, rho)
             branch, slopes = self._affine(values), self.weight * slopes
             covariance = branch
             if skip:  # Σ^(l) as ρ·size, so that rounding errors of equal inputs end at each layer and never add up
                 covariance, slopes = branch.addcmul(rho, size, value=skip**2), slopes.add_(skip**2)
-            kernel = torch.addcmul(term(layer, branch), kernel, slopes)
+            kernel = torch.addcmul(term(layer, values, branch), kernel, slopes)
             yield covariance, kernel, slopes
+        if not kernel.isfinite().all():
+            raise self._overflow(self.net.depth)
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Yield the rows and columns of each block. For a symmetric kernel, blocks end at the diagonal."""

@@ -3,7 +3,7 @@
 The loss of a network is the mean over its N inputs of ℓ(F(x_i), y_i), summed over outputs:
 
     squared         ½ Σ_o (F_o - y_o)²                            any real targets
-    huber           Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ 1, |r| - ½ beyond        any real targets
+    huber           Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ δ, δ(|r| - ½δ) beyond    any real targets
     logistic        Σ_o log(1 + exp(-y_o F_o))                    targets ±1
     cross_entropy   -Σ_o y_o log softmax(F)_o                     targets a distribution over two outputs or more
 
@@ -30,7 +30,8 @@ Elementwise: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 @dataclass(frozen=True)
 class Loss:
     """A loss. `each` returns ℓ for every input (..., N), `gradient` ∂ℓ/∂F (..., N, O), `curvature` ∂²ℓ/∂F² (..., N, O,
-    O). `objection` returns a sentence that explains why targets y (N, O) do not suit the loss, or "" if they do."""
+    O). `threshold` is the |F - y| beyond which a gradient is clipped, None for losses that clip none. `objection`
+    returns a sentence that explains why targets y (N, O) do not suit the loss, or "" if they do."""
 
     name: str
     statement: str
@@ -38,6 +39,7 @@ class Loss:
     gradient: Elementwise
     curvature: Elementwise
     objection: Callable[[np.ndarray], str]
+    threshold: float | None = None
 
     def __call__(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Return (1/N) Σ_i ℓ(F(x_i), y_i), shape (...)."""
@@ -68,17 +70,22 @@ def _squared_curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
     return outputs.new_ones(outputs.shape).diag_embed()
 
 
-def _huber(outputs: "Tensor", y: "Tensor") -> "Tensor":
-    size = (outputs - y).abs()
-    return (size * size / 2).where(size <= 1, size - 0.5).sum(dim=-1)
+def huber(threshold: float) -> Loss:
+    """Return Huber's loss with threshold δ > 0: Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ δ and δ(|r| - ½δ) beyond, whose
+    gradient is F - y, clipped to [-δ, δ]."""
 
+    def each(outputs: "Tensor", y: "Tensor") -> "Tensor":
+        size = (outputs - y).abs()
+        return (size * size / 2).where(size <= threshold, threshold * (size - threshold / 2)).sum(dim=-1)
 
-def _huber_gradient(outputs: "Tensor", y: "Tensor") -> "Tensor":
-    return (outputs - y).clamp(-1, 1)
+    def gradient(outputs: "Tensor", y: "Tensor") -> "Tensor":
+        return (outputs - y).clamp(-threshold, threshold)
 
+    def curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
+        return ((outputs - y).abs() <= threshold).to(outputs.dtype).diag_embed()
 
-def _huber_curvature(outputs: "Tensor", y: "Tensor") -> "Tensor":
-    return ((outputs - y).abs() <= 1).to(outputs.dtype).diag_embed()
+    statement = "Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ δ, δ(|r| - ½δ) beyond; δ = training.huber_threshold"
+    return Loss("huber", statement, each, gradient, curvature, _any_target, threshold)
 
 
 def _logistic(outputs: "Tensor", y: "Tensor") -> "Tensor":
@@ -130,12 +137,10 @@ LOSSES = _table(
         _logistic_curvature,
         _signs,
     ),
-    Loss(
-        "huber",
-        "Σ_o h(F_o - y_o), h(r) = ½r² for |r| ≤ 1, |r| - ½ beyond",
-        _huber,
-        _huber_gradient,
-        _huber_curvature,
-        _any_target,
-    ),
+    huber(1.0),
 )
+
+
+def loss(name: str, huber_threshold: float = 1.0) -> Loss:
+    """Return the loss of this name; δ is that of Huber's."""
+    return huber(huber_threshold) if name == "huber" else LOSSES[name]

@@ -32,7 +32,22 @@ MOST_ANGLES, MOST_VARIANCES, MOST_LEVELS = 384, 96, 7
 ONE_NORM = 1e-9  # if all log q differ by less than this, the norms are equal up to rounding: a linear term suffices
 COARSEST, ENOUGH = -2, 1e-12  # for single pairs: the first level of `panels` to try, and the change at which to stop
 FEW_PAIRS = 16  # a series does not pay off for so few pairs
+LARGEST = 1e12  # variance up to which quadratures are tried
 CHECKS = 6  # number of random triples at which the error is measured
+
+
+def root_of_product(q1: Tensor, q2: Tensor) -> Tensor:
+    """Return sqrt(q1 q2) of numbers that are not negative, float64, which broadcast. It has the digits of
+    (q1 * q2).sqrt() but neither overflows nor underflows on the way: q = m·4^k has the root sqrt(m1 m2)·2^(k1+k2)."""
+    (m1, s1), (m2, s2) = _mantissa_and_root(q1), _mantissa_and_root(q2)
+    return (m1 * m2).sqrt_().mul_(s1).mul_(s2)
+
+
+def _mantissa_and_root(q: Tensor) -> Pair:
+    """Return m and s = 2^k with q = m·s² and m in [1/2, 2), both exact."""
+    exponent = torch.frexp(q).exponent.long() // 2
+    scale = ((exponent + 1023) << 52).view(torch.float64)  # 2^k by its bits: powers of tensors round
+    return q / scale / scale, scale
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,12 @@ def numerical_dual(sigma: Activation, q1: Tensor, q2: Tensor) -> NumericalDual:
     (smooth σ) or 1e-9 (with kinks), relative to sqrt(E[σ(u)²] E[σ(v)²])."""
     device = q1.device
     variances, index = torch.unique(torch.cat([q1, q2]).cpu(), return_inverse=True)
+    if variances[-1] > LARGEST:
+        raise UserError(
+            f"the infinite-width kernel of {sigma.name} cannot be computed at a variance of "
+            f"{float(variances[-1]):.3g}, beyond {LARGEST:g}: no node of the quadrature lies where {sigma.name} bends; "
+            "use smaller inputs or a smaller weight_scale"
+        )
     means, squares = quadrature.moments(sigma, variances)
     positive = variances[variances > 0]
     few = len(q1) * len(q2) <= FEW_PAIRS
@@ -179,7 +200,9 @@ def _direct(sigma: Activation, q1: Tensor, q2: Tensor, theta: Tensor, level: int
     q1, q2, theta = q1.cpu(), q2.cpu(), theta.cpu()
     pair = quadrature.panels(sigma, q1, q2, theta, level)
     norms = zip(quadrature.moments(sigma, q1)[1], quadrature.moments(sigma, q2)[1], strict=True)
-    values, slopes = (_quotient(part, (a * b).sqrt()).to(device) for part, (a, b) in zip(pair, norms, strict=True))
+    values, slopes = (
+        _quotient(part, root_of_product(a, b)).to(device) for part, (a, b) in zip(pair, norms, strict=True)
+    )
     return values, slopes
 
 
@@ -255,7 +278,7 @@ def _normalised(table: Iterable[Pair], norms: Tensor) -> Tensor:
 
 def _norms(sigma: Activation, q: Tensor) -> Tensor:
     """Return sqrt(E[σ(u)²] E[σ(v)²]), and likewise for σ', for all pairs, (2, Q, Q)."""
-    return torch.stack([(s[:, None] * s).sqrt() for s in quadrature.moments(sigma, q)[1]])
+    return torch.stack([root_of_product(s[:, None], s) for s in quadrature.moments(sigma, q)[1]])
 
 
 def _coefficients(sigma: Activation, low: float, high: float, angles: int, variances: int, level: int) -> Tensor:

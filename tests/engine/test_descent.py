@@ -18,7 +18,7 @@ from ntkrun.theory.losses import LOSSES
 from tests.engine.small import problem, states
 
 CPU = torch.device("cpu")
-STEPS, STEP_SIZE, SEEDS = 20, 0.1, [3, 5]
+STEPS, STEP_SIZE, SEEDS = 20, 0.05, [3, 5]
 GROWING = {
     "square",
     "cube",

@@ -86,7 +86,7 @@ def test_a_stack_takes_no_more_than_the_bound_and_not_much_less(task: StackTask)
     """Not less than 1/2.5: a bound far too large would cut stacks in vain. Tables wait as Python objects, which torch
     does not see: the lower bound leaves them out."""
     bound, runs = stack_bytes(task, len(task.seeds)), len(task.seeds)
-    numbers = (36 + 12 * task.network.depth) * len(task.probed)
+    numbers = (52 + 27 * task.network.depth) * len(task.probed)
     numbers += 12 * (len(task.x) + len(task.x_test)) * task.network.outputs * len(task.keep_outputs)
     taken = peak_of(lambda: run_stack(task, CPU))
     assert (bound - NUMBER * numbers * runs) / 2.5 < taken < bound

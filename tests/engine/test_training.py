@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ntkrun.columns import pending_columns
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.kernel import jacobian_ntk
 from ntkrun.engine.output_scale import OutputScale
@@ -46,6 +47,11 @@ def _task(net: DenseNetwork, **changes: object) -> StackTask:
         "dtype": torch.float64,
     }
     return StackTask(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def _residual_rate(kernel: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """ε·K̂ε/‖ε‖² from K (N, N, O, O) and ε (N, O)."""
+    return torch.einsum("ai,abij,bj->", residual, kernel, residual) / len(residual) / residual.square().sum()
 
 
 def _with_limit(task: StackTask) -> StackTask:
@@ -103,10 +109,13 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
             "step": k,
             "time": k * task.step_size,
             "loss": ((outputs_now - y) ** 2).sum() / 12,
+            "clipped_share": np.nan,
+            "residual_rate": _residual_rate(kernel, outputs_now - y),
             "test_loss": ((net.apply(params, torch.tensor(task.x_test))[0] - torch.tensor(task.y_test)) ** 2).sum() / 4,
             "kernel_norm": kernel.norm(),
             "kernel_drift_absolute": (kernel - first_kernel).norm(),
             "kernel_drift": (kernel - first_kernel).norm() / first_kernel.norm(),
+            "weight_distance": torch.cat([m.flatten() for m in moved]).norm(),
             "weight_drift": torch.cat([m.flatten() for m in moved]).norm()
             / torch.cat([p.flatten() for p in start]).norm(),
             "output_drift": ((outputs_now - first_outputs) ** 2).sum(dim=1).mean().sqrt(),
@@ -114,12 +123,13 @@ def test_probes_equal_their_definitions(outputs: int) -> None:
             "lambda_max": spectrum[-1],
             "effective_rank": _effective_rank(kernel.permute(0, 2, 1, 3).reshape(6 * outputs, -1).numpy()),
             "distance_to_limit": (kernel - limit).norm() / limit.norm(),
+            "limit_projection": (kernel * limit).sum() / (limit * limit).sum(),
             "off_diagonal": (kernel * (1 - torch.eye(outputs))).norm() / kernel.norm() if outputs > 1 else np.nan,
         }
         flows = {f"{test}{flow}_{what}" for test in ("", "test_") for flow in FLOWS for what in ("gap", "loss")}
-        flows |= {"linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"}
-        dear = {"growth", "descent_residual", "test_descent_residual"}  # test_detail.py has those
-        assert set(expected) | {"position"} | flows | dear == set(rows)  # test_flows.py has the flows
+        flows |= {"linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift", "flow_rms_gap"}
+        # Other files of tests/engine have the flows, what detail steps measure, and what is stored.
+        assert set(expected) | {"position"} | flows | set(pending_columns("steps")) == set(rows)
         for name, value in expected.items():
             # eigenvalues are good to 1e-15 of the largest one
             assert rows[name][k] == pytest.approx(float(value), rel=1e-10, abs=1e-13, nan_ok=True), (name, k)

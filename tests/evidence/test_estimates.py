@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from ntkrun.evidence.estimates.cases import AXES, Case, cases
+from ntkrun.evidence.estimates.estimators import Height, Limit, Slope, column_of
 from ntkrun.evidence.estimates.intervals import (
     at_infinity,
     fit_exponent,
+    fit_limit,
     holm,
     jackknife_logs,
     level,
@@ -19,6 +22,7 @@ from ntkrun.evidence.estimates.intervals import (
     pooled,
 )
 from ntkrun.evidence.estimates.per_run import done, per_run
+from tests.evidence.laws import Laws, sweep
 from tests.evidence.synthetic import tables
 
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -301,3 +305,130 @@ def test_no_runs_at_all() -> None:
     runs, steps, layers = tables({8: 1})
     assert per_run(runs.iloc[:0], steps.iloc[:0], layers.iloc[:0]).empty
     assert isinstance(per_run(runs, steps, layers), pd.DataFrame)
+
+
+# ---------------------------------------------------------------- levels at infinite width
+
+
+def _inverse(n: float) -> float:
+    return 1 / n
+
+
+def _near_one(draw: np.random.Generator, networks: int, c: float = 2.0, d: float = 0.0) -> dict[float, np.ndarray]:
+    """A number 1 + c/n + d/n² of networks, with n Var = 3, at each width."""
+    return {float(n): 1 + c / n + d / n**2 + math.sqrt(3 / n) * draw.standard_normal(networks) for n in WIDTHS}
+
+
+def test_the_limit_is_the_intercept_of_the_weighted_line() -> None:
+    """Against scipy's least squares with weights k/x, and exact on a line without scatter."""
+    draw = np.random.default_rng(11)
+    replicates = {at: values[: 20 + k] for k, (at, values) in enumerate(_near_one(draw, 30).items())}
+    found = fit_limit(replicates, _inverse)
+    x = np.array([1 / at for at in replicates])
+    means = [values.mean() for values in replicates.values()]
+    weights = np.array([len(values) for values in replicates.values()]) / x
+    assert found.value == pytest.approx(np.polyfit(x, means, 1, w=np.sqrt(weights))[1], rel=1e-12)
+    assert found.fit_range == (64, 1024)
+    assert found.counts == {float(n): 20 + k for k, n in enumerate(WIDTHS)}
+    exact = fit_limit({float(n): np.full(3, 1 + 2 / n) for n in WIDTHS}, _inverse)
+    assert exact.value == pytest.approx(1, rel=1e-12)
+    assert exact.interval == pytest.approx((1, 1), rel=1e-12)
+
+
+@pytest.mark.parametrize(("networks", "d"), [(5, 0.0), (200, 0.0), (200, 60.0)])
+def test_intervals_of_limits_cover_the_truth(networks: int, d: float) -> None:
+    """600 repetitions: 95 % but for four binomial standard errors, 3.6 points, and 2 points for choosing the range by
+    the same data and for a term d/n² of one standard error of the narrowest mean (94, 95 and 93 % of 4000)."""
+    draw, held = np.random.default_rng(12), 0
+    for _ in range(600):
+        low, high = fit_limit(_near_one(draw, networks, d=d), _inverse).interval
+        held += low <= 1 <= high
+    assert held / 600 > 0.95 - 0.036 - 0.02
+
+
+def test_a_limit_that_is_one_percent_off_is_seen() -> None:
+    """4000 networks per width, n Var = 3: the interval lies within half a percent of the truth, so that 1 % is
+    refuted, in each of 100 repetitions."""
+    draw = np.random.default_rng(13)
+    intervals = [fit_limit(_near_one(draw, 4000), _inverse, 0.99).interval for _ in range(100)]
+    assert all(0.995 < low <= high < 1.005 for low, high in intervals)
+
+
+def test_a_curve_that_three_values_do_not_straighten_widens_the_interval() -> None:
+    """c/n + d/n² without scatter: the line through the three widest misses the truth, and the parabola meets it."""
+    draw = np.random.default_rng(14)
+    curved = {float(n): 1 + 2 / n + 500 / n**2 + 1e-6 * draw.standard_normal(50) for n in WIDTHS}
+    found = fit_limit(curved, _inverse)
+    assert found.fit_range == (256, 1024)
+    assert found.value != pytest.approx(1, abs=1e-4)
+    assert found.interval[0] <= 1 <= found.interval[1]
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _case(laws: Laws, axis: str = "width") -> Case:
+    (case,) = cases(sweep(laws), AXES[axis])
+    return case
+
+
+def test_a_limit_needs_three_values_and_three_seeds() -> None:
+    part = Limit("level", (0.9, 1.1), column_of, column="limit_projection_0")
+
+    def why(laws: Laws) -> str:
+        ((_, measure),) = part.measures(_case(laws), (0.9, 1.1))
+        return measure(0.95).status.reason.value
+
+    assert why(Laws()) == "ok"
+    assert why(Laws(values=(64, 128))) == "few-values"
+    assert why(Laws(seeds=2)) == "few-seeds"
+
+
+def test_a_height_is_measured_where_it_says() -> None:
+    """At the widest, the narrowest, or at every value; each is the t interval of its own runs."""
+    case = _case(Laws())
+
+    def ats(where: str) -> dict[str, float]:
+        part = Height("level", (0.9, 1.1), column_of, column="limit_projection_0", where=where)
+        return {label: measure(0.95).fit_range[0] for label, measure in part.measures(case, (0.9, 1.1))}
+
+    assert ats("widest") == {"level": 512.0}
+    assert ats("narrowest") == {"level": 64.0}
+    assert ats("each") == {f"level at {at}": float(at) for at in (64, 128, 256, 512)}
+    part = Height("level", (0.9, 1.1), column_of, column="limit_projection_0", where="each")
+    found = part.measures(case, (0.9, 1.1))[1][1](0.95)
+    assert found.interval == pytest.approx(level(case.at(128.0)["limit_projection_0"]).interval)
+
+
+def test_kinks_are_judged_by_the_root_mean_square_over_seeds() -> None:
+    """Where half the networks flip no gate, their residual falls like η and that of the others like √η: the mean
+    logarithm falls at a rate in between, and the root mean square like √η at small η."""
+    tables = sweep(
+        Laws(axis="training.step_size", values=(0.001, 0.01, 0.1), seeds=20, smoothness="kinked", scatter=0.01)
+    )
+    eta = tables.steps["run_id"].str.split("-").str[0].astype(float)
+    flips = tables.steps["run_id"].str.split("-").str[1].astype(int) % 2 == 0
+    tables.steps["descent_residual"] = np.where(flips, np.sqrt(eta), 0.1 * eta)
+    slopes = {}
+    for pooled_over_seeds in (False, True):
+        part = Slope("run", "descent_residual", (0.9, 1.1), (0.4, 1.1), pooled=pooled_over_seeds)
+        (case,) = cases(tables, AXES["step size"])
+        ((_, measure),) = part.measures(case, (0.4, 1.1))
+        slopes[pooled_over_seeds] = measure(0.95).value
+    assert slopes[False] == pytest.approx(0.75, abs=1e-6)
+    assert slopes[True] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("widths", "at"),
+    [
+        (["[128, 64, 256]", "[256, 128, 512]"], [64, 128]),
+        (["[128, 16, 128]", "[256, 16, 256]"], [128, 256]),  # the narrowest is the same: what varies is the widest
+        ([64, 128], [64, 128]),
+        (["64", "[128, 128]"], [64, 128]),
+        ([[64, 32], [64, 64]], [32, 64]),
+    ],
+)
+def test_the_width_of_unequal_layers_is_that_of_the_narrowest(widths: list[object], at: list[float]) -> None:
+    runs = pd.DataFrame({"network.width": pd.Series(widths, dtype=object)})
+    assert AXES["width"].values(runs).tolist() == at

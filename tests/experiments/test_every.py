@@ -78,7 +78,7 @@ def _check_figures(drawn: list[Drawn]) -> None:
     assert len({stem for stem, _, _ in drawn}) == len(drawn) > 0
     for stem, figure, caption in drawn:
         settle(figure)
-        assert re.fullmatch(r"[a-z_]+", stem)
+        assert re.fullmatch(r"[a-z_]+(-[a-z]+)?", stem)
         assert re.fullmatch(r"[A-Z].{40,}\.", caption), stem
         axes = [ax for ax in figure.axes if ax.get_visible()]
         assert any(ax.lines for ax in axes), stem

@@ -157,7 +157,7 @@ def test_depth_against_width_takes_the_variance_over_networks() -> None:
         {"run_id": str(k), "step": 0, "time": 0.0, "loss": 1.0, "kernel_drift": 0.0, "lambda_max": 1.0}
         for k in range(4)
     ]
-    (row,) = depth_width.EXPERIMENT.rows(Evidence({"depth": results(runs, steps, outputs)}))
+    (row,) = depth_width.EXPERIMENT.rows(Evidence({"around/depth": results(runs, steps, outputs)}))
     assert row.ours == pytest.approx((2 / 3) / 4)
     assert row.theory == 0.1
     assert row.interval is not None

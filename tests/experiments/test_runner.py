@@ -162,7 +162,7 @@ def test_open_verdicts_are_listed_and_only_strictly_an_error(
 
 def test_a_refuted_claim_exits_3_unless_that_is_expected(tmp_path: Path, configs: Path) -> None:
     many = _experiment(sweeps=(Planned("tiny", smoke=("sweep.seeds=4",)),))
-    for claim, code in (("[5, 6]", 3), ("[5, 6], expect: refuted", 0), ("[0, 2]", 0)):
+    for claim, code in (("[5, 6]", 3), ("[5, 6], expect: refuted", 0), ("[-1, 2]", 0)):
         _write(configs, f"{{name: lazy-regime, kernel_drift: {claim}}}")
         left = runner.reproduce([many], "smoke", tmp_path / "r", "cpu")
         assert left.code() == left.code(strict=True) == code
@@ -195,14 +195,14 @@ def test_a_main_claim_that_was_supported_must_not_pass_in_silence(
     monkeypatch.setattr(recorded, "WIDTH_SWEEP", main)
     committed = tmp_path / "docs"
     monkeypatch.setattr(recorded.lost, "__defaults__", (committed,))
-    _write(configs, "{name: lazy-regime, kernel_drift: [0, 2]}")
+    _write(configs, "{name: lazy-regime, kernel_drift: [-1, 2]}")
     assert runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu").code() == 0
     assert recorded.record(tmp_path / "r", committed) == "smoke"
     assert json.loads((committed / "verdicts.json").read_text()) == {"smoke": {"lazy-regime": "supported"}}
     drift = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
     assert (drift.code(), drift.lost) == (0, [])
     (claim,) = drift.experiments[0].claims
-    _write(configs, f"{{name: lazy-regime, kernel_drift: [0, {claim.estimate}]}}")
+    _write(configs, f"{{name: lazy-regime, kernel_drift: [-1, {claim.estimate}]}}")
     left = runner.reproduce([_experiment(sweeps=(main,))], "smoke", tmp_path / "r", "cpu")
     assert left.code() == 3
     (line,) = left.lost

@@ -61,6 +61,7 @@ def test_the_ensemble_follows_the_recursion_of_its_training(momentum: float, act
                 mean[:a],
                 np.broadcast_to(covariance.diagonal()[:, None], (a, y.shape[1])),
                 np.broadcast_to(_with_the_first(covariance, count)[:, None], (a, y.shape[1])),
+                *_posterior(nngp, y),
             )
             for name, values in zip(COLUMNS, expected, strict=True):
                 np.testing.assert_allclose(found[name][at], values, rtol=1e-9, atol=1e-9, err_msg=f"{name} {k}")
@@ -70,6 +71,15 @@ def test_the_ensemble_follows_the_recursion_of_its_training(momentum: float, act
 def _with_the_first(covariance: np.ndarray, count: int) -> np.ndarray:
     """Of each point with the first of its part; `count` training points come first."""
     return np.concatenate([covariance[:count, 0], covariance[count:, count]])
+
+
+def _posterior(nngp: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Mean, variance and covariance with the first of its part of the Gaussian process given y, by its formula."""
+    count = len(y)
+    gain = np.linalg.solve(nngp[:count, :count], nngp[:count]).T
+    covariance = nngp - gain @ nngp[:count]
+    moments = (covariance.diagonal(), _with_the_first(covariance, count))
+    return gain @ y, *(np.broadcast_to(moment[:, None], (len(nngp), y.shape[1])) for moment in moments)
 
 
 @pytest.mark.parametrize("override", ["training.loss=huber", "training.batch=2"])
@@ -84,6 +94,20 @@ def test_without_a_formula_only_the_start_is_known(override: str) -> None:
     assert (found["limit_mean"][0] == 0).all()
     for name in ("limit_mean", "limit_variance", "limit_covariance"):
         assert np.isnan(found[name][1]).all()
+    for name in ("nngp_mean", "nngp_variance", "nngp_covariance"):  # a law of the data, whatever the batches
+        assert (np.isnan(found[name]) == (point.training.loss == "huber")).all()
+
+
+def test_the_posterior_is_that_of_the_trained_function() -> None:
+    """α F has the covariance α² Σ, whose posterior has the same mean; α(F - F_0) starts at 0 and has none."""
+    plain, scaled, centred = (
+        limit_outputs(inputs_of(_point(f"training.output_scale={scale}")), [0, 6])
+        for scale in ("1", "3", "{centred: 3}")
+    )
+    np.testing.assert_allclose(scaled["nngp_mean"], plain["nngp_mean"], rtol=1e-10)
+    np.testing.assert_allclose(scaled["nngp_variance"], 9 * plain["nngp_variance"], rtol=1e-10, atol=1e-12)
+    assert np.isnan(centred["nngp_mean"]).all()
+    assert np.isfinite(centred["limit_mean"]).all()
 
 
 def test_without_a_limit_all_is_nan() -> None:

@@ -31,7 +31,7 @@ def test_wide_networks_and_many_steps_take_more(tmp_path: Path) -> None:
     """The real pilots. A hundred times the steps take more than ten times the time on any machine."""
     wide, short, long = (_of(tmp_path, *o) for o in (["network.width=2048"], [], ["training.steps=10000"]))
     parameters = 2048 * 2048 * 4 / 2**30  # GiB of one network
-    assert 2 * parameters < wide.gib < 20 * parameters
+    assert 2 * parameters < wide.gib < 24 * parameters  # with K_0 computed twice, in float64
     assert long.seconds > 10 * short.seconds
 
 

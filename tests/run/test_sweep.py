@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import ntkrun
+from ntkrun.columns import TABLES
 from ntkrun.config.reader import Sweep, parse_config
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.engine.devices import resolve_device
@@ -59,39 +60,14 @@ def test_tables_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     )
     assert {"device", "torch", "commit", "step_size", "parameters"} <= set(results.runs)
     assert (results.runs["status"] == "done").all()
-    assert results.steps.columns.tolist() == [
-        "run_id",
-        "step",
-        "time",
-        "loss",
-        "test_loss",
-        "kernel_drift",
-        "kernel_drift_absolute",
-        "kernel_norm",
-        "lambda_min",
-        "lambda_max",
-        "effective_rank",
-        "weight_drift",
-        "output_drift",
-        "distance_to_limit",
-        "off_diagonal",
-        *("linear_gap", "test_linear_gap", "linear_rms_gap", "test_linear_rms_gap", "linear_weight_drift"),
-        *("flow_gap", "test_flow_gap", "limit_gap", "test_limit_gap"),
-        *(f"{inputs}{flow}_loss" for flow in ("linear", "flow", "limit") for inputs in ("", "test_")),
-        "growth",
-        "descent_residual",
-        "test_descent_residual",
-    ]
-    assert results.layers.columns.tolist() == [
-        *("run_id", "step", "layer", "name", "weight_drift", "weight_operator", "weight_drift_operator"),
-        *("activation_norm", "activation_drift", "backprop_norm", "kernel_part"),
-        *("subnetwork_kernel_norm", "subnetwork_kernel_drift"),
-    ]
+    assert results.steps.columns.tolist() == list(TABLES["steps"])
+    assert results.layers.columns.tolist() == list(TABLES["layers"])
     assert results.modes.columns.tolist() == ["run_id", "step", "time", "mode", "eigenvalue", "residual"]
     assert len(results.modes) == 0  # without detail steps
     assert results.outputs.columns.tolist() == [
         *("run_id", "step", "part", "input", "output", "value", "variance", "covariance", "kernel", "kernel_row"),
         *("limit_kernel", "limit_kernel_row", "limit_mean", "limit_variance", "limit_covariance"),
+        *("nngp_mean", "nngp_variance", "nngp_covariance"),
     ]
     assert len(results.outputs) == 6 * 2 * 7
     assert len(results.steps) == 6 * 4

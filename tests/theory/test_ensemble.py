@@ -8,7 +8,7 @@ import torch
 from ntkrun.engine.dense import DenseNetwork
 from ntkrun.errors import UserError
 from ntkrun.theory.dynamics import frozen
-from ntkrun.theory.ensemble import ensemble
+from ntkrun.theory.ensemble import ensemble, posterior
 from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.rules import Descent
 from tests.engine.small import problem, states
@@ -56,6 +56,32 @@ def test_at_infinity_it_interpolates_without_spread() -> None:
     assert found.covariance[0, N, N] > 1e-3
 
 
+def test_the_posterior_is_what_training_with_its_kernel_tends_to() -> None:
+    """Training the last layer alone has the kernel Σ. Against the formula too, with an inverse: 1e-9, the rounding
+    times the condition of Σ(X,X), which is below 1e5 here."""
+    x, y = _points()
+    nngp, _ = limit_kernels(NET, x)
+    mean, covariance = posterior(nngp, y)
+    trained = ensemble(nngp, nngp, y, [math.inf])
+    assert torch.allclose(mean, trained.mean[0], rtol=1e-9, atol=1e-9)
+    assert torch.allclose(covariance, trained.covariance[0], rtol=1e-9, atol=1e-9)
+    gain = torch.linalg.solve(nngp[:N, :N], nngp[:N]).T
+    assert torch.allclose(mean, gain @ y, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(covariance, nngp - gain @ nngp[:N], rtol=1e-9, atol=1e-9)
+    assert (mean[N:] - ensemble(*limit_kernels(NET, x), y, [math.inf]).mean[0, N:]).abs().max() > 0.01  # not the NTK's
+
+
+def test_the_posterior_given_a_repeated_input_is_that_given_its_mean_target() -> None:
+    x, y = _points()
+    nngp, _ = limit_kernels(NET, x)
+    mean, covariance = posterior(nngp, y)
+    twice = [0, *range(len(x))]
+    split = torch.cat([y[:1] + 0.5, y[:1] - 0.5, y[1:]])
+    repeated = posterior(nngp[twice][:, twice], split)
+    assert torch.allclose(repeated[0][1:], mean, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(repeated[1][1:, 1:], covariance, rtol=1e-9, atol=1e-9)
+
+
 def test_two_thousand_trained_networks_follow_it() -> None:
     """Mean and covariance at three times within sampling error: 4 standard errors of 2000 networks, 9 % of the spread.
     At L=2 and width 128 the bias of order 1/n is some 2 % of it; the step is 1/30 of the fastest mode's."""
@@ -84,5 +110,7 @@ def test_kernels_that_do_not_fit_are_a_sentence() -> None:
     for pair in ((nngp, ntk[:N, :N]), (nngp[:2, :2], ntk[:2, :2]), (nngp[:, :N], ntk[:, :N])):
         with pytest.raises(UserError, match="square"):
             ensemble(*pair, y, [1.0])
+    with pytest.raises(UserError, match="square"):
+        posterior(nngp[:, :N], y)
     with pytest.raises(UserError, match="finite"):
         ensemble(nngp * math.nan, ntk, y, [1.0])

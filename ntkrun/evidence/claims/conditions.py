@@ -38,6 +38,13 @@ def stable(case: Case) -> Status:
     return Reason.UNSTABLE.of(value=value, axis=case.axis.name, at=f"{worst[AT]:g}")
 
 
+def lipschitz(case: Case) -> Status:
+    """σ is Lipschitz, as every theorem on training assumes"""
+    if len(case.runs) and "lipschitz" in case.runs and case.runs["lipschitz"].iloc[0] in (False, 0):
+        return Reason.NOT_LIPSCHITZ.of(activation=case.first["network.activation"])
+    return OK
+
+
 def resolved(case: Case) -> Status:
     """λ_min of K̂_0 is larger than the rounding error of the kernel in every run"""
     table = case.statistics

@@ -15,6 +15,8 @@ from ntkrun.evidence.records import Finding, Judgement, RunCounts, Verdict
 
 HOPELESS = 400  # if more than this many times the seeds were needed, the estimate lies on the edge of the margin
 NO_RUNS = Estimate(status=Reason.NO_RUNS.of())
+# What says less than an unmet condition of the claim.
+UNMET_FIRST = (Reason.OK, Reason.NO_RUNS, Reason.IMPOSSIBLE, Reason.NOT_MEASURED)
 _WORST_FIRST = (REFUTED, INCONCLUSIVE, SUPPORTED)
 
 
@@ -59,8 +61,9 @@ def _judge_claim(entry: ClaimEntry, case: Case) -> Verdict:
 
 
 def _verdict(claim: Claim, entry: ClaimEntry, case: Case, findings: Sequence[Finding], margins_hash: str) -> Verdict:
-    """Return the verdict of the claim's worst part."""
-    deciding = min(findings, key=lambda part: _WORST_FIRST.index(part.verdict))
+    """Return the verdict of the claim's worst part; of several with that verdict, the one nearest to an edge of its
+    margin, or furthest outside."""
+    deciding = min(findings, key=lambda part: (_WORST_FIRST.index(part.verdict), _room(part)))
     return Verdict(
         name=claim.name,
         statement=claim.statement,
@@ -74,6 +77,19 @@ def _verdict(claim: Claim, entry: ClaimEntry, case: Case, findings: Sequence[Fin
         conditions=tuple(condition.__doc__ or "" for condition in claim.conditions),
         parts=tuple(findings),
     )
+
+
+def _room(part: Finding) -> float:
+    """Return how far a part's interval lies inside its margin, as a fraction of the margin's width, negative where it
+    reaches out; for an open margin, as a fraction of the distance from the edge to 0 (or of the interval's length,
+    where that is longer). nan counts as no room."""
+    (low, high), (start, end) = part.interval, part.expected
+    rooms = [low - start] * math.isfinite(start) + [end - high] * math.isfinite(end)
+    if any(map(math.isnan, (low, high))) or not rooms:
+        return -math.inf if rooms else math.inf
+    edge = start if math.isfinite(start) else end
+    unit = end - start if len(rooms) == 2 else max(abs(edge), high - low)
+    return min(rooms) / unit if unit else 0.0
 
 
 def finding(part: str, estimate: Estimate, expected: Interval, unmet: Sequence[Status] = ()) -> Finding:
@@ -96,7 +112,7 @@ def finding(part: str, estimate: Estimate, expected: Interval, unmet: Sequence[S
 
 def _reasons(estimate: Estimate, expected: Interval, unmet: Sequence[Status]) -> Sequence[Status]:
     """Return what decides the verdict. An unmet condition says more than a number that is missing for want of runs."""
-    if unmet and estimate.status.reason in (Reason.OK, Reason.NO_RUNS):
+    if unmet and estimate.status.reason in UNMET_FIRST:
         return unmet
     if not estimate.status.ok:
         return [estimate.status]
@@ -137,4 +153,7 @@ def _outside(interval: Interval, expected: Interval) -> bool:
 
 def _span(interval: Interval) -> str:
     """Return an interval as text, with a digit more than tables show: the side of an edge on which an end lies."""
-    return f"[{interval[0]:.3g}, {interval[1]:.3g}]"
+    low, high = interval
+    if math.isinf(low) or math.isinf(high):
+        return f"at most {high:.3g}" if math.isinf(low) else f"at least {low:.3g}"
+    return f"[{low:.3g}, {high:.3g}]"

@@ -34,7 +34,17 @@ class Axis:
 
 
 def _widths(runs: pd.DataFrame) -> pd.Series:
-    return pd.to_numeric(runs[WIDTH], errors="coerce")
+    """Return the width of each run. Of unequal widths the narrowest layer decides; where that is the same in all runs,
+    the widest is what varies."""
+    hidden = runs[WIDTH].map(_hidden)
+    narrowest = hidden.map(min)
+    return (narrowest if narrowest.nunique() > 1 else hidden.map(max)).astype(float)
+
+
+def _hidden(value: Any) -> list[float]:
+    """Return the hidden widths as numbers: of 64, '64' or '[64, 128]' (tables store lists as text)."""
+    widths = json.loads(value) if isinstance(value, str) else value
+    return [float(width) for width in widths] if isinstance(widths, list | tuple) else [float(widths)]
 
 
 def _output_scales(runs: pd.DataFrame) -> pd.Series:
@@ -47,13 +57,14 @@ def _scale(value: Any) -> float:
     return float(scale["centred"] if isinstance(scale, dict) else scale)
 
 
-SCALE = "training.output_scale"
+SCALE, DEPTH = "training.output_scale", "network.depth"
 STEP_KEYS = ("training.step_size", "training.steps", "probes.every", "probes.detail")
 AXES = {
     "width": Axis("width", (WIDTH,), _widths, "wider networks"),
     "step size": Axis(
         "step size", STEP_KEYS, lambda runs: runs["step_size"], "smaller step sizes", "small", paired=True
     ),
+    "depth and width": Axis("width", (WIDTH, DEPTH), _widths, "wider networks"),
     "output scale": Axis("output scale", (SCALE,), _output_scales, "larger output scales", paired=True),
 }
 
@@ -100,7 +111,7 @@ class Case:
     @property
     def smallest(self) -> float:
         """The smallest value of the axis that enters the fit of a power law."""
-        return WIDTHS_PER_LAYER * self.depth if self.axis.name == "width" else 0.0
+        return WIDTHS_PER_LAYER * self.depth if self.axis is AXES["width"] else 0.0
 
     @property
     def widest(self) -> float:

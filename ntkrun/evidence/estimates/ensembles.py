@@ -100,72 +100,93 @@ def normality(case: Case, at: float) -> str:
     return f"normality test at {at:g}: the smallest of {len(tests)} adjusted p values is {holm(tests).min():.2g}"
 
 
-def learned_part(case: Case, at: float, column: str = "") -> pd.Series:
+def kept_steps(case: Case) -> list[int]:
+    """Return the steps after the start whose outputs on test inputs the tables hold, in ascending order."""
+    table = case.outputs
+    return sorted(map(int, table.loc[(table["part"] != TRAIN) & (table["step"] > 0), "step"].unique()))
+
+
+def on_test_inputs(case: Case, at: float, step: str = "") -> pd.DataFrame:
+    """Return the outputs on test inputs after a step: its number as text, or "" for the last one kept."""
+    wanted = int(step) if step else max(kept_steps(case), default=0)
+    table = case.outputs
+    return table[(table[AT] == at) & (table["part"] != TRAIN) & (table["step"] == wanted)]
+
+
+# The statistics below compare trained networks with a law that predicts mean, variance and covariance of their outputs:
+# LIMIT, that of networks trained by the same steps, or NNGP, that of networks of which only the last layer is trained,
+# for ever. NNGP is a wrong theory, which they have to refute.
+LIMIT, NNGP = "limit", "nngp"
+
+
+def learned_part(case: Case, at: float, step: str = "", law: str = LIMIT) -> pd.Series:
     """Return, for each run, how much of the predicted mean m its function contains: Σ_x F(x) m(x) / Σ_x m(x)².
 
-    m is the mean of F_t(x) that infinite width predicts on test inputs after the last step. The average over runs is 1
-    if the ensemble's mean is m. nan where m is negligible compared with the spread s.
+    The sums run over the test inputs. The average over runs is 1 if the ensemble's mean is m. nan where m is negligible
+    compared with the spread s.
     """
-    table = _at_end(case, at)
-    mean, variance = table["limit_mean"], table["limit_variance"]
+    table = on_test_inputs(case, at, step)
+    mean, variance = table[f"{law}_mean"], table[f"{law}_variance"]
     table = table.assign(dot=table["value"] * mean, size=mean**2, spread=variance)
     by_run = table.groupby("seed")[["dot", "size", "spread"]].sum(min_count=1)
     return (by_run["dot"] / by_run["size"]).where(by_run["size"] > 1e-6 * by_run["spread"])
 
 
-def bias(case: Case, at: float, column: str = "") -> pd.Series:
-    """Return `mean_bias` on test inputs after the last step."""
-    return mean_bias(_at_end(case, at))
+def bias(case: Case, at: float, step: str = "", law: str = LIMIT) -> pd.Series:
+    """Return `mean_bias` on test inputs."""
+    return mean_bias(on_test_inputs(case, at, step), law)
 
 
-def mean_bias(outputs: pd.DataFrame) -> pd.Series:
+def mean_bias(outputs: pd.DataFrame, law: str = LIMIT) -> pd.Series:
     """Return, for each run, the jackknife pseudo-value of the ensemble's bias, Σ_x (E F(x) - m(x))² / Σ_x s²(x).
 
-    `outputs` holds the rows of one step and one part of an outputs table, with the seed. The bias is 0 if the
-    ensemble's mean is m, and it detects a deviation of any shape. Its estimate averages d_i·(mean of the other d_j)
-    with d = F - m, so that scatter alone adds nothing. The pseudo-values have this estimate as their mean, and their t
-    interval covers the bias.
+    `outputs` holds the rows of one step and one part of an outputs table, with the seed. m and s² are the predicted
+    mean and variance. The bias is 0 if the ensemble's mean is m, and it detects a deviation of any shape. Its estimate
+    averages d_i·(mean of the other d_j) with d = F - m, so that scatter alone adds nothing. The pseudo-values have this
+    estimate as their mean, and their t interval covers the bias.
     """
-    table = outputs.assign(off=outputs["value"] - outputs["limit_mean"])
+    table = outputs.assign(off=outputs["value"] - outputs[f"{law}_mean"])
     off = table.pivot(index="seed", columns=["input", "output"], values="off")
-    size = table.groupby(["input", "output"])["limit_variance"].first().sum() or np.nan  # unknown
+    size = table.groupby(["input", "output"])[f"{law}_variance"].first().sum() or np.nan  # unknown
     mean_of_others = (off.sum() - off) / max(len(off) - 1, 1)
     products = (off * mean_of_others).sum(axis=1, min_count=1) / size
     return 2 * products - products.mean()
 
 
-def covariance(case: Case, at: float, column: str = "") -> pd.Series:
-    """Return, for each run, Σ_x d(x) d(x_0) C(x, x_0) / Σ_x C(x, x_0)² after the last step.
+def spread(case: Case, at: float, step: str = "", law: str = LIMIT) -> pd.Series:
+    """Return, for each run, the mean over test inputs of (F(x) - m(x))²/s²(x).
 
-    The sums run over all test inputs x except the first, x_0. d = F - m, and m and C are the mean and the covariance
-    that infinite width predicts. The average over runs is 1 if both are right, and 0 if values at different inputs are
-    independent.
+    m and s² are the predicted mean and variance. The average over runs is 1 if both are right.
     """
-    table = _at_end(case, at)
-    table = table.assign(off=table["value"] - table["limit_mean"])
-    first = table[table["input"] == 0][["seed", "output", "off"]].rename(columns={"off": "off_first"})
-    table = table[table["input"] != 0].merge(first, on=["seed", "output"])
-    limit = table["limit_covariance"]
-    sums = pd.DataFrame({"dot": table["off"] * table["off_first"] * limit, "size": limit**2, "seed": table["seed"]})
-    by_run = sums.groupby("seed").sum(min_count=1)
-    return (by_run["dot"] / by_run["size"]).where(by_run["size"] > 0)
-
-
-def spread(case: Case, at: float, column: str = "") -> pd.Series:
-    """Return, for each run, the mean over test inputs of (F_t(x) - m(x))²/s²(x) after the last step.
-
-    m and s² are the mean and the variance that infinite width predicts. The average over runs is 1 if both are right.
-    """
-    table = _at_end(case, at)
-    deviation = (table["value"] - table["limit_mean"]) ** 2 / table["limit_variance"]
+    table = on_test_inputs(case, at, step)
+    deviation = (table["value"] - table[f"{law}_mean"]) ** 2 / table[f"{law}_variance"]
     return deviation.groupby(table["seed"]).mean()
 
 
-def _at_end(case: Case, at: float) -> pd.DataFrame:
-    """Return the outputs on test inputs after the last step."""
-    table = case.outputs
-    table = table[(table[AT] == at) & (table["part"] != TRAIN) & (table["step"] > 0)]
-    return table[table["step"] == table["step"].max()]
+def covariance(case: Case, at: float, step: str = "", law: str = LIMIT) -> pd.Series:
+    """Return `projected_covariance` on test inputs."""
+    return projected_covariance(on_test_inputs(case, at, step), law)
+
+
+def projected_covariance(outputs: pd.DataFrame, law: str = LIMIT) -> pd.Series:
+    """Return, for each run, 1 + Σ_x C(x)/s²(x) · d(x_0) r(x) / Σ_x C(x)²/s²(x),  r(x) = d(x) - d(x_0) C(x)/s²(x_0).
+
+    The sums run over outputs, and over all inputs x except the first of their part, x_0. d = F - m, and m, s² and
+    C(x) = C(x, x_0) are the predicted mean, variance and covariance; r is what remains of d(x) given d(x_0). The
+    average over runs is 1 if d(x_0) determines the mean of d(x) as predicted, and 0 if values at different inputs are
+    independent. A common factor of all covariances does not change it, which `spread` shows, and so it scatters half as
+    much as the products d(x) d(x_0). nan where C vanishes.
+    """
+    keys = ["seed", "part", "output"]
+    mean, variance, covariance = (f"{law}_{name}" for name in ("mean", "variance", "covariance"))
+    table = outputs.assign(off=outputs["value"] - outputs[mean])
+    first = table.loc[table["input"] == 0, [*keys, "off", variance]].set_axis([*keys, "off_first", "first"], axis=1)
+    table = table[table["input"] != 0].merge(first, on=keys)
+    weight = table[covariance] / table[variance]
+    rest = table["off"] - table["off_first"] * table[covariance] / table["first"]
+    table = table.assign(dot=weight * table["off_first"] * rest, size=weight * table[covariance])
+    by_run = table.groupby("seed")[["dot", "size"]].sum(min_count=1)
+    return (1 + by_run["dot"] / by_run["size"]).where(by_run["size"] > 0)
 
 
 def inside(outputs: pd.DataFrame, deviations: float) -> pd.Series:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from ntkrun.evidence.estimates import ensembles
 from ntkrun.evidence.estimates.cases import AT, Case
 from ntkrun.evidence.estimates.estimate import (
     ALL_RUNS,
@@ -23,6 +24,7 @@ from ntkrun.evidence.estimates.intervals import (
     Interval,
     at_infinity,
     fit_exponent,
+    fit_limit,
     fit_power_law,
     jackknife_logs,
     level,
@@ -49,28 +51,64 @@ class Part(Protocol):
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]: ...
 
 
+Applies = Callable[[Case], bool]  # whether a part is about a case
+Replicates = Callable[[Case, float, str], Sequence[float] | pd.Series | np.ndarray]
+
+
+def always(case: Case) -> bool:
+    return True
+
+
+def without_kinks(case: Case) -> bool:
+    return smoothness(case.runs) != "kinked"
+
+
+def without_hidden_layers(case: Case) -> bool:
+    return case.depth == 1
+
+
+def several_outputs(case: Case) -> bool:
+    return bool((case.outputs["output"] > 0).any())
+
+
+def clips(case: Case) -> bool:
+    """Return True where the loss clips gradients."""
+    return str(case.first["training.loss"]) == "huber"
+
+
 @dataclass(frozen=True)
 class Slope:
     """The exponent along the axis of a number that each run gives: a column of per_run, or one column per layer.
 
-    `kinked` is the margin for σ with kinks, whose gates flip, if it differs. `layers` is "" or selects the layers of a
-    column: first, hidden, last or inner (all but the last).
+    `c1` and `kinked` are the margins for σ whose slope has kinks, and for σ with kinks, whose gates flip, where they
+    differ. `layers` is "" or selects the layers of a column: first, hidden, last, inner (all but the last), upper (all
+    but the first) or all. With `pooled`, the number for σ with kinks is the root mean square over seeds, since only
+    gates that flip contribute.
+
+    A value that is 0 or not finite has no logarithm. Where some runs have one, the part is not judged without them: it
+    is refuted, because sound runs have none.
     """
 
     key: str
     column: str
     smooth: Interval
     kinked: Interval | None = None
+    c1: Interval | None = None
     layers: str = ""
     needs: str = MEASURE_IT
+    pooled: bool = False
+    applies: Applies = always
 
     def margin(self, case: Case) -> Interval:
-        return self.margin_for(is_smooth(case.runs))
+        return self.margin_for(smoothness(case.runs))
 
-    def margin_for(self, smooth: bool) -> Interval:
-        return self.smooth if self.kinked is None or smooth else self.kinked
+    def margin_for(self, smoothness: str) -> Interval:
+        margins = {"smooth": self.smooth, "C1": self.c1 or self.smooth, "kinked": self.kinked or self.smooth}
+        return margins[smoothness]
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
+        if not self.applies(case):
+            return []
         return [(label, self._measure(case, column)) for label, column in columns(self, case.depth)]
 
     def _measure(self, case: Case, column: str) -> Measure:
@@ -78,6 +116,12 @@ class Slope:
             table = case.statistics
             if column not in table or table[column].isna().all():
                 return Estimate(status=Reason.NOT_MEASURED.of(what=column, needs=self.needs))
+            table = table[table[AT] >= case.smallest]
+            wrong = int((~(np.isfinite(table[column]) & (table[column] > 0))).sum())
+            if wrong:
+                return Estimate(status=Reason.IMPOSSIBLE.of(count=wrong, total=len(table), what=column))
+            if self.pooled and smoothness(case.runs) == "kinked":
+                return _exponent_of_pooled(case, column, confidence)
             pairs = table["seed"] if case.axis.paired else None
             exponent = fit_exponent(table[AT], table[column], case.smallest, confidence, pairs, case.axis.towards)
             estimate = of_exponent(exponent, case.axis.further)
@@ -88,6 +132,17 @@ class Slope:
             return replace(estimate, remark=f"Kendall's τ with the {case.axis.name} is {tau:.2f}{p_text}")
 
         return measure
+
+
+def _exponent_of_pooled(case: Case, column: str, confidence: float) -> Estimate:
+    """Return the exponent of the root mean square of a column over seeds."""
+    logs, seeds = {}, {}
+    for at in map(float, sorted(case.statistics[AT].unique())):
+        sample = case.at(at).set_index("seed")[[column]]
+        logs[at] = jackknife_logs(sample, lambda part: float(np.sqrt(np.square(part[column]).mean())))
+        seeds[at] = len(sample)
+    exponent = fit_power_law(logs, case.smallest, confidence, towards=case.axis.towards)
+    return replace(of_exponent(exponent, case.axis.further), seeds=min(seeds.values(), default=0))
 
 
 @dataclass(frozen=True)
@@ -128,59 +183,157 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Height:
-    """The mean over seeds, at the largest value of the axis, of a number that each run gives.
+    """The mean over seeds, at the largest value of the axis, of a number that each run gives. `where` is the place on
+    the axis: widest, narrowest or each, for a part at every value.
 
-    `drifts` is True if the number is off by more than its noise at finite width. A value outside the margin is then not
-    refuted while it may still reach the margin in wider networks.
-    """
+    `values` returns these numbers, or where `pooled` replicates whose mean is a statistic of all seeds. `drifts` is
+    True if the number is off by more than its noise at finite width. A value outside the margin is then not refuted
+    while it may still reach the margin in wider networks."""
 
     key: str
     expected: Interval
-    values: Callable[[Case, float, str], Sequence[float] | pd.Series]
+    values: Replicates
     layers: str = ""
     column: str = ""
     needs: str = MEASURE_IT
     drifts: bool = False
+    where: str = "widest"
+    pooled: bool = False
+    applies: Applies = always
 
     def margin(self, case: Case) -> Interval:
         return self.expected
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
-        return [(label, self._measure(case, column)) for label, column in columns(self, case.depth)]
+        if not self.applies(case):
+            return []
+        labelled = columns(self, case.depth)
+        every = [float(at) for at in sorted(case.statistics[AT].unique())] or [math.nan]
+        if self.where == "each":
+            places: list[tuple[str, float | None]] = [(f" at {at:g}", at) for at in every]
+        else:
+            places = [("", {"widest": every[-1], "narrowest": every[0], "all": None}[self.where])]
+        return [
+            (f"{label}{place}", self._measure(case, column, at, every))
+            for label, column in labelled
+            for place, at in places
+        ]
 
-    def _measure(self, case: Case, column: str) -> Measure:
+    def _measure(self, case: Case, column: str, at: float | None, every: Sequence[float]) -> Measure:
         def measure(confidence: float) -> Estimate:
-            *narrower, widest = [float(at) for at in sorted(case.statistics[AT].unique())] or [math.nan]
-            values = self._values(case, widest, column)
-            if not len(values):
+            places = every if at is None else [at]
+            values = np.concatenate([self._values(case, place, column) for place in places])
+            wrong = int((~np.isfinite(values)).sum())
+            if wrong == len(values):
                 return Estimate(status=Reason.NOT_MEASURED.of(what=self.key, needs=self.needs))
-            estimate = of_level(level(values, confidence), widest)
-            if not (self.drifts and narrower and case.axis.name == "width"):
+            if wrong:
+                return Estimate(status=Reason.IMPOSSIBLE.of(count=wrong, total=len(values), what=self.key))
+            estimate = of_level(level(values, confidence), places[-1])
+            if self.pooled:  # replicates are blocks of seeds
+                estimate = replace(estimate, seeds=sum(len(case.at(place)) for place in places))
+            if at is None:
+                return replace(estimate, fit_range=(every[0], every[-1]), at=" in all")
+            if not (self.drifts and len(every) > 1 and case.axis.name == "width"):
                 return estimate
-            second_widest = narrower[-1], self._values(case, narrower[-1], column)
-            return replace(estimate, limit=at_infinity(second_widest, (widest, values), confidence))
+            second_widest = every[-2], self._values(case, every[-2], column)
+            return replace(estimate, limit=at_infinity(second_widest, (at, values), confidence))
 
         return measure
 
     def _values(self, case: Case, at: float, column: str) -> np.ndarray:
-        values = np.asarray(self.values(case, at, column), dtype=float)
-        return values[np.isfinite(values)]
+        return np.asarray(self.values(case, at, column), dtype=float)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A `Height` of trained networks on test inputs, at each step after the start whose outputs are stored. `law` is
+    what they are compared with: LIMIT or NNGP of ensembles.py."""
+
+    key: str
+    expected: Interval
+    statistic: Callable[[Case, float, str, str], pd.Series]
+    law: str = ensembles.LIMIT
+    needs: str = MEASURE_IT
+
+    def margin(self, case: Case) -> Interval:
+        return self.expected
+
+    def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
+        steps = [str(step) for step in ensembles.kept_steps(case)] or [""]
+        return [
+            (f"{self.key}, step {step}" if step else self.key, self._at(step).measures(case, margin)[0][1])
+            for step in steps
+        ]
+
+    def _at(self, step: str) -> Height:
+        def values(case: Case, at: float, column: str) -> pd.Series:
+            return self.statistic(case, at, step, self.law)
+
+        return Height(self.key, self.expected, values, needs=self.needs)
+
+
+CORRECTIONS: dict[str, Callable[[float], float]] = {"large": lambda at: 1 / at, "small": lambda at: at}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The value to which a number tends at the end of the axis, by a straight line in 1/n (or in η): a mean over seeds,
+    or a statistic of all seeds by its jackknife replicates. Unlike an exponent, it sees a constant factor."""
+
+    key: str
+    expected: Interval
+    values: Replicates
+    layers: str = ""
+    column: str = ""
+    needs: str = MEASURE_IT
+    applies: Applies = always
+
+    def margin(self, case: Case) -> Interval:
+        return self.expected
+
+    def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
+        if not self.applies(case):
+            return []
+        return [(label, self._measure(case, column)) for label, column in columns(self, case.depth)]
+
+    def _measure(self, case: Case, column: str) -> Measure:
+        def measure(confidence: float) -> Estimate:
+            every = [float(at) for at in sorted(case.statistics[AT].unique()) if at >= case.smallest]
+            replicates = {at: np.asarray(self.values(case, at, column), dtype=float) for at in every}
+            replicates = {at: values for at, values in replicates.items() if np.isfinite(values).any()}
+            if not replicates:
+                return Estimate(status=Reason.NOT_MEASURED.of(what=self.key, needs=self.needs))
+            wrong = sum(int((~np.isfinite(values)).sum()) for values in replicates.values())
+            if wrong:
+                total = sum(map(len, replicates.values()))
+                return Estimate(status=Reason.IMPOSSIBLE.of(count=wrong, total=total, what=self.key))
+            if len(replicates) < 3:
+                return Estimate(status=Reason.FEW_VALUES.of(values=listed(replicates)))
+            few = [at for at, values in replicates.items() if len(values) < 3]
+            if few:
+                return Estimate(status=Reason.FEW_SEEDS.of(values=listed(few)))
+            limit = fit_limit(replicates, CORRECTIONS[case.axis.towards], confidence)
+            seeds = min(len(case.at(at)) for at in limit.counts)
+            return Estimate(limit.value, limit.interval, limit.fit_range, seeds, at=" at each value")
+
+        return measure
 
 
 @dataclass(frozen=True)
 class Extremes:
     """The range, from the smallest to the largest over all runs, of a number that each run gives. Used for claims about
-    every seed."""
+    every seed, and for identities."""
 
     key: str
     column: str
     expected: Interval
+    applies: Applies = always
 
     def margin(self, case: Case) -> Interval:
         return self.expected
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
-        return [(self.key, lambda _: self._measure(case))]
+        return [(self.key, lambda _: self._measure(case))] if self.applies(case) else []
 
     def _measure(self, case: Case) -> Estimate:
         table = case.statistics[case.statistics[AT] >= case.smallest]
@@ -206,9 +359,18 @@ def column_of(case: Case, at: float, column: str) -> pd.Series:
     return table[column] if column in table else pd.Series(dtype=float)
 
 
-def is_smooth(runs: pd.DataFrame) -> bool:
-    """Return True if σ has a derivative everywhere, according to the runs table, or if the table is empty."""
-    return bool(runs["smooth"].iloc[0]) if len(runs) else True
+def squared_column_of(case: Case, at: float, column: str) -> pd.Series:
+    """Return the squares of a column of per_run."""
+    return column_of(case, at, column) ** 2
+
+
+def smoothness(runs: pd.DataFrame) -> str:
+    """Return whether σ is `smooth`, has a slope with kinks (`C1`), or is `kinked`, according to the runs table; smooth
+    if the table is empty. Results of versions that did not tell the last two apart count as kinked."""
+    if not len(runs):
+        return "smooth"
+    known = runs["smoothness"].iloc[0] if "smoothness" in runs else None
+    return str(known) if isinstance(known, str) else "smooth" if bool(runs["smooth"].iloc[0]) else "kinked"
 
 
 class _Layered(Protocol):
@@ -225,7 +387,14 @@ def columns(part: _Layered, depth: int) -> list[tuple[str, str]]:
     if not part.layers:
         return [(part.key, part.column)]
     last = depth - 1
-    layers = {"first": [0], "hidden": range(1, last), "last": [last], "inner": range(last)}[part.layers]
+    layers = {
+        "first": [0],
+        "hidden": range(1, last),
+        "last": [last],
+        "inner": range(last),
+        "upper": range(1, depth),
+        "all": range(depth),
+    }[part.layers]
     several = len(layers) > 1
     return [(f"{part.key} {layer}" if several else part.key, f"{part.column}.{layer}") for layer in layers]
 

@@ -56,6 +56,17 @@ class Exponent:
     status: Status = OK
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A quantity at infinite width (or step size 0): its `value` with its interval, the smallest and the largest value
+    of the axis that were fitted, and the number of replicates at each."""
+
+    value: float
+    interval: Interval
+    fit_range: Interval
+    counts: Mapping[float, int]
+
+
 def level(values: Values, confidence: float = CONFIDENCE) -> Level:
     """Return the mean, its standard error over seeds and its t interval."""
     y = np.asarray(values, dtype=float)
@@ -143,6 +154,51 @@ def fit_power_law(
         groups = dict(list(groups.items())[1:] if towards == "large" else list(groups.items())[:-1])
 
 
+def fit_limit(replicates: Replicates, corrections: Callable[[float], float], confidence: float = CONFIDENCE) -> Limit:
+    """Return the intercept θ of θ + c·x through the means of the replicates at each value of an axis, x = `corrections`
+    of it, such as 1/n: the value at infinite width where deviations are of order 1/n.
+
+    The line is weighted by the number of replicates over x, because the variance of such quantities falls like x. The
+    interval is a t interval with Welch and Satterthwaite's degrees of freedom. While a term x² is significant at 3 %,
+    the value with the largest x is dropped, down to three. If these are curved too, the interval also contains that of
+    the parabola through them.
+    """
+    groups = dict(sorted(((corrections(at), np.asarray(v, dtype=float)) for at, v in replicates.items()), reverse=True))
+    used = sorted(replicates, key=corrections, reverse=True)
+    while True:
+        testable = len(groups) > 2 and _counts(groups).min() > 1
+        curvature = _tail(groups, _in_powers(groups, 2)[2]) if testable else math.nan
+        if not curvature < CURVATURE_LEVEL or len(groups) <= 3:
+            break
+        groups, used = dict(list(groups.items())[1:]), used[1:]
+    value, interval = _estimate(groups, _in_powers(groups, 1)[0], 2, confidence, paired=False)
+    if curvature < CURVATURE_LEVEL:
+        interval = hull(interval, _estimate(groups, _in_powers(groups, 2)[0], 3, confidence, paired=False)[1])
+    return Limit(value, interval, (min(used), max(used)), {at: len(replicates[at]) for at in used})
+
+
+def hull(first: Interval, second: Interval) -> Interval:
+    """Return the smallest interval that contains both."""
+    return min(first[0], second[0]), max(first[1], second[1])
+
+
+def _in_powers(groups: Replicates, degree: int) -> np.ndarray:
+    """Return the matrix whose row k holds the c_x with Σ_x c_x m_x = the coefficient of x^k in the weighted fit."""
+    x, k = np.array(list(groups)), _counts(groups)
+    weights = k / x if (x > 0).all() else k
+    design = np.vander(x / x.max(), degree + 1, increasing=True)
+    return np.asarray(np.linalg.solve(design.T @ (weights[:, None] * design), design.T * weights))
+
+
+def _tail(groups: Replicates, c: np.ndarray, paired: bool = False) -> float:
+    """Return the two-sided p value of Σ c_w m_w = 0."""
+    error, freedom = _error(groups, c, 3, paired)
+    value = abs(float(c @ _means(groups)))
+    if value <= _rounding(groups, c):
+        return 1.0
+    return 2 * _t_tail(value / error, freedom) if error else 0.0
+
+
 def jackknife(sample: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> np.ndarray:
     """Return replicates of a statistic θ of all seeds together, by the delete-a-block jackknife.
 
@@ -209,7 +265,7 @@ def _line(groups: Replicates, curvature: float, asymptotic: bool, confidence: fl
     if not asymptotic:
         ends = [_estimate(groups, secant, 2, confidence, paired)[1] for secant in _end_secants(groups)]
         # The slope is a weighted mean of the local exponents, so it lies between them, apart from rounding.
-        interval = holding(slope, (min(low for low, _ in ends), max(high for _, high in ends)))
+        interval = holding(slope, hull(*ends))
     constant = float(coefficients[0] @ _means(groups))
     counts = {at: len(group) for at, group in groups.items()}
     shares = {} if paired else _variance_shares(groups, coefficients[1])
@@ -317,12 +373,7 @@ def _curvature_p(groups: Replicates, paired: bool) -> float:
     spare = int(_counts(groups).sum()) - 3
     if len(groups) < 3 or (min(map(len, groups.values())) < 2 and spare < 1):
         return math.nan
-    c = _contrasts(groups, degree=2)[2]
-    error, freedom = _error(groups, c, 3, paired)
-    value = abs(float(c @ _means(groups)))
-    if value <= _rounding(groups, c):
-        return 1.0
-    return 2 * _t_tail(value / error, freedom) if error else 0.0
+    return _tail(groups, _contrasts(groups, degree=2)[2], paired)
 
 
 def _means(groups: Replicates) -> np.ndarray:

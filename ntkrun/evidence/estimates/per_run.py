@@ -35,7 +35,13 @@ def per_run(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> pd
     * For each column of `steps`, and for each layer's of `layers` as `<statistic>.<l>`: the reductions that
       ntkrun/columns.py declares. Columns that a table lacks are left out.
     * `loss_ratio`: the last loss over the first. `late_ratio`: the last loss over that in the middle of the steps.
-    * `bound_excess`: how far log ‖ε‖ rises above the bound of a frozen kernel.
+    * `rate_over_bound`: the smallest ε·K̂_t ε/‖ε‖² over λ_min(K̂_t), over steps whose loss is above ROUNDING times its
+      start. It is at least 1, so that ‖ε‖ falls at least as fast as e^{-λ_min t}.
+    * `drift_ratio`: the last weight_drift over that of the linearised network.
+    * `growth_rate`: the largest |ΔA/Δt| between two detail steps.
+    * `eigenvalue_share`: λ_min/λ_max of K̂_0. `eigenvalue_ratio`: λ_min of K̂_0 over that of K_inf/N.
+    * `recovered_sharpness`: the last ηλ_max(K̂_t) of a run whose loss rose and ended below its start.
+    * `noise_ratio`: the squared distance of the outputs from gradient flow over what theory expects of batches.
     * `rises`: whether the loss rises by the factor RISE from one probed step to the next while it is above ROUNDING
       times its start.
     * `sharpness`: λ_max(K̂_t) when the loss first rises, otherwise the largest over all steps.
@@ -43,7 +49,7 @@ def per_run(runs: pd.DataFrame, steps: pd.DataFrame, layers: pd.DataFrame) -> pd
     trained = runs[runs["status"].isin(["done", "diverged"])]
     trained_steps = _rows_of(steps, trained).sort_values("step", kind="stable")
     statistics = pd.concat([_step_statistics(trained_steps), _layer_statistics(_rows_of(layers, trained))], axis=1)
-    return trained.merge(statistics, left_on="run_id", right_index=True, how="left")
+    return _ratios(trained.merge(statistics, left_on="run_id", right_index=True, how="left"))
 
 
 def done(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +73,39 @@ def _step_statistics(steps: pd.DataFrame) -> pd.DataFrame:
     middle = steps[steps["step"] <= by_run["step"].transform("max") / 2].groupby("run_id")["loss"].last()
     statistics["late_ratio"] = statistics["loss"] / middle
     statistics = statistics.join(_rises_and_sharpness(steps, by_run))
-    statistics["bound_excess"] = _bound_excess(steps, by_run)
+    statistics["growth_rate"] = _growth_rate(steps)
+    if {"residual_rate", "lambda_min"} <= set(steps):
+        resolved = steps["loss"] > ROUNDING * by_run["loss"].transform("first")
+        rate = (steps["residual_rate"] / steps["lambda_min"]).where(resolved & (steps["lambda_min"] > 0))
+        statistics["rate_over_bound"] = rate.groupby(steps["run_id"]).min()
     return statistics
+
+
+def _growth_rate(steps: pd.DataFrame) -> pd.Series:
+    """Return sup |ΔA/Δt| of each run, over consecutive rows that have A."""
+    if not {"growth", "time"} <= set(steps):
+        return pd.Series(np.nan, index=steps["run_id"].unique())
+    rows = steps[steps["growth"].notna()]
+    changes = rows.groupby("run_id")[["growth", "time"]].diff()
+    return (changes["growth"] / changes["time"]).abs().groupby(rows["run_id"]).max()
+
+
+def _ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the statistics with those that are ratios of two others."""
+    ratios = {
+        "drift_ratio": ("weight_drift_end", "linear_weight_drift_end"),
+        "eigenvalue_share": ("lambda_min_0", "lambda_max_0"),
+        "eigenvalue_ratio": ("lambda_min_0", "limit_lambda_min"),
+        "noise_ratio": ("flow_rms_gap", "predicted_flow_rms_gap"),
+    }
+    known = {name: pair for name, pair in ratios.items() if set(pair) <= set(table)}
+    table = table.assign(**{name: table[above] / table[below] for name, (above, below) in known.items()})
+    if "noise_ratio" in table:
+        table["noise_ratio"] **= 2
+    if {"lambda_max_end", "step_size"} <= set(table):
+        recovered = table["rises"].astype(bool) & (table["status"] == "done") & (table["loss_ratio"] < 1)
+        table["recovered_sharpness"] = (table["step_size"] * table["lambda_max_end"]).where(recovered)
+    return table
 
 
 def _rises_and_sharpness(steps: pd.DataFrame, by_run: Any) -> pd.DataFrame:
@@ -81,20 +118,6 @@ def _rises_and_sharpness(steps: pd.DataFrame, by_run: Any) -> pd.DataFrame:
         at_rise = steps["lambda_max"].where(first).groupby(steps["run_id"]).max()
         table["sharpness"] = at_rise.fillna(by_run["lambda_max"].max())
     return table
-
-
-def _bound_excess(steps: pd.DataFrame, by_run: Any) -> pd.Series:
-    """Return sup_k log(‖ε_k‖/‖ε_0‖) - k log ρ for each run, with ρ = max(|1 - ηλ_min|, |1 - ηλ_max|) of K̂_0 and
-    η = time/step. Only steps whose loss is above ROUNDING times its start count. Under a frozen kernel and squared
-    error the value is not above 0."""
-    if not {"lambda_min", "lambda_max", "time"} <= set(steps):
-        return pd.Series(np.nan, index=by_run.size().index)
-    eta = (steps["time"] / steps["step"].where(steps["step"] > 0)).groupby(steps["run_id"]).transform("max")
-    low, high = by_run["lambda_min"].transform("first").clip(lower=0), by_run["lambda_max"].transform("first")
-    rate = np.maximum((1 - eta * low).abs(), (1 - eta * high).abs())
-    relative = steps["loss"] / by_run["loss"].transform("first")
-    excess = 0.5 * np.log(relative.where(relative > ROUNDING)) - steps["step"] * np.log(rate)
-    return excess.where(steps["step"] > 0).groupby(steps["run_id"]).max()
 
 
 def _layer_statistics(layers: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,8 @@ _FLOORS: tuple[tuple[str, str | float, int], ...] = (
     (r".*loss", "", 2),
     (r"output_drift", "", 1),
     (r".*drift_absolute", "kernel_norm", 1),
-    (r".*drift.*|distance_to_limit|off_diagonal", 1.0, 1),
+    (r".*drift.*|distance_to_limit.*|covariance_distance.*|.*off_diagonal.*", 1.0, 1),
+    (r".*_error_0", 1e8, 1),  # by differences of F, whose rounding is as much larger
     (r".*gap", "output_drift", 1),
     (r"lambda_min", "lambda_max", 1),
     (r".*", "", 1),
