@@ -1247,7 +1247,7 @@ EVIDENCE = (
     ),
     Fault(
         "limit-towards-zero",
-        "ntkrun/evidence/estimates/estimators.py",
+        "ntkrun/evidence/estimates/levels.py",
         '"large": lambda at: 1 / at, "small"',
         '"large": lambda at: at, "small"',
         "levels are extrapolated in n in place of 1/n, to width 0",

@@ -25,17 +25,11 @@ from ntkrun.config.template import meaning
 from ntkrun.data import DATA_SETS
 from ntkrun.data.base import Component, DataSet
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.evidence.estimates.estimators import (
-    Ensemble,
-    Extremes,
-    Height,
-    Limit,
-    Part,
-    Pooled,
-    Slope,
-    Vanishes,
-)
+from ntkrun.evidence.estimates.exponents import Pooled, Slope
 from ntkrun.evidence.estimates.intervals import Interval
+from ntkrun.evidence.estimates.levels import Ensemble, Height, Limit
+from ntkrun.evidence.estimates.parts import Part
+from ntkrun.evidence.estimates.ranges import Extremes, Vanishes
 from ntkrun.evidence.reasons import Reason
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ntkrun.evidence.estimates.cases import AXES, Case, cases
-from ntkrun.evidence.estimates.estimators import Height, Limit, Slope, column_of
+from ntkrun.evidence.estimates.exponents import Slope
 from ntkrun.evidence.estimates.intervals import (
     at_infinity,
     fit_exponent,
@@ -21,6 +21,8 @@ from ntkrun.evidence.estimates.intervals import (
     monotonicity,
     pooled,
 )
+from ntkrun.evidence.estimates.levels import Height, Limit
+from ntkrun.evidence.estimates.parts import column_of
 from ntkrun.evidence.estimates.per_run import done, per_run
 from tests.evidence.laws import Laws, sweep
 from tests.evidence.synthetic import tables

@@ -1,7 +1,7 @@
 """The conditions under which a claim can be judged. A report prints their docstrings."""
 
 from ntkrun.evidence.estimates.cases import AT, Case
-from ntkrun.evidence.estimates.estimators import RESOLVED
+from ntkrun.evidence.estimates.ranges import RESOLVED
 from ntkrun.evidence.reasons import OK, Reason, Status
 
 

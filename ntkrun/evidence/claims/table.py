@@ -15,17 +15,13 @@ import pandas as pd
 from ntkrun.evidence.claims import conditions as only_if
 from ntkrun.evidence.estimates import ensembles, finite_width, initial_outputs, mode_speeds
 from ntkrun.evidence.estimates.cases import AXES, Axis, Case
-from ntkrun.evidence.estimates.estimators import (
+from ntkrun.evidence.estimates.exponents import Pooled, Slope
+from ntkrun.evidence.estimates.initial_outputs import GIVEN, LIMIT
+from ntkrun.evidence.estimates.intervals import Interval
+from ntkrun.evidence.estimates.levels import Ensemble, Height, Limit
+from ntkrun.evidence.estimates.parts import (
     OPEN,
-    Edge,
-    Ensemble,
-    Extremes,
-    Height,
-    Limit,
     Part,
-    Pooled,
-    Slope,
-    Vanishes,
     clips,
     column_of,
     columns,
@@ -34,8 +30,7 @@ from ntkrun.evidence.estimates.estimators import (
     without_hidden_layers,
     without_kinks,
 )
-from ntkrun.evidence.estimates.initial_outputs import GIVEN, LIMIT
-from ntkrun.evidence.estimates.intervals import Interval
+from ntkrun.evidence.estimates.ranges import Edge, Extremes, Vanishes
 from ntkrun.evidence.reasons import Status
 
 Condition = Callable[[Case], Status]
@@ -95,12 +90,13 @@ HALF_A_PERCENT = (0.995, 1.005)  # K_inf of another β (0.05, 0.2), depth or σ 
 TEST_INPUTS = "set data.test_samples to 1 or more"
 KEEP_FIRST = "add `first` to probes.outputs"
 KNOWN_LIMIT = "use an activation and a parametrization with a limit kernel"
-LAYERS_LIMIT = f"set probes.detail, and {KNOWN_LIMIT}"
+LAYERS_LIMIT = f"{KEEP_FIRST}, and {KNOWN_LIMIT}"
 TWO_OUTPUTS = "use data with two or more outputs, such as `targets: one_hot`"
 ENSEMBLE = "use test inputs, the squared loss and full batches, and add `last` to probes.outputs"
 FOLLOWED = "no mode starts large enough and falls by a factor of e: use the squared loss, probes.detail and more steps"
 SLOWEST = "the slowest mode starts too small, or falls too little: use the squared loss, probes.detail and more steps"
-BATCHES = "use the squared loss, one output, batches, and no momentum"
+KEEP_LAST = "add `last` to probes.outputs"
+BATCHES = f"use the squared loss, one output, batches, and no momentum, and {KEEP_LAST}"
 
 _LAZY = (
     Slope("first", "weight_drift", LIKE_1_OVER_ROOT_N, layers="first"),
@@ -133,8 +129,8 @@ _TABLE = (
         "part of the last layer's parameters is δ_ij [σ_w² a·a'/n + β²].",
         "[J] section 4, and theorem 1, proof",
         (
-            Extremes("kernel", "kernel_error_0", (-OPEN, 1e-3)),
-            Extremes("last_layer", "last_layer_error_0", (-OPEN, 1e-3)),
+            Extremes("kernel", "kernel_error_0", (-OPEN, 1e-3), needs=KEEP_FIRST),
+            Extremes("last_layer", "last_layer_error_0", (-OPEN, 1e-3), needs=KEEP_FIRST),
         ),
         TRAINED,
         ("a kernel of the first step in place of the start", "a kernel without β²"),
@@ -197,15 +193,27 @@ _TABLE = (
                 part
                 for layers in ("first", "hidden")
                 for part in (
-                    Height(f"mean_{layers}", (-0.2, 0.2), column_of, layers, "neuron_mean_0", where="each"),
-                    Height(f"second_{layers}", (0.98, 1.02), column_of, layers, "neuron_second_0", where="each"),
-                    Height(f"fourth_{layers}", (0.95, 1.05), column_of, layers, "neuron_fourth_0", where="each"),
-                    Height(f"coupling_{layers}", (-0.2, 0.2), column_of, layers, "neuron_coupling_0", where="each"),
+                    Height(f"mean_{layers}", (-0.2, 0.2), column_of, layers, "neuron_mean_0", KEEP_FIRST, where="each"),
+                    Height(
+                        f"second_{layers}", (0.98, 1.02), column_of, layers, "neuron_second_0", KEEP_FIRST, where="each"
+                    ),
+                    Height(
+                        f"fourth_{layers}", (0.95, 1.05), column_of, layers, "neuron_fourth_0", KEEP_FIRST, where="each"
+                    ),
+                    Height(
+                        f"coupling_{layers}",
+                        (-0.2, 0.2),
+                        column_of,
+                        layers,
+                        "neuron_coupling_0",
+                        KEEP_FIRST,
+                        where="each",
+                    ),
                 )
             ),
-            Height("second_output", (0.95, 1.05), initial_outputs.moment(2, GIVEN), where="each"),
-            Height("fourth_output", (0.85, 1.15), initial_outputs.moment(4, GIVEN), where="each"),
-            Height("together", (-0.1, 0.1), initial_outputs.joint_moment(1, 1, GIVEN), where="each"),
+            Height("second_output", (0.95, 1.05), initial_outputs.moment(2, GIVEN), needs=KEEP_FIRST, where="each"),
+            Height("fourth_output", (0.85, 1.15), initial_outputs.moment(4, GIVEN), needs=KEEP_FIRST, where="each"),
+            Height("together", (-0.1, 0.1), initial_outputs.joint_moment(1, 1, GIVEN), needs=KEEP_FIRST, where="each"),
             Height("outputs", (0.85, 1.15), initial_outputs.between_outputs(2), applies=several_outputs, where="each"),
         ),
         ENDED,
@@ -257,10 +265,14 @@ _TABLE = (
         "A network without hidden layers has the kernel x·x'/n_0 + β² at any width and seed, and normal outputs.",
         "[J] proposition 1 and theorem 1, L = 1",
         (
-            Extremes("kernel", "distance_to_limit_0", (-OPEN, 1e-5), without_hidden_layers),
-            Height("mean", (-0.2, 0.2), column_of, "last", "neuron_mean_0", applies=without_hidden_layers),
-            Height("second", (0.95, 1.05), column_of, "last", "neuron_second_0", applies=without_hidden_layers),
-            Height("fourth", (0.9, 1.1), column_of, "last", "neuron_fourth_0", applies=without_hidden_layers),
+            Extremes("kernel", "distance_to_limit_0", (-OPEN, 1e-5), without_hidden_layers, KNOWN_LIMIT),
+            Height("mean", (-0.2, 0.2), column_of, "last", "neuron_mean_0", KEEP_FIRST, applies=without_hidden_layers),
+            Height(
+                "second", (0.95, 1.05), column_of, "last", "neuron_second_0", KEEP_FIRST, applies=without_hidden_layers
+            ),
+            Height(
+                "fourth", (0.9, 1.1), column_of, "last", "neuron_fourth_0", KEEP_FIRST, applies=without_hidden_layers
+            ),
         ),
         ENDED,
         ("a kernel without β²", "inputs that are not divided by n_0"),
@@ -306,7 +318,7 @@ _TABLE = (
     ),
     Claim(
         "kernel-variance",
-        "The variance of the initial kernel of relu networks without biases is that of the ratio of depth to width: to "
+        "The variance of the initial kernel of relu networks without biases follows from depth and width alone: to "
         "first order Var K_0(x,x)/K_inf² = (1/n)(5(L-1) - 4(L²-1)/(3L)).",
         "[HN]; docs/theory.md",
         (
@@ -516,7 +528,7 @@ _TABLE = (
     Claim(
         "limit-ensemble",
         "On test inputs, networks trained from many initialisations follow the Gaussian process that infinite width "
-        "predicts: they have its mean and its covariance at the time of the last step.",
+        "predicts: they have its mean and its covariance, at every time after the start whose outputs are stored.",
         "[L] equations 13 to 16; [J] figure 2",
         (
             Ensemble("mean", (0.93, 1.07), ensembles.learned_part, needs=f"{ENSEMBLE}; the limit's mean must not be 0"),
@@ -527,7 +539,12 @@ _TABLE = (
             ),
         ),
         (*GENTLY, only_if.squared),
-        ("the NNGP's posterior", "half or twice the time, or none", "a covariance 1.2 times as large"),
+        (
+            "the NNGP's posterior",
+            "half, twice or infinite time",
+            "another depth, β or σ",
+            "a covariance 1.2 times as large",
+        ),
     ),
     Claim(
         "nngp-ensemble",
@@ -564,7 +581,7 @@ _TABLE = (
         "[LTE]; docs/theory.md",
         (
             Slope("exponent", "flow_gap", LIKE_ROOT_ETA),
-            Slope("weights", "flow_weight_gap", LIKE_ROOT_ETA),
+            Slope("weights", "flow_weight_gap", LIKE_ROOT_ETA, needs=KEEP_LAST),
             Limit("level", (0.8, 1.2), column_of, column="noise_ratio", needs=BATCHES),
         ),
         (*TRAINED, only_if.squared, only_if.on_batches, only_if.equal_times),
@@ -585,7 +602,7 @@ _TABLE = (
         "Networks whose loss rises, and which come back, do so because their kernel changes: ηλ_max(K̂_t) is at most 2 "
         "at the end, though it was above 2 at the start.",
         "[Lw]",
-        (Extremes("flattened", "recovered_sharpness", (-OPEN, 2.05)),),
+        (Extremes("flattened", "recovered_sharpness", (-OPEN, 2.05), some=True),),
         (only_if.trained, only_if.no_momentum, only_if.full_batch, only_if.every_step),
         ("a kernel that stays as it was",),
         AXES["step size"],

@@ -1,7 +1,7 @@
 """An estimate: a number with its interval, and whether it can be judged."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ntkrun.evidence.estimates.intervals import Exponent, Interval, Level
@@ -46,7 +46,7 @@ def of_exponent(exponent: Exponent, further: str) -> Estimate:
     exponent from fewer than three values of the axis is not judged, since they cannot show a power law."""
     if not exponent.status.ok:
         return Estimate(status=exponent.status)
-    status, fewest = _enough(exponent), int(min(exponent.counts.values()))
+    status, fewest = enough(exponent.counts), int(min(exponent.counts.values()))
     estimate = Estimate(exponent.slope, exponent.interval, exponent.fit_range, fewest, status, " at each value")
     if not status.ok:
         return estimate
@@ -58,11 +58,12 @@ def of_exponent(exponent: Exponent, further: str) -> Estimate:
     return replace(estimate, seeds=int(exponent.counts[noisiest]), at=f" at {noisiest:g}")
 
 
-def _enough(exponent: Exponent) -> Status:
-    """Return whether there are values and seeds enough to judge an exponent."""
-    few = [at for at, count in exponent.counts.items() if count < 3]
-    if len(exponent.counts) < 3:
-        return Reason.FEW_VALUES.of(values=listed(exponent.counts))
+def enough(counts: Mapping[float, int]) -> Status:
+    """Return whether there are the three values of the axis, and the three seeds at each of these `counts`, that a fit
+    needs to be judged."""
+    few = [at for at, count in counts.items() if count < 3]
+    if len(counts) < 3:
+        return Reason.FEW_VALUES.of(values=listed(counts))
     return Reason.FEW_SEEDS.of(values=listed(few)) if few else OK
 
 

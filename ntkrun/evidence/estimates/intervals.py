@@ -57,7 +57,7 @@ class Exponent:
 
 
 @dataclass(frozen=True)
-class Limit:
+class Intercept:
     """A quantity at infinite width (or step size 0): its `value` with its interval, the smallest and the largest value
     of the axis that were fitted, and the number of replicates at each."""
 
@@ -154,7 +154,9 @@ def fit_power_law(
         groups = dict(list(groups.items())[1:] if towards == "large" else list(groups.items())[:-1])
 
 
-def fit_limit(replicates: Replicates, corrections: Callable[[float], float], confidence: float = CONFIDENCE) -> Limit:
+def fit_limit(
+    replicates: Replicates, corrections: Callable[[float], float], confidence: float = CONFIDENCE
+) -> Intercept:
     """Return the intercept θ of θ + c·x through the means of the replicates at each value of an axis, x = `corrections`
     of it, such as 1/n: the value at infinite width where deviations are of order 1/n.
 
@@ -174,7 +176,7 @@ def fit_limit(replicates: Replicates, corrections: Callable[[float], float], con
     value, interval = _estimate(groups, _in_powers(groups, 1)[0], 2, confidence, paired=False)
     if curvature < CURVATURE_LEVEL:
         interval = hull(interval, _estimate(groups, _in_powers(groups, 2)[0], 3, confidence, paired=False)[1])
-    return Limit(value, interval, (min(used), max(used)), {at: len(replicates[at]) for at in used})
+    return Intercept(value, interval, (min(used), max(used)), {at: len(replicates[at]) for at in used})
 
 
 def hull(first: Interval, second: Interval) -> Interval:

@@ -74,9 +74,10 @@ def _step_statistics(steps: pd.DataFrame) -> pd.DataFrame:
     statistics["late_ratio"] = statistics["loss"] / middle
     statistics = statistics.join(_rises_and_sharpness(steps, by_run))
     statistics["growth_rate"] = _growth_rate(steps)
-    if {"residual_rate", "lambda_min"} <= set(steps):
+    if {"residual_rate", "lambda_min", "lambda_max"} <= set(steps):
         resolved = steps["loss"] > ROUNDING * by_run["loss"].transform("first")
-        rate = (steps["residual_rate"] / steps["lambda_min"]).where(resolved & (steps["lambda_min"] > 0))
+        smallest = steps["lambda_min"].clip(lower=ROUNDING * steps["lambda_max"])  # no bound where it is rounding
+        rate = (steps["residual_rate"] / smallest).where(resolved)
         statistics["rate_over_bound"] = rate.groupby(steps["run_id"]).min()
     return statistics
 
