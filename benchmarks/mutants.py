@@ -611,8 +611,8 @@ ENGINE = (
     Fault(
         "squared-distance",
         "ntkrun/engine/start_probes.py",
-        "_size(c.double() - sigma) / _size(sigma[None])",
-        "_size(c.double() - sigma) ** 2 / _size(sigma[None]) ** 2",
+        "frobenius(c.double() - sigma) / frobenius(sigma[None])",
+        "frobenius(c.double() - sigma) ** 2 / frobenius(sigma[None]) ** 2",
         "a distance is squared",
         CLAIMS,
         _START,
@@ -631,8 +631,8 @@ ENGINE = (
     Fault(
         "off-diagonal-of-same",
         "ntkrun/engine/start_probes.py",
-        "_size(kernel[:, :, 0, :, 1]) /",
-        "_size(kernel[:, :, 1, :, 1]) /",
+        "frobenius(kernel[:, :, 0, :, 1]) /",
+        "frobenius(kernel[:, :, 1, :, 1]) /",
         "the kernel between two neurons is that of the second",
         CLAIMS,
         _START,
@@ -732,7 +732,7 @@ ENGINE = (
     Fault(
         "subnetwork-drift-absolute",
         "ntkrun/engine/detail_probes.py",
-        "[drift / _frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)]",
+        "[drift / frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)]",
         "[drift for drift, k0 in zip(drifts, start.kernels, strict=True)]",
         "the change of sub-networks' kernels is not relative",
         TESTS,

@@ -65,8 +65,8 @@ def detail(problem: LearningProblem, state: State, start: Start) -> tuple[dict[s
     changes = [operator_norms(w - first) for w, first in zip(state.params.weights, state.start.weights, strict=True)]
     norms = [_weight_norm(*arguments) for arguments in zip(state.params.weights, changes, start.vectors, strict=True)]
     moved = [a - first for a, first in zip(activations, start.activations, strict=True)]
-    drifts = [_frobenius(k.double() - k0.double()) for k, k0 in zip(kernels, start.kernels, strict=True)]
-    parts = [_frobenius(layer_kernel(*of_layer)) for of_layer in zip(gradients.uses, gradients.deltas, strict=True)]
+    drifts = [frobenius(k.double() - k0.double()) for k, k0 in zip(kernels, start.kernels, strict=True)]
+    parts = [frobenius(layer_kernel(*of_layer)) for of_layer in zip(gradients.uses, gradients.deltas, strict=True)]
     columns = {
         "weight_operator": [norm / layer.size for layer, norm in zip(net.layers, norms, strict=True)],
         "weight_operator_ratio": [_over_expectation(*pair) for pair in zip(norms, net.layers, strict=True)],
@@ -77,8 +77,8 @@ def detail(problem: LearningProblem, state: State, start: Start) -> tuple[dict[s
         "activation_drift": [_root_mean_square(a) / math.sqrt(a.shape[-1]) for a in moved],
         "backprop_norm": [_root_mean_square(delta.flatten(3)) for delta in gradients.deltas],
         "kernel_part": parts,
-        "subnetwork_kernel_norm": [_frobenius(k) for k in kernels],
-        "subnetwork_kernel_drift": [drift / _frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)],
+        "subnetwork_kernel_norm": [frobenius(k) for k in kernels],
+        "subnetwork_kernel_drift": [drift / frobenius(k0) for drift, k0 in zip(drifts, start.kernels, strict=True)],
     }
     stacked = {name: torch.stack(column, dim=1) for name, column in columns.items()}
     return stacked, [-problem.step_size * pull for pull in _pulls(state, of_subnetworks, d)]
@@ -96,7 +96,7 @@ def subnetwork_gradients(net: Network, state: State) -> list[list[Tensor]]:
     """Return for each hidden layer l = 0..L-2 the gradients of its first neuron, ∂z_1^(l+1)/∂z^(k+1) for k = 0..l, each
     (S, N, 1, n)."""
     z = state.forward.z
-    return [net.backward(state.forward, _first_neuron(z[layer]), layer) for layer in range(len(z) - 1)]
+    return [net.backward(state.forward, first_neurons(z[layer]), layer) for layer in range(len(z) - 1)]
 
 
 def subnetwork_kernels(state: State, of_subnetworks: list[list[Tensor]]) -> list[Tensor]:
@@ -137,11 +137,10 @@ def _speed(layer: Layer, use: Use, d: Tensor) -> Tensor:
     return squares[:, -1].clamp(min=0).sqrt() / layer.size
 
 
-def _first_neuron(z: Tensor) -> Tensor:
-    """Return e_1 for each input, (S, N, 1, ...), for the outputs z of a layer, (S, N, ...)."""
-    first = torch.zeros_like(z[:1, :1])
-    first.view(-1)[0] = 1
-    return first.unsqueeze(2).expand(*z.shape[:2], 1, *z.shape[2:])
+def first_neurons(z: Tensor, count: int = 1) -> Tensor:
+    """Return e_1, ..., e_count for each input, (S, N, count, ...), for the outputs z of a layer, (S, N, ...)."""
+    unit = torch.eye(count, z[0, 0].numel(), dtype=z.dtype, device=z.device)
+    return unit.view(count, *z.shape[2:]).expand(*z.shape[:2], count, *z.shape[2:])
 
 
 def _weight_norm(w: Tensor, change: Largest, start: Tensor) -> Tensor:
@@ -165,7 +164,8 @@ def _root_mean_square(vectors: Tensor) -> Tensor:
     return vectors.double().square().sum(dim=-1).flatten(1).mean(dim=1).sqrt()
 
 
-def _frobenius(kernel: Tensor) -> Tensor:
+def frobenius(kernel: Tensor) -> Tensor:
+    """Return ‖K‖_F of each kernel of a stack, (S,), float64."""
     return torch.linalg.vector_norm(kernel.flatten(1), dim=1, dtype=torch.float64)
 
 

@@ -19,6 +19,7 @@ from ntkrun.engine.detail_probes import (
     kernel_pull,
     mode_columns,
 )
+from ntkrun.engine.flow_probes import flow_numbers, flow_weight_gap, linear_numbers, predicted_flow_gap
 from ntkrun.engine.flows import Flows, flows
 from ntkrun.engine.kernel import Gradients, aligned_kernel, as_matrix
 from ntkrun.engine.network import Forward
@@ -28,8 +29,6 @@ from ntkrun.engine.start_probes import kernel_errors, projection, start_columns
 from ntkrun.engine.training import LearningProblem, State
 from ntkrun.engine.update import norm
 from ntkrun.engine.uses import Affine
-from ntkrun.theory.rules import Flow
-from ntkrun.theory.sgd_noise import sgd_covariance
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def measure(
             pull = kernel_pull(state, problem, common.test.outputs, test, neuron_changes)
     if keep_outputs:
         stored = output_columns(state, test, common.outputs, problem)
-        numbers["flow_weight_gap"] = flow_weight_gap(state, ref, time)
+        numbers["flow_weight_gap"] = flow_weight_gap(state, ref.flows, ref.gradients, ref.norms, time)
         numbers["predicted_flow_rms_gap"] = predicted_flow_gap(state, ref.flows, time)
     if keep_outputs and state.step == 0:
         layers = layers | start_columns(problem, state)
@@ -229,34 +228,6 @@ def limit_numbers(kernel: Tensor, limit: Tensor | None) -> dict[str, Tensor]:
     return {"distance_to_limit": distance, "limit_projection": part, "off_diagonal": share}
 
 
-def flow_numbers(outputs: Tensor, predictions: Flows, time: Tensor) -> dict[str, Tensor]:
-    """Return for each prediction of flows.py the largest distance ‖F_t(x) - prediction(x)‖ over training inputs and
-    over test inputs, and the losses of the prediction itself. Missing predictions give nan."""
-    problem, by_name = predictions.problem, predictions.outputs(time)
-    count, numbers = len(problem.y), {}
-    for name in ("linear", "flow", "limit"):
-        predicted = by_name.get(name, torch.full_like(predictions.linear, torch.nan))
-        gaps = torch.linalg.vector_norm(outputs.double() - predicted, dim=2)
-        if name == "flow":
-            numbers["flow_rms_gap"] = gaps[:, :count].square().mean(dim=1).sqrt()
-        for prefix, part, y in (("", slice(count), problem.y), ("test_", slice(count, None), problem.y_test)):
-            numbers[f"{prefix}{name}_gap"] = _largest(gaps[:, part])
-            numbers[f"{prefix}{name}_loss"] = problem.loss(predicted[:, part], y.double())
-    return numbers
-
-
-def linear_numbers(outputs: Tensor, predictions: Flows, sizes: Tensor) -> dict[str, Tensor]:
-    """Return numbers of the linearised network: the root mean square distance between its outputs and `outputs`, over
-    training inputs and over test inputs (nan without them), and ‖W_lin - W_0‖/‖W_0‖, where `sizes` are ‖W_0‖."""
-    squares = (outputs.double() - predictions.linear).square().sum(dim=2)
-    count = len(predictions.problem.y)
-    return {
-        "linear_rms_gap": squares[:, :count].mean(dim=1).sqrt(),
-        "test_linear_rms_gap": squares[:, count:].mean(dim=1).sqrt(),
-        "linear_weight_drift": predictions.weight_distance() / sizes,
-    }
-
-
 def _clipped(problem: LearningProblem, outputs: Tensor) -> Tensor:
     """Return the share of inputs and outputs whose gradient the loss clips, (S,), float64; nan if it clips none."""
     threshold = problem.loss.threshold
@@ -273,53 +244,6 @@ def _residual_rate(problem: LearningProblem, state: State) -> Tensor:
     residual = (state.outputs.double() - problem.y.double()).flatten(1)
     pulled = (as_matrix(state.kernel).double() @ residual.unsqueeze(2)).squeeze(2) / len(problem.y)
     return (residual * pulled).sum(dim=1) / residual.square().sum(dim=1)
-
-
-def _largest(gaps: Tensor) -> Tensor:
-    return gaps.amax(dim=1) if gaps.shape[1] else gaps.new_full(gaps.shape[:1], torch.nan)
-
-
-# ---------------------------------------------------------------- batches and the flow
-
-
-def flow_weight_gap(state: State, ref: Reference, time: Tensor) -> Tensor:
-    """Return ‖W_t - W_flow(t)‖/‖W_0‖, (S,), float64; nan where the flow with K_0 is not known.
-
-    Gradient flow with a frozen kernel has the weights W_0 - (1/αN) J(X)ᵀ ∫_0^t ε ds. They are added up layer by layer,
-    as an update of the first state.
-    """
-    modes, problem = ref.flows.predicted.get("flow"), ref.flows.problem
-    if modes is None:
-        return torch.full_like(ref.norms[:, 0], torch.nan)
-    if state.step == 0:
-        return torch.zeros_like(ref.norms[:, 0])
-    _, driven = Flow().factors(modes.values, time)
-    pushed = (modes.vectors @ (driven.mT * modes.amplitude)).view(state.outputs.shape)  # ∫ε
-    c = -pushed / (len(problem.y) * problem.scale.factor)
-    moved, first = state.params.zeros(), ref.gradients
-    for w, b, use, delta in zip(moved.weights, moved.biases, first.uses, first.deltas, strict=True):
-        d = (c.to(delta.dtype).unsqueeze(2) @ delta.flatten(3)).squeeze(2).view(*c.shape[:2], *delta.shape[3:])
-        use.add_update(w, b, d, 1.0)
-    parts = zip(state.params, state.start, moved, strict=True)
-    gaps = torch.stack([norm(p - start - change) for p, start, change in parts], dim=1)
-    return gaps.norm(dim=1) / ref.norms.norm(dim=1)
-
-
-def predicted_flow_gap(state: State, predictions: Flows, time: Tensor) -> Tensor:
-    """Return the root mean square distance from gradient flow that batches make until the last step, to first order in
-    η, (S,), float64; nan at other steps, and where no formula holds."""
-    problem = predictions.problem
-    known = "flow" in predictions.predicted and problem.batch and not problem.momentum and problem.y.shape[1] == 1
-    if not known or state.step < problem.steps:
-        return torch.full_like(time.expand(len(problem.seeds)), torch.nan)
-    assert problem.batch is not None, "known only with batches"
-    n = len(problem.y)
-    residuals = (predictions.start[:, :n] - problem.y.double()).flatten(1)
-    variances = [
-        sgd_covariance(kernel[:n], residual, problem.step_size, float(time), problem.batch).diagonal().mean()
-        for kernel, residual in zip(predictions.kernel, residuals, strict=True)
-    ]
-    return torch.stack(variances).sqrt()
 
 
 # ---------------------------------------------------------------- outputs

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.engine.detail_probes import subnetwork_gradients, subnetwork_kernels
+from ntkrun.engine.detail_probes import first_neurons, frobenius
 from ntkrun.engine.kernel import as_matrix
 from ntkrun.engine.network import Network, Parameters
 from ntkrun.engine.parametrization import Scales
@@ -28,64 +28,53 @@ WIDE = 2**22  # parameters held in float64 at a time
 def start_columns(problem: LearningProblem, state: State) -> dict[str, Tensor]:
     """Return the columns of the layers table that are measured at step 0 only, each (S, L), from the first state. nan
     where a layer is not affine, or has no limit."""
-    net, z = problem.network, state.forward.z
-    given = [_covariance(use, layer.scales) for use, layer in zip(state.forward.uses, net.layers, strict=True)]
-    neurons = [_neurons(*of_layer) for of_layer in zip(z, given, strict=True)]
-    kernels = subnetwork_kernels(state, subnetwork_gradients(net, state))
-    return {
-        "subnetwork_off_diagonal": off_diagonal(net, state),
-        **{name: torch.stack([of_layer[name] for of_layer in neurons], dim=1) for name in neurons[0]},
-        **limit_columns(given, kernels, problem.limit_layers),
-    }
+    net, limits = problem.network, problem.limit_layers
+    found: list[dict[str, Tensor]] = []
+    for l, (z, use, layer) in enumerate(zip(state.forward.z, state.forward.uses, net.layers, strict=True)):
+        c, kernel = _covariance(use, layer.scales), neuron_kernel(net, state, l)
+        first = kernel[:, :, 0, :, 0]
+        between = frobenius(kernel[:, :, 0, :, 1]) / frobenius(first) if kernel.shape[2] > 1 else _missing(z)
+        found.append({"subnetwork_off_diagonal": between, **_neurons(z, c), **_of_limits(limits, l, c, first)})
+    return {name: torch.stack([of_layer[name] for of_layer in found], dim=1) for name in found[0]}
 
 
-def limit_columns(given: list[Tensor | None], kernels: list[Tensor], limits: LimitLayers | None) -> dict[str, Tensor]:
-    """Return how much of their limits the layers have, each (S, L): of Σ^(l+1) the covariances `given` the layers
-    below, of K^(l+1) the sub-networks' `kernels` (S, N, N), and of K^(l) Σ'^(l+1) what these carry up from the layer
-    below."""
-    missing = kernels[0].new_full((len(kernels[0]), len(kernels)), torch.nan, dtype=torch.float64)
+def neuron_kernel(net: Network, state: State, layer: int) -> Tensor:
+    """Return the kernel of the layers up to this one for its first two neurons, K^(l+1)_ij with i, j = 1, 2, (S, N, 2,
+    N, 2); or for its only one, (S, N, 1, N, 1). For the last layer it is a part of K itself."""
+    assert state.kernel is not None, "only a probed state has one"
+    if layer == len(net.layers) - 1:
+        return state.kernel[:, :, :2, :, :2]
+    z = state.forward.z[layer]
+    s, n, count = len(z), z.shape[1], min(2, z.flatten(2).shape[2])
+    deltas = net.backward(state.forward, first_neurons(z, count), layer)
+    kernel = z.new_zeros(s, n, count, n * count)
+    for use, delta in zip(state.forward.uses, deltas, strict=False):
+        use.add_gram(kernel, "full", delta, use, delta)
+    return kernel.view(s, n, count, n, count)
+
+
+def _of_limits(limits: LimitLayers | None, l: int, c: Tensor | None, kernel: Tensor) -> dict[str, Tensor]:
+    """Return how much of its limits a layer has, each (S,): of Σ^(l+1) the covariance `c` given the layers below, of
+    K^(l+1) the kernel of the layers up to it, (S, N, N), and of K^(l) Σ'^(l+1) what this carries up from below."""
     names = ("covariance_projection", "covariance_distance", "kernel_projection", "carried_projection")
-    columns = {name: missing.clone() for name in names}
+    columns = dict.fromkeys(names, _missing(kernel))
     if limits is None:
         return columns
-    for l, (c, kernel) in enumerate(zip(given, kernels, strict=True)):
-        sigma, ntk = (part[l].to(kernel.device) for part in (limits.nngp, limits.ntk))
-        columns["kernel_projection"][:, l] = projection(kernel, ntk)
-        if c is None:
-            continue
-        columns["covariance_projection"][:, l] = projection(c, sigma)
-        columns["covariance_distance"][:, l] = _size(c.double() - sigma) / _size(sigma[None])
-        if l:
-            carried = (limits.ntk[l - 1] * limits.slopes[l - 1]).to(kernel.device)
-            columns["carried_projection"][:, l] = projection(kernel.double() - c, carried)
+    sigma, ntk = (part[l].to(kernel.device) for part in (limits.nngp, limits.ntk))
+    columns["kernel_projection"] = projection(kernel, ntk)
+    if c is not None:
+        runs = len(kernel)  # the first layer's covariance is the same for all
+        columns["covariance_projection"] = projection(c, sigma).expand(runs)
+        columns["covariance_distance"] = (frobenius(c.double() - sigma) / frobenius(sigma[None])).expand(runs)
+    if c is not None and l:
+        carried = (limits.ntk[l - 1] * limits.slopes[l - 1]).to(kernel.device)
+        columns["carried_projection"] = projection(kernel.double() - c, carried)
     return columns
 
 
 def projection(kernels: Tensor, limit: Tensor) -> Tensor:
     """Return Σ (K ∘ K_inf)/Σ K_inf² of each kernel (S, N, N): (S,), 1 for the limit (N, N) itself."""
     return (kernels.double() * limit).sum(dim=(1, 2)) / limit.square().sum()
-
-
-def off_diagonal(net: Network, state: State) -> Tensor:
-    """Return ‖K^(l+1)_12‖_F/‖K^(l+1)_11‖_F of each layer, (S, L), from the gradients of its first two neurons; nan for
-    a layer with one."""
-    uses, shares = state.forward.uses, []
-    for layer, z in enumerate(state.forward.z):
-        neurons = z.flatten(2).shape[2]
-        if neurons < 2:
-            shares.append(z.new_full((len(z),), torch.nan, dtype=torch.float64))
-            continue
-        top = torch.zeros_like(z[:1, :1]).flatten(2).unsqueeze(2).repeat(1, 1, 2, 1)
-        top[..., 0, 0] = top[..., 1, 1] = 1
-        top = top.view(1, 1, 2, *z.shape[2:]).expand(*z.shape[:2], *[-1] * (z.ndim - 1))
-        deltas = net.backward(state.forward, top, layer)
-        s, n = z.shape[:2]
-        kernel = z.new_zeros(s, n, 2, 2 * n)
-        for use, delta in zip(uses[: layer + 1], deltas, strict=False):
-            use.add_gram(kernel, "full", delta, use, delta)
-        kernel = kernel.view(s, n, 2, n, 2)
-        shares.append(_size(kernel[:, :, 0, :, 1]) / _size(kernel[:, :, 0, :, 0]))
-    return torch.stack(shares, dim=1)
 
 
 def _covariance(use: Use, scales: Scales) -> Tensor | None:
@@ -99,12 +88,11 @@ def _covariance(use: Use, scales: Scales) -> Tensor | None:
 
 def _neurons(z: Tensor, c: Tensor | None) -> dict[str, Tensor]:
     """Return the moments of a layer's neurons z (S, N, n) in units of their deviations, given the layers below."""
-    missing = z.new_full((len(z),), torch.nan, dtype=torch.float64)
     if c is None or z.ndim != 3:
-        return dict.fromkeys(("neuron_mean", "neuron_second", "neuron_fourth", "neuron_coupling"), missing)
+        return dict.fromkeys(("neuron_mean", "neuron_second", "neuron_fourth", "neuron_coupling"), _missing(z))
     unit = z.double() / c.double().diagonal(dim1=1, dim2=2).sqrt().unsqueeze(2)
     n, total, squares = unit.shape[2], unit.sum(dim=2), unit.square()
-    pairs = (total.square() - squares.sum(dim=2)) / math.sqrt(2 * n * (n - 1)) if n > 1 else missing.unsqueeze(1)
+    pairs = (total.square() - squares.sum(dim=2)) / math.sqrt(2 * n * (n - 1)) if n > 1 else _missing(z).unsqueeze(1)
     return {
         "neuron_mean": (total / math.sqrt(n)).mean(dim=1),
         "neuron_second": squares.mean(dim=(1, 2)),
@@ -123,7 +111,7 @@ def kernel_errors(problem: LearningProblem, state: State) -> dict[str, Tensor]:
     The second way shares nothing with the first but the definition of F: weights are drawn again from the seeds, Jᵀu is
     the gradient of u·F by autograd, and J t the difference of F at W ± t. nan where nothing is trained.
     """
-    missing = state.loss.new_full(state.loss.shape, torch.nan, dtype=torch.float64)
+    missing = _missing(state.loss)
     names = ("kernel_error", "last_layer_error")
     if not problem.steps or state.kernel is None:
         return dict.fromkeys(names, missing)
@@ -171,5 +159,6 @@ def _relative_error(found: Tensor, exact: Tensor) -> Tensor:
     return torch.linalg.vector_norm(found - exact, dim=1) / torch.linalg.vector_norm(exact, dim=1)
 
 
-def _size(kernel: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(kernel.flatten(1), dim=1, dtype=torch.float64)
+def _missing(of_runs: Tensor) -> Tensor:
+    """Return nan for each run, (S,), float64."""
+    return of_runs.new_full((len(of_runs),), torch.nan, dtype=torch.float64)
