@@ -1580,9 +1580,9 @@ PLAN_RUN_STORE = (
     ),
     Fault(
         "limit-eigenvalue",
-        "ntkrun/run/rows.py",
-        "np.linalg.eigvalsh(task.limit[:count] / count)[0]",
-        "np.linalg.eigvalsh(task.limit[:count])[0]",
+        "ntkrun/plan/limits.py",
+        "torch.linalg.eigvalsh(kernel / len(kernel))[0]",
+        "torch.linalg.eigvalsh(kernel)[0]",
         "λ_min is that of K_inf in place of K_inf/N",
         CLAIMS,
         _ROWS,

@@ -159,7 +159,7 @@ def shown_verdicts(evidence: Evidence) -> list[Drawn]:
     lines = [
         (f"{verdict.sweep.split('/')[-1]}: " * several + _line_label(verdict, finding), finding)
         for verdict in evidence.verdicts
-        for finding in verdict.parts
+        for finding in weakest(verdict.parts)
     ]
     if not lines:
         return []
@@ -180,12 +180,22 @@ def shown_verdicts(evidence: Evidence) -> list[Drawn]:
         axis.tick_params(axis="y", length=0)
     ax.grid(False)
     caption = (
-        "Each part of each claim: the estimate and its interval (95 % for all parts of a claim together) against its "
-        "margin, which is shaded and scaled to the same width; on the right the measured and the expected numbers. "
-        "Green: supported; orange: refuted; grey: inconclusive; hollow: without an interval. Values further out are "
-        "drawn at the edge."
+        "Each part of each claim (of a part that is judged at every width, the weakest): the estimate and its interval "
+        "(95 % for all parts of a claim together) against its margin, which is shaded and scaled to the same width; on "
+        "the right the measured and the expected numbers. Green: supported; orange: refuted; grey: inconclusive; "
+        "hollow: without an interval. Values further out are drawn at the edge."
     )
     return [("verdicts", figure, caption)]
+
+
+def weakest(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings, but of a part that is judged at each value of the axis ('second at 64') the one that is
+    nearest to an edge of its margin."""
+    of_parts = dict[str, Finding]()
+    for finding in findings:
+        part = finding.part.split(" at ")[0]
+        of_parts[part] = min(of_parts.get(part, finding), finding, key=lambda each: each.room)
+    return list(of_parts.values())
 
 
 def _line_label(verdict: Verdict, finding: Finding) -> str:

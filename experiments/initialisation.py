@@ -11,18 +11,20 @@ from ntkrun.evidence.figures.pieces import HIDDEN_WIDTH
 from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, levels, log_axes, mark, shown_verdicts, with_bars
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
-from ntkrun.experiments.shared import of_relu
+from ntkrun.experiments.shared import variance_without_biases
 
 WIDTHS = Planned(
     "initialisation",
     smoke=("sweep={grid: {network.width: [48, 96, 192, 384]}, seeds: 300}",),
 )
-# Name, sample, statistic, True where the statistic is positive by definition, formula.
+KURTOSIS, CORRELATION, VARIANCE = "excess kurtosis", "correlation of squares", "variance of the kernel"
+# Name, sample, statistic, True where the statistic is positive by definition.
 POOLED = (
-    ("excess kurtosis", ensembles.conditional_variances, ensembles.excess_kurtosis, True, "output_kurtosis"),
-    ("correlation of squares", ensembles.squares, ensembles.square_correlation, False, "output_square_correlation"),
-    ("variance of the kernel", ensembles.conditional_variances, ensembles.kernel_variance, True, "kernel_variance"),
+    (KURTOSIS, ensembles.conditional_variances, ensembles.excess_kurtosis, True),
+    (CORRELATION, ensembles.squares, ensembles.square_correlation, False),
+    (VARIANCE, ensembles.conditional_variances, ensembles.kernel_variance, True),
 )
+EXACT = {KURTOSIS: "predicted_kurtosis", CORRELATION: "predicted_square_correlation"}  # columns of runs
 
 
 def _case(evidence: Evidence) -> Case:
@@ -33,11 +35,18 @@ def _case(evidence: Evidence) -> Case:
 def _pooled(case: Case) -> pd.DataFrame:
     """Return each statistic at each width with its interval `low` to `high`, and the value of its formula."""
     rows = []
-    for name, sample, statistic, positive, formula in POOLED:
+    for name, sample, statistic, positive in POOLED:
         for at in sorted(case.statistics[AT].unique()):
             value, interval = pooled(sample(case, at), statistic, positive)
-            rows.append((name, at, value, *interval, of_relu(formula, 64, case.depth, at)))
+            rows.append((name, at, value, *interval, _theory(case, name, at)))
     return pd.DataFrame(rows, columns=["name", "width", "value", "low", "high", "theory"])
+
+
+def _theory(case: Case, name: str, at: float) -> float:
+    """Return the exact value of a statistic with biases; of the kernel's variance the first order without them."""
+    if name in EXACT:
+        return float(case.at(at)[EXACT[name]].iloc[0])
+    return variance_without_biases(64, case.depth, at)
 
 
 def _figures(evidence: Evidence) -> Iterator[Drawn]:
@@ -61,9 +70,9 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
         "initialisation",
         figure,
         "Left: excess kurtosis of an output, correlation of the squares of two outputs, and relative variance of the "
-        "kernel over initialisations, against the width, with 95 % intervals. Dashed: the finite-width formulas for "
-        "relu without biases. Right: distance of a network's kernel from the limit, and its part between different "
-        "outputs.",
+        "kernel over initialisations, against the width, with 95 % intervals. Dashed: the exact values of the first "
+        "two, and the third to first order without biases. Right: distance of a network's kernel from the limit, and "
+        "its part between different outputs.",
     )
     yield from shown_verdicts(evidence)
 
@@ -71,7 +80,8 @@ def _figures(evidence: Evidence) -> Iterator[Drawn]:
 def _rows(evidence: Evidence) -> Iterator[Row]:
     for row in _pooled(_case(evidence)).itertuples():
         interval = (row.low, row.high)
-        yield Row(f"{row.name}, width {row.width:g}", row.value, interval, None, row.theory, "theory without biases")
+        note = "theory exact, with biases" if row.name in EXACT else "theory to first order, without biases"
+        yield Row(f"{row.name}, width {row.width:g}", row.value, interval, None, row.theory, note)
 
 
 EXPERIMENT = Experiment(

@@ -9,7 +9,7 @@ from ntkrun.evidence.estimates.intervals import WIDTH, level, pooled
 from ntkrun.evidence.records import Row
 from ntkrun.experiments.drawing import canvas, sizes, with_runs
 from ntkrun.experiments.framework import Drawn, Evidence, Experiment, Planned
-from ntkrun.experiments.shared import of_relu
+from ntkrun.experiments.shared import variance_without_biases
 
 STARTS = Planned(
     "papers/jacot-1-start",
@@ -72,7 +72,7 @@ def _rows_of_starts(table: pd.DataFrame) -> Iterator[Row]:
     for width in sizes(table):
         at = table[(table[WIDTH] == width) & (table["input"] == 0)]
         value, interval = pooled(at.set_index("seed"), _relative_spread)
-        theory = of_relu("kernel_variance", 2, 4, width) ** 0.5
+        theory = variance_without_biases(2, 4, width) ** 0.5
         quantity = f"relative spread of K_0(x_0, x_0), width {width}"
         yield Row(quantity, value, interval, None, theory, f"{len(at)} networks; first order in 1/n, without biases")
     widest = table[table[WIDTH] == sizes(table)[-1]]

@@ -1,4 +1,4 @@
-"""Sweeps that several experiments use, and the finite-width formulas of relu networks."""
+"""Sweeps and functions that several experiments use."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -34,9 +34,9 @@ def of_activations(evidence: Evidence) -> "Iterator[tuple[str, Group]]":
         yield str(group.runs["network.activation"].iloc[0]), group
 
 
-def of_relu(formula: str, inputs: int, depth: int, width: float) -> float:
-    """Return the value of a function of ntkrun.theory.corrections, by its name, for a relu network without biases."""
+def variance_without_biases(inputs: int, depth: int, width: float) -> float:
+    """Return the variance of the kernel of relu networks without biases, relative, to first order in 1/n."""
     from ntkrun.engine.dense import DenseNetwork  # imports torch, which listing the experiments does not need
-    from ntkrun.theory import corrections
+    from ntkrun.theory.corrections import kernel_variance
 
-    return float(getattr(corrections, formula)(DenseNetwork(inputs, 1, depth, int(width), "relu", 0.0)))
+    return kernel_variance(DenseNetwork(inputs, 1, depth, int(width), "relu", 0.0))

@@ -113,8 +113,8 @@ TABLES = {
         Column(
             "predicted_kernel_variance predicted_kurtosis predicted_square_correlation",
             "finite-width formulas for relu: Var K_0(x,x)/K_inf² to first order in 1/n, without biases; the excess "
-            "kurtosis of F_i(x) and the correlation of F_i(x)², F_j(x)², exact, with biases where all training inputs "
-            "have one norm. nan for other networks",
+            "kurtosis of F_i(x) and the correlation of F_i(x)², F_j(x)², exact, with biases where all inputs have one "
+            "norm. nan for other networks",
             "1",
             since="2026-11-24",
         ),

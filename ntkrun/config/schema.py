@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from ntkrun.config.architectures import Dense, NetworkConfig
 from ntkrun.data import Data, DataConfig
@@ -75,11 +75,13 @@ class Training(Strict):
     """Floating-point type in which networks are trained and measured: `float32` or `float64`. Use float64 for a small
     λ_min, or for an output scale α of 100 or more."""
 
-    @model_validator(mode="after")
-    def _threshold_of_huber(self) -> "Training":
-        if self.loss != "huber" and self.huber_threshold != 1:
-            raise ValueError(f"huber_threshold is of the loss huber, and the loss is {self.loss}; leave it out")
-        return self
+    @field_validator("huber_threshold")
+    @classmethod
+    def _of_huber(cls, threshold: float, others: ValidationInfo) -> float:
+        loss = others.data.get("loss", "huber")  # a wrong loss has its own sentence
+        if loss != "huber" and threshold != 1:
+            raise ValueError(f"the loss {loss} has no threshold; leave it out, or set `loss: huber`")
+        return threshold
 
     @field_validator("loss")
     @classmethod

@@ -84,6 +84,19 @@ class Finding(Record):
         return f"{number_text(self.estimate, decimals)} {interval_text(self.interval, decimals)}"
 
     @property
+    def room(self) -> float:
+        """How far the interval lies inside its margin, as a fraction of the margin's width, negative where it reaches
+        out. For an open margin the unit is the distance of its edge from 0, or the interval's length if that is longer.
+        -inf without an interval, inf without an edge."""
+        (low, high), (start, end) = self.interval, self.expected
+        rooms = [low - start] * math.isfinite(start) + [end - high] * math.isfinite(end)
+        if any(map(math.isnan, (low, high))) or not rooms:
+            return -math.inf if rooms else math.inf
+        edge = start if math.isfinite(start) else end
+        unit = end - start if len(rooms) == 2 else max(abs(edge), high - low)
+        return min(rooms) / unit if unit else 0.0
+
+    @property
     def measured(self) -> str:
         """The numbers, with the interval's kind where it is not a confidence interval."""
         has_kind = self.kind != CONFIDENT and not math.isnan(self.interval[0])

@@ -3,14 +3,16 @@
 Data sets and limit kernels are kept up to 1 GiB each; the oldest go first, and are then computed again.
 """
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.config.schema import Point, Probes
+from ntkrun.config.schema import MOST_POINTS, Point, Probes
 from ntkrun.data import Data
 from ntkrun.data.base import DataSet
 from ntkrun.engine.devices import check_free
@@ -120,6 +122,22 @@ def _training(point: Point) -> Kernels:
     parts = [limit_kernels_with_error(net, *pair) for pair in pairs]
     nngp, ntk = (torch.cat(blocks).numpy() for blocks in zip(*(kernels for kernels, _ in parts), strict=True))
     return Kernels(nngp, ntk, max(error for _, error in parts))
+
+
+def smallest_eigenvalue(point: Point) -> float:
+    """Return λ_min of K_inf/N on the training inputs; nan where K_inf is not known. Raises TooLarge."""
+    return _smallest(limit_of(point))
+
+
+@lru_cache(maxsize=MOST_POINTS)
+def _smallest(point: Point) -> float:
+    try:
+        kernel = limit_kernel(point)[: point.data.samples]
+    except (FieldError, TooLarge):
+        raise
+    except UserError:
+        return math.nan  # as for the kernel itself, of which a note says why
+    return float(torch.linalg.eigvalsh(kernel / len(kernel))[0])
 
 
 def limits_of_layers(point: Point) -> LimitLayers | None:

@@ -30,6 +30,7 @@ from ntkrun.plan.limits import (
     limits_of_layers,
     loaded,
     network,
+    smallest_eigenvalue,
 )
 from ntkrun.plan.runs import Run, detail_steps, kept_steps, probed_steps
 from ntkrun.theory.dynamics import EPSILON, component
@@ -127,18 +128,22 @@ class Inputs:
     and the `kernels` of the predictions of infinite width.
 
     These are the kernels from all inputs to the training inputs, (A, N), and among the test inputs, (M, M). They are
-    None where no outputs are kept or the predictions are not available.
+    None where no outputs are kept or the predictions are not available. `limit_lambda_min` is λ_min of K_inf/N on the
+    training inputs, nan where K_inf is not known.
     """
 
     task: StackTask
     kernels: tuple[Kernels, Kernels] | None
+    limit_lambda_min: float
 
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays."""
         task = self.task
         arrays = [task.x, task.y, task.x_test, task.y_test, *([] if task.limit is None else [task.limit])]
-        return sum(part.nbytes for part in (*arrays, *(self.kernels or ())))
+        layers = task.limit_layers
+        limits = [] if layers is None else [layers.nngp, layers.slopes, layers.ntk]
+        return sum(part.nbytes for part in (*arrays, *limits, *(self.kernels or ())))
 
 
 @lru_cache(maxsize=MOST_POINTS)
@@ -200,7 +205,7 @@ def task_of(point: Point, seeds: tuple[int, ...] = ()) -> StackTask:
 
 def inputs_of(point: Point) -> Inputs:
     """Return what running a grid point takes. Raises as `problem_of`."""
-    return Inputs(task_of(point), _prediction_kernels(point))
+    return Inputs(task_of(point), _prediction_kernels(point), smallest_eigenvalue(point))
 
 
 def _prediction_kernels(point: Point) -> tuple[Kernels, Kernels] | None:

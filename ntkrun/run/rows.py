@@ -11,7 +11,6 @@ import pandas as pd
 import ntkrun
 from ntkrun.engine.network import Network
 from ntkrun.engine.stack import StackResult
-from ntkrun.engine.task import StackTask
 from ntkrun.errors import UserError
 from ntkrun.plan.limits import network
 from ntkrun.plan.problem import Inputs, limit_outputs, step_size
@@ -26,6 +25,7 @@ PREDICTED = {
     "deep_kernel_variance": corrections.deep_kernel_variance,
 }
 OF_INPUTS = {"kurtosis": corrections.output_kurtosis, "square_correlation": corrections.output_square_correlation}
+SAME_NORM = 1e-6  # relative: inputs that were scaled to one norm differ by rounding
 T = TypeVar("T")
 
 
@@ -46,7 +46,7 @@ def rows_of(
     }
     output_steps = sorted(task.keep_outputs)
     frames = {
-        "runs": _runs(stack, task.network, ended, made_by, task),
+        "runs": _runs(stack, task.network, ended, made_by, inputs),
         "steps": of_runs(result.steps, ids),
         "layers": with_names(of_runs(result.layers, ids), task.network),
         "modes": of_runs(result.modes, ids),
@@ -73,10 +73,10 @@ def rows_of_failed(stack: Stack, reason: str, last_step: int, made_by: dict[str,
 
 
 def _runs(
-    stack: Stack, net: Network, ended: dict[str, Any], made_by: dict[str, Any], task: StackTask | None = None
+    stack: Stack, net: Network, ended: dict[str, Any], made_by: dict[str, Any], inputs: Inputs | None = None
 ) -> pd.DataFrame:
     """Return one row per run: how it ended, and the facts that do not depend on training; those that depend on the
-    inputs of a `task` are nan without one."""
+    `inputs` are nan without them."""
     sigma = activation(stack.point.network.activation)
     return pd.DataFrame(
         {
@@ -85,31 +85,26 @@ def _runs(
             "smooth": not sigma.kinks,
             "smoothness": sigma.smoothness,
             "lipschitz": sigma.lipschitz,
-            "limit_lambda_min": math.nan if task is None else _smallest_eigenvalue(task),
+            "limit_lambda_min": math.nan if inputs is None else inputs.limit_lambda_min,
             "parameters": net.parameter_count,
             "device": made_by["device"],
             "torch": made_by["versions"]["torch"],
             "ntkrun": ntkrun.__version__,
             "commit": made_by["commit"] or "",
-            **_predictions(net, None if task is None else task.x),
+            **_predictions(net, inputs),
         }
     )
 
 
-def _smallest_eigenvalue(task: StackTask) -> float:
-    """Return λ_min of K_inf/N on the training inputs, nan where K_inf is not known."""
-    count = len(task.x)
-    return math.nan if task.limit is None else float(np.linalg.eigvalsh(task.limit[:count] / count)[0])
-
-
-def _predictions(net: Network, x: np.ndarray | None) -> dict[str, float]:
+def _predictions(net: Network, inputs: Inputs | None) -> dict[str, float]:
     """Return the finite-width formulas for layered networks; nan for others, and where their conditions do not hold.
-    With biases those of the outputs depend on ‖x‖, and are nan where the training inputs x differ in it."""
+    With biases those of the outputs depend on ‖x‖, and are nan where training and test inputs differ in it."""
     names = [f"predicted_{name}" for name in (*PREDICTED, *OF_INPUTS)]
     if not isinstance(net, SizedArchitecture):
         return dict.fromkeys(names, math.nan)
-    squares = np.zeros(0) if x is None else np.square(x).mean(axis=1)
-    same = len(squares) > 0 and bool(np.ptp(squares) <= 1e-6 * squares.max())
+    points = np.zeros((0, 1)) if inputs is None else np.concatenate([inputs.task.x, inputs.task.x_test])
+    squares = np.square(points).mean(axis=1)
+    same = len(squares) > 0 and bool(np.ptp(squares) <= SAME_NORM * squares.max())
     variance = net.weight_scale**2 * float(squares.mean()) + net.beta**2 if same else None
     values = [_value_or_nan(formula, net) for formula in PREDICTED.values()]
     values += [_value_or_nan(partial(formula, variance=variance), net) for formula in OF_INPUTS.values()]

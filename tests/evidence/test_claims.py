@@ -9,7 +9,7 @@ from string import Formatter
 import pytest
 
 from ntkrun.evidence.claims.entry import ClaimEntry
-from ntkrun.evidence.claims.judge import _room, finding, judge, judgement
+from ntkrun.evidence.claims.judge import finding, judge, judgement
 from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.evidence.estimates.estimate import Estimate
 from ntkrun.evidence.reasons import Reason
@@ -87,7 +87,7 @@ def test_a_claim_is_supported_where_it_holds(name: str) -> None:
     low, high = found.interval
     assert low <= found.estimate <= high
     assert {each.part.split(",")[0].split()[0] for each in found.parts} == set(CLAIMS[name].keys)
-    assert found.part == min(found.parts, key=_room).part
+    assert found.part == min(found.parts, key=lambda part: part.room).part
 
 
 def test_a_claim_that_should_fail_and_does_counts_as_a_success() -> None:
@@ -271,12 +271,12 @@ def test_the_weakest_part_is_shown() -> None:
     far = finding("far", Estimate(1.0, (0.95, 1.05), seeds=9), (0.85, 1.15))
     open_end = finding("open", Estimate(0.05, (0.0, 0.09), seeds=9), (-math.inf, 0.1))
     out = finding("out", Estimate(0.5, (0.45, 0.55), seeds=9), (0.85, 1.15))
-    assert _room(near) == pytest.approx(0.01 / 0.3)
-    assert _room(far) == pytest.approx(0.1 / 0.3)
-    assert _room(open_end) == pytest.approx(0.01 / 0.1)
-    assert _room(out) == pytest.approx(-0.4 / 0.3)
-    assert _room(finding("", Estimate(), (0.85, 1.15))) == -math.inf
-    assert _room(finding("", Estimate(1.0, (0.9, 1.1)), (-math.inf, math.inf))) == math.inf
+    assert near.room == pytest.approx(0.01 / 0.3)
+    assert far.room == pytest.approx(0.1 / 0.3)
+    assert open_end.room == pytest.approx(0.01 / 0.1)
+    assert out.room == pytest.approx(-0.4 / 0.3)
+    assert finding("", Estimate(), (0.85, 1.15)).room == -math.inf
+    assert finding("", Estimate(1.0, (0.9, 1.1)), (-math.inf, math.inf)).room == math.inf
 
 
 @pytest.mark.parametrize(

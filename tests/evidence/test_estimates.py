@@ -429,6 +429,7 @@ def test_kinks_are_judged_by_the_root_mean_square_over_seeds() -> None:
         ([64, 128], [64, 128]),
         (["64", "[128, 128]"], [64, 128]),
         ([[64, 32], [64, 64]], [32, 64]),
+        (["[]"], [0]),  # no hidden layers
     ],
 )
 def test_the_width_of_unequal_layers_is_that_of_the_narrowest(widths: list[object], at: list[float]) -> None:

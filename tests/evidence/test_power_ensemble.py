@@ -15,11 +15,13 @@ import torch
 
 from ntkrun.config.reader import parse_config
 from ntkrun.config.schema import Point
-from ntkrun.evidence.estimates import ensembles
+from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.evidence.estimates.intervals import level
+from ntkrun.evidence.estimates.levels import Ensemble
 from ntkrun.plan.problem import data_of, network, step_size
 from ntkrun.theory.dynamics import EPSILON
-from ntkrun.theory.ensemble import Ensemble, ensemble, posterior
+from ntkrun.theory.ensemble import Ensemble as Law
+from ntkrun.theory.ensemble import ensemble, posterior
 from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.rules import Descent
 from tests.evidence.cases import case_of
@@ -35,13 +37,8 @@ training: {step_size: {relative: 1.0}, steps: 200}
 STEPS = (16, 200)
 SEEDS = 2000
 # The statistics have standard errors 0.010, 0.0005, 0.02 and 0.02, and a t interval of one of eight parts reaches 2.7
-# of them to each side. The rest of a margin is room for the deviation of networks of width 256.
-MARGINS = {
-    ensembles.learned_part: (0.93, 1.07),
-    ensembles.bias: (-0.02, 0.02),
-    ensembles.spread: (0.9, 1.1),
-    ensembles.covariance: (0.85, 1.15),
-}
+# of them to each side. The rest of the claim's margins is room for the deviation of networks of width 256.
+MARGINS = {part.statistic: part.expected for part in CLAIMS["limit-ensemble"].parts if isinstance(part, Ensemble)}
 Moments = tuple[np.ndarray, np.ndarray]  # mean (M,) and covariance (M, M) on the test inputs
 
 
@@ -60,7 +57,7 @@ def _trained(step: float, *overrides: str) -> Moments:
     nngp, ntk, y = _kernels(_point(*overrides))
     eta = step_size(_point())
     if math.isinf(step):
-        law: Ensemble = ensemble(nngp, ntk, y, [math.inf])
+        law: Law = ensemble(nngp, ntk, y, [math.inf])
     else:
         law = ensemble(nngp, ntk, y, [step * eta], Descent(eta), 1e-9 if "tanh" in str(overrides) else EPSILON)
     return law.mean[0, len(y) :, 0].numpy(), law.covariance[0, len(y) :, len(y) :].numpy()

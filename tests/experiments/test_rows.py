@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from ntkrun.evidence.claims.judge import finding
+from ntkrun.evidence.estimates.estimate import Estimate
 from ntkrun.evidence.estimates.intervals import level
 from ntkrun.evidence.records import Row
 from ntkrun.experiments import catapult, controls, depth_width, generalisation, lee_2, lee_3
+from ntkrun.experiments.drawing import weakest
 from ntkrun.experiments.framework import Evidence, Experiment
 from tests.experiments.known import results
 
@@ -162,3 +165,11 @@ def test_depth_against_width_takes_the_variance_over_networks() -> None:
     assert row.theory == 0.1
     assert row.interval is not None
     assert row.interval[0] < row.ours < row.interval[1]
+
+
+def test_of_a_part_that_is_judged_at_every_width_the_figure_has_the_weakest() -> None:
+    found = [
+        finding(part, Estimate(value, (value - 0.02, value + 0.02), seeds=9), (0.9, 1.1))
+        for part, value in (("level", 1.0), ("second at 64", 1.0), ("second at 128", 1.07), ("fourth at 64", 1.2))
+    ]
+    assert [each.part for each in weakest(found)] == ["level", "second at 128", "fourth at 64"]

@@ -11,7 +11,7 @@ from ntkrun.engine.dense import DenseNetwork
 from ntkrun.errors import UserError
 from ntkrun.plan import limits
 from ntkrun.plan.problem import COLUMNS, inputs_of, limit_outputs, step_size
-from ntkrun.theory.limit import limit_kernels
+from ntkrun.theory.limit import limit_kernels, limit_layers
 
 TEXT = """\
 name: tiny
@@ -139,3 +139,28 @@ def test_an_architecture_without_a_limit_has_none(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="limit of dense networks is not known"):
         limits.limit_kernel(point)
     limits._KERNELS.clear()
+
+
+def test_layers_have_limits_where_they_are_compared_with_them() -> None:
+    """At step 0, if its outputs are stored, and if layers start from independent outputs of known scale."""
+    point = _point()
+    found = inputs_of(point).task.limit_layers
+    expected = limit_layers(DenseNetwork(3, 1, 3, 8, "erf", 0.3), point.data.load().x)
+    assert found is not None
+    assert torch.equal(found.ntk, expected.ntk)
+    for override in (
+        "probes.outputs=[last]",
+        "network.parametrization=standard",
+        "network={architecture: residual, depth: 3, width: 8, activation: erf}",
+    ):
+        assert inputs_of(_point(override)).task.limit_layers is None, override
+
+
+def test_the_smallest_eigenvalue_of_the_limit() -> None:
+    point = _point()
+    _, ntk, y = _kernels(point)
+    expected = np.linalg.eigvalsh(ntk[: len(y), : len(y)] / len(y))[0]
+    assert inputs_of(point).limit_lambda_min == pytest.approx(expected, rel=1e-9)
+    ntkrun.register_activation("unlimited_for_smallest", lambda z: torch.where(z > 0.3, z + 1, z / 2))  # kink not told
+    unknown = _point("network.activation=unlimited_for_smallest", "training.step_size=0.5")
+    assert np.isnan(inputs_of(unknown).limit_lambda_min)

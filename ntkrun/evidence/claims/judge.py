@@ -63,7 +63,7 @@ def _judge_claim(entry: ClaimEntry, case: Case) -> Verdict:
 def _verdict(claim: Claim, entry: ClaimEntry, case: Case, findings: Sequence[Finding], margins_hash: str) -> Verdict:
     """Return the verdict of the claim's worst part; of several with that verdict, the one nearest to an edge of its
     margin, or furthest outside."""
-    deciding = min(findings, key=lambda part: (_WORST_FIRST.index(part.verdict), _room(part)))
+    deciding = min(findings, key=lambda part: (_WORST_FIRST.index(part.verdict), part.room))
     return Verdict(
         name=claim.name,
         statement=claim.statement,
@@ -77,19 +77,6 @@ def _verdict(claim: Claim, entry: ClaimEntry, case: Case, findings: Sequence[Fin
         conditions=tuple(condition.__doc__ or "" for condition in claim.conditions),
         parts=tuple(findings),
     )
-
-
-def _room(part: Finding) -> float:
-    """Return how far a part's interval lies inside its margin, as a fraction of the margin's width, negative where it
-    reaches out; for an open margin, as a fraction of the distance from the edge to 0 (or of the interval's length,
-    where that is longer). nan counts as no room."""
-    (low, high), (start, end) = part.interval, part.expected
-    rooms = [low - start] * math.isfinite(start) + [end - high] * math.isfinite(end)
-    if any(map(math.isnan, (low, high))) or not rooms:
-        return -math.inf if rooms else math.inf
-    edge = start if math.isfinite(start) else end
-    unit = end - start if len(rooms) == 2 else max(abs(edge), high - low)
-    return min(rooms) / unit if unit else 0.0
 
 
 def finding(part: str, estimate: Estimate, expected: Interval, unmet: Sequence[Status] = ()) -> Finding:

@@ -42,9 +42,10 @@ def _widths(runs: pd.DataFrame) -> pd.Series:
 
 
 def _hidden(value: Any) -> list[float]:
-    """Return the hidden widths as numbers: of 64, '64' or '[64, 128]' (tables store lists as text)."""
+    """Return the hidden widths as numbers: of 64, '64' or '[64, 128]' (tables store lists as text). A network without
+    hidden layers counts as one of width 0."""
     widths = json.loads(value) if isinstance(value, str) else value
-    return [float(width) for width in widths] if isinstance(widths, list | tuple) else [float(widths)]
+    return [float(width) for width in widths] or [0.0] if isinstance(widths, list | tuple) else [float(widths)]
 
 
 def _output_scales(runs: pd.DataFrame) -> pd.Series:
@@ -110,8 +111,8 @@ class Case:
 
     @property
     def smallest(self) -> float:
-        """The smallest value of the axis that enters the fit of a power law."""
-        return WIDTHS_PER_LAYER * self.depth if self.axis is AXES["width"] else 0.0
+        """The smallest value of the axis that enters a fit. Without hidden layers no width matters."""
+        return WIDTHS_PER_LAYER * self.depth if self.axis is AXES["width"] and self.depth > 1 else 0.0
 
     @property
     def widest(self) -> float:
