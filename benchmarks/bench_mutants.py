@@ -67,7 +67,7 @@ sweep:
 claims:
   - {name: gaussian-output, kurtosis: [-1.6, -0.5], first: [-0.15, 0.15], second: [0.9, 1.1], third: [-0.3, 0.3],
      fourth: [0.75, 1.25], together: [-0.15, 0.15], together_fourth: [0.75, 1.25]}
-  - {name: independent-outputs, correlation: [-2, -0.3]}
+  - {name: independent-outputs, correlation: [-2, -0.3], level: [0.6, 1.4]}
 """,
     "one-layer": """\
 network: {depth: 1, beta: 0.3}
@@ -169,16 +169,16 @@ claims:
   - {name: training-direction, kernel: [-1.4, -0.6], first: [-0.8, -0.25], hidden: [-1.4, -0.65], last: [-0.8, -0.25]}
 """,
     "sgd": """\
-network: {depth: 3, width: 256, activation: erf, beta: 0.1}
+network: {depth: 3, width: 128, activation: erf, beta: 0.1}
 data: {name: sphere, dimension: 6, samples: 12, test_samples: 2}
-training: {batch: 6, dtype: float64}
-probes: {every: {log_spaced: 4}, detail: {log_spaced: 2}, kernels: [], outputs: []}
+training: {output_scale: {centred: 100}, batch: 6, dtype: float64}
+probes: {every: {log_spaced: 4}, detail: {log_spaced: 2}, kernels: [], outputs: [last]}
 sweep:
   zip:
     training.step_size: [{relative: 0.16}, {relative: 0.08}, {relative: 0.04}, {relative: 0.02}]
     training.steps: [40, 80, 160, 320]
-  seeds: 120
-claims: [{name: stochastic-gradient, weights: [0.05, 0.65]}]
+  seeds: 80
+claims: [{name: stochastic-gradient, weights: [0.35, 0.65], level: [0.7, 1.3]}]
 """,
     "ensemble": """\
 network: {depth: 3, activation: erf, beta: 0.1}
@@ -268,7 +268,7 @@ sweep:
 claims:
   - {{name: kernel-variance, exponent: [-1.4, -0.6], level: [0.75, 1.25]}}
   - {{name: gaussian-output, kurtosis: [-1.6, -0.5], kurtosis_level: [0.75, 1.25], first: [-0.15, 0.15],
-     second: [0.9, 1.1], third: [-0.3, 0.3], fourth: [0.6, 1.4], together: [-0.15, 0.15],
+     second: [0.9, 1.1], third: [-0.5, 0.5], fourth: [0.6, 1.4], together: [-0.15, 0.15],
      together_fourth: [0.4, 2.6]}}
 """,
     "proportional": f"""\

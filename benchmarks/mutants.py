@@ -139,7 +139,7 @@ ENGINE = (
         "all layers of a network draw the same numbers",
         CLAIMS,
         _NETWORK,
-        ("start",),
+        ("start", "one-layer"),
     ),
     Fault(
         "widths-share-numbers",
@@ -179,7 +179,7 @@ ENGINE = (
         "weights and biases start 2 % too small",
         CLAIMS,
         _NETWORK,
-        ("start",),
+        ("start", "one-layer"),
     ),
     Fault(
         "uniform-weights",
@@ -190,7 +190,7 @@ ENGINE = (
         "weights are uniform, with variance 1",
         CLAIMS,
         _NETWORK,
-        ("start",),
+        ("start", "one-layer"),
     ),
     Fault(
         "last-weights-repeat",

@@ -31,16 +31,18 @@ def test_same_seed_same_network_in_any_stack_and_precision() -> None:
 
 
 def test_initial_weights_are_standard_normal_and_independent() -> None:
-    """Between seeds, layers, roles and widths: correlations of 1e4 numbers lie within 5/sqrt(1e4)."""
-    net = DenseNetwork(100, 100, 2, 100)
+    """Between seeds, layers, roles and widths. Bounds are 5 standard errors of the mean, the variance, the excess
+    kurtosis and the correlation of N = 2.5e5 numbers: 5/√N, 5√(2/N), 5√(24/N), 5/√N."""
+    net = DenseNetwork(500, 500, 2, 500)
     params = net.init([0, 1], torch.float64)
     w0, w0_other, w1 = params.weights[0][0].flatten(), params.weights[0][1].flatten(), params.weights[1][0].flatten()
-    wider = DenseNetwork(100, 100, 2, 200).init([0], torch.float64).weights[0][0, :100].flatten()
+    wider = DenseNetwork(500, 500, 2, 600).init([0], torch.float64).weights[0][0, :500].flatten()
     for w in (w0, w0_other, w1, wider):
-        assert abs(float(w.mean())) < 0.05
-        assert abs(float(w.var()) - 1) < 0.07  # 5 sqrt(2/1e4)
+        assert abs(float(w.mean())) < 0.01
+        assert abs(float(w.var()) - 1) < 0.0142
+        assert abs(float((w**4).mean() / w.var() ** 2) - 3) < 0.049
     for first, second in ((w0, w0_other), (w0, w1), (w0, wider)):
-        assert abs(float((first * second).mean())) < 0.05
+        assert abs(float((first * second).mean())) < 0.01
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "leaky_relu(0.3)"])
