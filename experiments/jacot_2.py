@@ -78,7 +78,7 @@ EXPERIMENT = Experiment(
     figures=_figures,
     rows=_rows,
     departures="widths, steps and the ten networks of the figure are the paper's, except in the smoke preset, which "
-    "has fewer; the shares are those of 40 networks. The paper does not give its points and targets: here the points "
+    "has fewer; the shares are those of 24 networks. The paper does not give its points and targets: here the points "
     "are evenly spaced and the targets are ±0.4. The limit is evaluated at the time of the last step instead of at "
     "infinity.",
 )

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from ntkrun.config.architectures import Dense, NetworkConfig
 from ntkrun.data import Data, DataConfig
@@ -74,6 +82,11 @@ class Training(Strict):
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type in which networks are trained and measured: `float32` or `float64`. Use float64 for a small
     λ_min, or for an output scale α of 100 or more."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the threshold where the loss has none."""
+        return {key: value for key, value in dump(self).items() if key != "huber_threshold" or self.loss == "huber"}
 
     @field_validator("huber_threshold")
     @classmethod

@@ -33,7 +33,7 @@ sweep: {seeds: 2}
 RESIDUAL = "network={architecture: residual, depth: 4, width: 8, activation: erf}"
 # What earlier versions with this IDENTITY_VERSION give for these configs: finished runs stay finished.
 IDS = ["6108189e6b1e6fb1", "23e54c7b9ce7d78c"]
-HASH = "9c2b8542b5df2c76"
+HASH = "4b4f0d8a1cbc71d5"
 
 
 def _ids(*overrides: str) -> list[str]:

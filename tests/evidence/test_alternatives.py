@@ -29,7 +29,7 @@ UNTRAINED = Laws(steps=(0,), seeds=4000, values=WIDTHS)
 FEWER = UNTRAINED.but(seeds=1000, outputs=4)
 OUTPUTS = Laws(steps=(0,), seeds=3000, outputs=4, values=(64, 128, 256))
 ONE_LAYER = Laws(steps=(0,), seeds=4000, values=(64,), config={"network.depth": 1}, levels={"distance_to_limit": 1e-7})
-PROPORTIONAL = Laws(steps=(0,), seeds=1000, values=(32, 64, 128), depths=(3, 6, 12), variance=0.0)
+PROPORTIONAL = Laws(steps=(0,), seeds=4000, values=(64, 128, 256), depths=(3, 6, 12), variance=0.0)
 DESCENT = Laws(axis="training.step_size", seeds=10, values=(0.005, 0.02, 0.08, 0.32))
 BATCHES = Laws(
     axis="training.step_size", seeds=60, values=(0.01, 0.02, 0.04, 0.08, 0.16), config={"training.batch": "8"}
