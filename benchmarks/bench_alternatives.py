@@ -17,7 +17,8 @@ from ntkrun.evidence.claims.judge import judge
 from ntkrun.evidence.estimates.intervals import level
 from tests.evidence import test_alternatives as claims
 from tests.evidence import test_power_ensemble as ensembles
-from tests.evidence.laws import case_of, ending_together
+from tests.evidence.cases import case_of
+from tests.evidence.laws import ending_together
 
 HEAD = """\
 # The nearest wrong theory of each claim

@@ -74,11 +74,11 @@ network: {depth: 1, beta: 0.3}
 data: {name: sphere, dimension: 6, samples: 4, test_samples: 0}
 training: {steps: 0}
 probes: {detail: none, kernels: [], outputs: [first]}
-sweep: {seeds: 3000}
-claims: [{name: one-layer, fourth: [0.8, 1.2]}]
+sweep: {seeds: 6000}
+claims: [{name: one-layer, fourth: [0.9, 1.1]}]
 """,
     "descent": """\
-network: {depth: 3, width: 64, beta: 0.5}
+network: {depth: 3, width: 48, beta: 0.5}
 data: {name: digits, samples: 8, test_samples: 4}
 training: {steps: 6, dtype: float64}
 probes: {every: 3, detail: 3, kernels: [], outputs: [first]}
@@ -170,7 +170,7 @@ claims:
 """,
     "sgd": """\
 network: {depth: 3, width: 128, activation: erf, beta: 0.1}
-data: {name: sphere, dimension: 6, samples: 12, test_samples: 2}
+data: {name: sphere, dimension: 6, samples: 8, test_samples: 2}
 training: {output_scale: {centred: 100}, batch: 6, dtype: float64}
 probes: {every: {log_spaced: 4}, detail: {log_spaced: 2}, kernels: [], outputs: [last]}
 sweep:

@@ -31,7 +31,7 @@ _DESCENT = ("tests/engine/test_descent.py",)
 _TRAINING = ("tests/engine/test_training.py",)
 _READOUT = ("tests/engine/test_readout.py",)
 _FLOWS = ("tests/engine/test_flows.py",)
-_START = ("tests/engine/test_detail.py", "tests/store/test_stored_tables.py")
+_START = ("tests/engine/test_start_probes.py", "tests/engine/test_detail.py")
 _DETAIL = ("tests/engine/test_detail.py",)
 _MODES = ("tests/engine/test_modes.py",)
 _CHECKPOINT = ("tests/engine/test_checkpoint.py",)
@@ -139,7 +139,7 @@ ENGINE = (
         "all layers of a network draw the same numbers",
         CLAIMS,
         _NETWORK,
-        ("start", "one-layer"),
+        ("start", "one-layer", "depth"),
     ),
     Fault(
         "widths-share-numbers",
@@ -383,7 +383,7 @@ ENGINE = (
         "at probed steps a batch has the weight 1/N in place of 1/B",
         CLAIMS,
         _DESCENT,
-        ("sgd",),
+        ("sgd", "descent"),
     ),
     Fault(
         "batch-shares-of-n",
@@ -535,7 +535,7 @@ ENGINE = (
         "the linearised outputs move 2 % too little",
         CLAIMS,
         _FLOWS,
-        ("width",),
+        ("width", "scale"),
     ),
     Fault(
         "linear-gradient-at-start",
@@ -575,7 +575,7 @@ ENGINE = (
         "the distance of the linearised weights is taken from f in place of f - f_0",
         CLAIMS,
         _FLOWS,
-        ("width",),
+        ("width", "scale"),
     ),
     # ------------------------------------------------------------ probes at the start
     Fault(
@@ -930,7 +930,7 @@ THEORY = (
         "the dual of erf's slope is half",
         CLAIMS,
         _DUALS,
-        ("ensemble",),
+        ("ensemble", "width"),
     ),
     Fault(
         "erf-variances",
@@ -940,7 +940,7 @@ THEORY = (
         "the dual of erf's slope has half its value",
         CLAIMS,
         _DUALS,
-        ("ensemble",),
+        ("ensemble", "width"),
     ),
     Fault(
         "ensemble-remaining",

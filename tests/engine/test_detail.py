@@ -213,6 +213,38 @@ def test_descent_residuals_equal_their_definition(loss: str, outputs: int, chang
             assert np.isnan(pair).all()
 
 
+@pytest.mark.parametrize(("loss", "outputs", "changes"), LOSSES_AND_STEPS)
+def test_descent_residuals_of_hidden_neurons_equal_their_definition(loss: str, outputs: int, changes: dict) -> None:
+    """By autograd: the derivative of the first neuron of a layer along the gradient of the loss that a step descends,
+    against the neuron after the step."""
+    task = _task(DenseNetwork(3, outputs, 4, (7, 6, 5), "erf", 0.3, 1.3), loss, seeds=[7], **changes)
+    net, x, y = task.network, torch.tensor(task.x), torch.tensor(task.y)
+    params = [state.params.clone() for state in states(problem_of(task, CPU))]
+    found = np.reshape(run_stack(task, CPU).layers["descent_residual"], (-1, 4))
+    for step in sorted(task.detailed - {STEPS}):
+        after = params[step + 1]
+        chosen = slice(None) if (batch := _batches(task)[step]) is None else batch
+        tensors = [tensor.clone().requires_grad_() for tensor in params[step]]
+        before = Parameters(tensors[:4], tensors[4:])
+        with torch.enable_grad():
+            forward = net.forward(before, x)
+            loss_value = LOSSES[loss](forward.outputs[0][chosen], y[chosen])
+            gradient = torch.autograd.grad(loss_value, tensors, retain_graph=True)
+            for layer in (1, 2):
+                neuron = forward.z[layer][0, :, 0]
+                of_inputs = [torch.autograd.grad(z, tensors, retain_graph=True, materialize_grads=True) for z in neuron]
+                derivative = torch.stack(
+                    [
+                        torch.stack([(j * g).sum() for j, g in zip(of_x, gradient, strict=True)]).sum()
+                        for of_x in of_inputs
+                    ]
+                )
+                moved = net.forward(after, x).z[layer][0, :, 0] - neuron
+                expected = float(((moved + ETA * derivative).norm() / moved.norm()).detach())
+                assert found[step, layer] == pytest.approx(expected, rel=1e-6), (step, layer)
+                assert 1e-4 < expected < 1
+
+
 def _batches(task: StackTask) -> list[Tensor | None]:
     if task.batch is None:
         return [None] * STEPS

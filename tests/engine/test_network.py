@@ -43,6 +43,8 @@ def test_initial_weights_are_standard_normal_and_independent() -> None:
         assert abs(float((w**4).mean() / w.var() ** 2) - 3) < 0.049
     for first, second in ((w0, w0_other), (w0, w1), (w0, wider)):
         assert abs(float((first * second).mean())) < 0.01
+    biases = params.biases[0][0]
+    assert abs(float((biases * w0[: len(biases)]).mean())) < 0.224  # 5/√500
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "leaky_relu(0.3)"])

@@ -70,6 +70,15 @@ def test_weights_equal_torch_sgd(loss: str, momentum: float, outputs: int, scale
                 assert (ours[position] - theirs).norm() <= 1e-10 * theirs.norm()
 
 
+def test_predictions_start_where_the_trained_function_does() -> None:
+    net = DenseNetwork(3, 2, 2, 4)
+    x, start = _draw(5, 3), net.init(SEEDS, torch.float64)
+    outputs = net.apply(start, x)
+    for scale in (OutputScale(3.0), OutputScale(3.0, centred=True)):
+        assert torch.equal(scale.start(outputs), Readout.begin(scale, net, start, x)(outputs))
+    assert torch.equal(OutputScale(3.0).variance(outputs.var(dim=0)), 9 * outputs.var(dim=0))
+
+
 def test_scale_one_changes_not_a_bit() -> None:
     """No operation at all: the very tensors of plain training."""
     net, x = DenseNetwork(3, 1, 3, 8), _draw(6, 3)

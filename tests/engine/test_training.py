@@ -4,6 +4,7 @@ import gc
 import math
 import weakref
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ntkrun.engine.output_scale import OutputScale
 from ntkrun.engine.probes import eigenvalues
 from ntkrun.engine.stack import StackResult, problem_of, run_stack, steps_unread
 from ntkrun.engine.task import StackTask
+from ntkrun.engine.training import batches
 from ntkrun.engine.update import norm
 from ntkrun.theory.limit import limit_kernels
 from ntkrun.theory.losses import LOSSES
@@ -189,6 +191,16 @@ def test_sparse_probes_change_no_number(changes: dict[str, object]) -> None:
     assert few["step"].tolist() == [0, 6, 12]
     for name in ("loss", "test_loss", "kernel_drift", "weight_drift"):
         assert few[name] == pytest.approx(every[name][[0, 6, 12]], rel=1e-12)
+
+
+def test_batches_are_drawn_with_replacement_and_by_each_run_for_itself() -> None:
+    """Of 4 inputs, 4 draws have on average 4 (1 - (3/4)^4) = 2.73 different ones, and two runs agree in a quarter of
+    their draws. Bounds are 5 standard errors of 1000 batches, whose standard deviations are below 0.7 and 0.22."""
+    drawn = islice(batches(DenseNetwork(3, 1, 2, 4), [0, 1], 4, 4, torch.device("cpu")), 1000)
+    table = torch.stack(list(drawn)).numpy()  # (steps, runs, B)
+    distinct = [len(set(batch.tolist())) for batch in table[:, 0]]
+    assert abs(np.mean(distinct) - 4 * (1 - 0.75**4)) < 5 * 0.7 / math.sqrt(1000)
+    assert abs(np.mean(table[:, 0] == table[:, 1]) - 0.25) < 5 * 0.22 / math.sqrt(1000)
 
 
 def test_the_losses_of_the_table_are_those_asked_for() -> None:

@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Level(NamedTuple):
-    """A number of untrained networks: value + correction/n + scatter·n^power·N(0, 1)."""
+    """A number: value + correction/n + scatter·n^power·N(0, 1), n the width or the output scale."""
 
     value: float
     correction: float = 0.0
@@ -265,8 +265,8 @@ def _columns(
             noise = np.exp(scatter * draw.standard_normal(len(runs)))
             columns[name] = (size * noise)[:, None] * profile
     for name, level in LEVELS[table].items():
-        value = _of(laws.levels, name, layer, level.value) + level.correction / n
-        value = value + level.scatter * n**level.power * draw.standard_normal(len(runs))
+        value = _of(laws.levels, name, layer, level.value) + level.correction / at
+        value = value + level.scatter * at**level.power * draw.standard_normal(len(runs))
         columns[name] = np.repeat(value[:, None], len(share), axis=1)
     return columns
 

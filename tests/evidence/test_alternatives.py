@@ -16,7 +16,8 @@ from ntkrun.config.reader import parse_config
 from ntkrun.evidence.claims.entry import ClaimEntry
 from ntkrun.evidence.claims.judge import judge
 from ntkrun.evidence.claims.table import CLAIMS
-from ntkrun.plan.problem import data_of, network
+from ntkrun.plan.limits import layered_network
+from ntkrun.plan.problem import data_of
 from ntkrun.theory.limit import LimitLayers, limit_layers
 from tests.evidence.laws import Laws, ending_together
 
@@ -58,7 +59,7 @@ def _level(column: str, level: float) -> dict[str, Any]:
 def _layers(config: str, *overrides: str) -> LimitLayers:
     """Return the limit kernels of all layers on the training inputs of a config."""
     point = parse_config((CONFIGS / f"{config}.yaml").read_text(encoding="utf-8"), overrides=overrides).points[0][0]
-    return limit_layers(network(point), data_of(point).x)
+    return limit_layers(layered_network(point), data_of(point).x)
 
 
 def _part(true: torch.Tensor, wrong: torch.Tensor) -> float:
@@ -321,6 +322,11 @@ ALTERNATIVES: dict[str, tuple[Laws, dict[str, list[Any]]]] = {
         {
             "1/√α": [_exponent("kernel_drift", -0.5)],
             "F_0 that is not subtracted, for which the drift stays": [_exponent("kernel_drift", 0.0)],
+            "a linearisation that is off by 2 %, in outputs or weights": [
+                _exponent("linear_gap", 0.0),
+                _exponent("test_linear_gap", 0.0),
+                _level("drift_ratio", 1.02),
+            ],
         },
     ),
     "lazy-regime": (WIDTH, {"networks that learn features": [_exponent("kernel_drift", 0.0)]}),

@@ -18,7 +18,8 @@ from ntkrun.config.schema import Point
 from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.evidence.estimates.intervals import level
 from ntkrun.evidence.estimates.levels import Ensemble
-from ntkrun.plan.problem import data_of, network, step_size
+from ntkrun.plan.limits import layered_network
+from ntkrun.plan.problem import data_of, step_size
 from ntkrun.theory.dynamics import EPSILON
 from ntkrun.theory.ensemble import Ensemble as Law
 from ntkrun.theory.ensemble import ensemble, posterior
@@ -48,7 +49,7 @@ def _point(*overrides: str) -> Point:
 
 def _kernels(point: Point) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     data = data_of(point)
-    nngp, ntk = limit_kernels(network(point), np.concatenate([data.x, data.x_test]))
+    nngp, ntk = limit_kernels(layered_network(point), np.concatenate([data.x, data.x_test]))
     return nngp, ntk, torch.tensor(data.y)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ntkrun.theory.losses import LOSSES
+from ntkrun.theory.losses import LOSSES, loss
 
 
 def _draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,12 +40,23 @@ def test_values_are_torchs_in_our_convention(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_and_curvature_are_the_derivatives(name: str) -> None:
     outputs, y = _case(name)
-    loss = LOSSES[name]
+    of_name = LOSSES[name]
     outputs.requires_grad_()
-    (gradient,) = torch.autograd.grad(loss.each(outputs, y).sum(), outputs, create_graph=True)
-    assert torch.allclose(loss.gradient(outputs, y), gradient, rtol=1e-13, atol=1e-14)
+    (gradient,) = torch.autograd.grad(of_name.each(outputs, y).sum(), outputs, create_graph=True)
+    assert torch.allclose(of_name.gradient(outputs, y), gradient, rtol=1e-13, atol=1e-14)
     rows = [torch.autograd.grad(gradient[..., o].sum(), outputs, retain_graph=True)[0] for o in range(3)]
-    assert torch.allclose(loss.curvature(outputs, y), torch.stack(rows, dim=-2), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(of_name.curvature(outputs, y), torch.stack(rows, dim=-2), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 2.0])
+def test_huber_of_any_threshold_is_torchs(threshold: float) -> None:
+    outputs, y = _case("huber")
+    outputs.requires_grad_()
+    value = F.huber_loss(outputs, y.expand_as(outputs), reduction="none", delta=threshold).sum(-1)
+    (gradient,) = torch.autograd.grad(value.sum(), outputs)
+    found = loss("huber", threshold)
+    assert torch.allclose(found.each(outputs, y), value, rtol=1e-13, atol=1e-14)
+    assert torch.allclose(found.gradient(outputs, y), gradient, rtol=1e-13, atol=1e-14)
 
 
 def test_large_outputs_stay_finite() -> None:

@@ -82,6 +82,7 @@ LIKE_1_OVER_N_C1 = (-1.2, -0.75)
 GATES = (-1.1, -0.4)  # flipped gates of relu: shallower with n, -0.9 at moderate widths and -1/2 in the limit
 FLAT = (-0.2, 0.2)
 NOT_GROWING = (-OPEN, 0.1)
+LIKE_1_OVER_ALPHA = (-1.15, -0.8)
 LIKE_ETA, LIKE_ETA_C1 = (0.9, 1.1), (0.85, 1.15)
 LIKE_ROOT_ETA = (0.35, 0.65)
 FLIPS = (0.4, 1.1)  # gates that flip within a step add between √η and η to the error of a step
@@ -90,6 +91,7 @@ HALF_A_PERCENT = (0.995, 1.005)  # K_inf of another β (0.05, 0.2), depth or σ 
 TEST_INPUTS = "set data.test_samples to 1 or more"
 KEEP_FIRST = "add `first` to probes.outputs"
 KNOWN_LIMIT = "use an activation and a parametrization with a limit kernel"
+DEFINITE_LIMIT = f"{KNOWN_LIMIT} that is positive definite on the data"
 LAYERS_LIMIT = f"{KEEP_FIRST}, and {KNOWN_LIMIT}"
 TWO_OUTPUTS = "use data with two or more outputs, such as `targets: one_hot`"
 ENSEMBLE = "use test inputs, the squared loss and full batches, and add `last` to probes.outputs"
@@ -368,7 +370,7 @@ _TABLE = (
         "[J] proposition 2 (inputs on a sphere, σ not a polynomial)",
         (
             Extremes("positive", "eigenvalue_share", (1e-6, OPEN)),
-            Height("level", (0.7, 1.1), column_of, column="eigenvalue_ratio", needs=KNOWN_LIMIT, drifts=True),
+            Height("level", (0.7, 1.1), column_of, column="eigenvalue_ratio", needs=DEFINITE_LIMIT, drifts=True),
         ),
         ENDED,
         ("inputs that repeat", "half of λ_min", "K without the 1/N"),
@@ -610,11 +612,20 @@ _TABLE = (
     Claim(
         "lazy-by-scale",
         "At a fixed width, the larger the output scale α, the less the kernel changes: training α(F - F_0) on loss/α² "
-        "changes it by O(1/α).",
+        "changes it by O(1/α), and outputs and weights are those of the linearisation up to O(1/α).",
         "[C] theorem 2.2",
-        (Slope("exponent", "kernel_drift", (-1.15, -0.8)),),
+        (
+            Slope("exponent", "kernel_drift", LIKE_1_OVER_ALPHA),
+            Slope("train", "linear_gap", LIKE_1_OVER_ALPHA),
+            Slope("test", "test_linear_gap", LIKE_1_OVER_ALPHA, needs=TEST_INPUTS),
+            Height("linearised", (0.995, 1.005), column_of, column="drift_ratio", drifts=True),
+        ),
         GENTLY,
-        ("1/√α", "F_0 that is not subtracted, for which the drift stays"),
+        (
+            "1/√α",
+            "F_0 that is not subtracted, for which the drift stays",
+            "a linearisation that is off by 2 %, in outputs or weights",
+        ),
         AXES["output scale"],
     ),
     Claim(

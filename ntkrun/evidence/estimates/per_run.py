@@ -101,6 +101,9 @@ def _ratios(table: pd.DataFrame) -> pd.DataFrame:
     }
     known = {name: pair for name, pair in ratios.items() if set(pair) <= set(table)}
     table = table.assign(**{name: table[above] / table[below] for name, (above, below) in known.items()})
+    if "eigenvalue_ratio" in table:  # unknown where the limit's eigenvalue is 0 up to rounding
+        resolved = table["limit_lambda_min"] > ROUNDING * table["lambda_max_0"]
+        table["eigenvalue_ratio"] = table["eigenvalue_ratio"].where(resolved)
     if "noise_ratio" in table:
         table["noise_ratio"] **= 2
     if {"lambda_max_end", "step_size"} <= set(table):
