@@ -166,7 +166,8 @@ sweep:
       network.width: [64, 128, 256, 512]
     seeds: 20
 claims:
-  - {name: training-direction, kernel: [-1.4, -0.6], first: [-0.8, -0.25], hidden: [-1.4, -0.65], last: [-0.8, -0.25]}
+  - {name: training-direction, kernel: [-1.4, -0.6], first: [-0.8, -0.25], hidden: [-1.4, -0.65], last: [-0.8, -0.25],
+     clipped: [0.8, .inf]}
 """,
     "sgd": """\
 network: {depth: 3, width: 128, activation: erf, beta: 0.1}
@@ -266,7 +267,7 @@ sweep:
   grid: {{network.width: [64, 128, 256]}}
   seeds: 1500
 claims:
-  - {{name: kernel-variance, exponent: [-1.4, -0.6], level: [0.75, 1.25]}}
+  - {{name: kernel-variance, exponent: [-1.4, -0.6], level: [0.83, 1.17]}}
   - {{name: gaussian-output, kurtosis: [-1.6, -0.5], kurtosis_level: [0.75, 1.25], first: [-0.15, 0.15],
      second: [0.9, 1.1], third: [-0.5, 0.5], fourth: [0.6, 1.4], together: [-0.15, 0.15],
      together_fourth: [0.4, 2.6]}}

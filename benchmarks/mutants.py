@@ -41,9 +41,14 @@ _ENSEMBLE = ("tests/theory/test_ensemble.py",)
 _DYNAMICS = ("tests/theory/test_dynamics.py",)
 _LOSSES = ("tests/theory/test_losses.py",)
 _CORRECTIONS = ("tests/theory/test_corrections.py",)
-_ESTIMATES = ("tests/evidence/test_estimates.py",)
-_ENSEMBLES = ("tests/evidence/test_ensembles.py", "tests/evidence/test_estimates.py")
-_INITIAL = ("tests/evidence/test_initial_outputs.py",)
+_ESTIMATES = (
+    "tests/evidence/test_per_run.py",
+    "tests/evidence/test_estimates.py",
+    "tests/evidence/test_claims.py",
+    "tests/evidence/test_alternatives.py",
+)
+_ENSEMBLES = ("tests/evidence/test_ensembles.py", *_ESTIMATES)
+_INITIAL = ("tests/evidence/test_initial_outputs.py", *_ESTIMATES)
 _JUDGE = ("tests/evidence/test_claims.py",)
 _PLAN = ("tests/plan/test_limits.py", "tests/plan/test_problem.py")
 _RUNS = ("tests/plan/test_runs.py",)

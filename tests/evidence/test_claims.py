@@ -12,6 +12,8 @@ from ntkrun.evidence.claims.entry import ClaimEntry
 from ntkrun.evidence.claims.judge import finding, judge, judgement
 from ntkrun.evidence.claims.table import CLAIMS
 from ntkrun.evidence.estimates.estimate import Estimate
+from ntkrun.evidence.estimates.intervals import fit_exponent
+from ntkrun.evidence.estimates.per_run import per_run
 from ntkrun.evidence.reasons import Reason
 from ntkrun.evidence.records import Judgement, Verdict, interval_of
 from ntkrun.text import json_text
@@ -73,6 +75,15 @@ WORLDS = {
 def _judge(name: str, laws: Laws, **asks: object) -> Verdict:
     (found,) = judge(ending_together(laws), [ClaimEntry(name=name, **asks)])  # type: ignore[arg-type]
     return found
+
+
+def test_the_parts_of_a_claim_share_its_chance_of_a_false_refutation() -> None:
+    """The confidence of each of k parts is 1 - 5 %/k."""
+    tables, parts = ending_together(BY_WIDTH), _judge("lazy-weights", BY_WIDTH).parts
+    runs = per_run(tables.runs, tables.steps, tables.layers)
+    (first,) = (part for part in parts if part.part == "first")
+    expected = fit_exponent(runs["network.width"], runs["weight_drift.0"], confidence=1 - 0.05 / len(parts))
+    assert first.interval == pytest.approx(expected.interval)
 
 
 def test_every_claim_has_its_world() -> None:
@@ -306,8 +317,7 @@ def test_the_weakest_part_is_shown() -> None:
         ("exponential-convergence", BY_WIDTH.but(plateau=True), "zero to rounding in float64"),
         ("stochastic-gradient", BY_STEP, "batch is full"),
         ("stability-edge", BY_STEP, "the loss rises in no run"),
-        ("stability-edge", EDGE.but(edge=0.1), "the loss rises in every run"),
-        ("stability-edge", EDGE.but(diverged=36), "the loss rises in every run"),
+        ("stability-edge", EDGE.but(values=(2.05, 3.0, 4.0)), "the loss rises in every run"),
         ("gaussian-output", BY_WIDTH.but(seeds=2), "seed"),
         ("frozen-activations", BY_WIDTH.but(config={"network.depth": 1}), "depth 1 have no such layer"),
     ],
@@ -317,6 +327,20 @@ def test_what_cannot_be_judged_says_why(name: str, laws: Laws, why: str) -> None
     assert found.verdict == "inconclusive"
     assert why in found.why
     assert judgement(sweep(laws.but(diverged=0)), []).model_copy(update={"claims": (found,)}).code == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "interval"),
+    [
+        ({"edge": 0.1}, (0.0, 0.5)),
+        ({"diverged": 36}, (0.0, 0.5)),
+        ({"edge": 9.0, "values": (1.0, 2.0, 3.0)}, (3.0, math.inf)),
+    ],
+)
+def test_an_edge_beyond_all_step_sizes_is_refuted_where_they_tell(changes: dict, interval: tuple) -> None:
+    found = _judge("stability-edge", EDGE.but(**changes))
+    assert found.verdict == "refuted"
+    assert found.interval == pytest.approx(interval, rel=0.2)
 
 
 def test_step_sizes_must_end_at_one_time() -> None:

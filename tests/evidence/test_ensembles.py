@@ -54,6 +54,13 @@ def test_inside_and_over_seeds() -> None:
     assert row["limit_variance"] == 2.5
 
 
+def test_variances_over_networks_are_relative_to_the_limit() -> None:
+    kernel, variance = np.array([1.0, 2.0, 6.0]), np.array([1.0, 3.0, 5.0])
+    table = pd.DataFrame({"part": "train", "input": 0, "variance": variance, "kernel": kernel, "limit_kernel": 2.0})
+    assert ensembles.kernel_variance(table) == pytest.approx(7.0 / 2.0**2)
+    assert ensembles.excess_kurtosis(table) == pytest.approx(3 * 4.0 / 3.0**2)
+
+
 def _trained(seeds: int = 5, inputs: int = 3) -> pd.DataFrame:
     """Two outputs on train and test inputs, at steps 0, 4 and 9, beside two laws without any relation to them."""
     draw = np.random.default_rng(1)

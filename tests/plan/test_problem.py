@@ -82,6 +82,14 @@ def test_the_limit_that_is_written_says_which_it_is() -> None:
 # ---------------------------------------------------------------- targets that the kernel tells
 
 
+def test_the_task_has_the_values_of_the_config() -> None:
+    changes = {"loss": "huber", "huber_threshold": 0.3, "step_size": 0.25, "momentum": 0.5, "batch": 3}
+    (point,) = _points(*(f"training.{key}={value}" for key, value in changes.items()), "training.output_scale=2.0")
+    task = points.problem_of(point).task
+    assert {key: getattr(task, key) for key in changes} == changes
+    assert (task.scale.factor, task.scale.centred) == (2.0, False)
+
+
 def test_component_targets_are_eigenfunctions_of_the_limit_kernel() -> None:
     """1e-10: an eigenvector of float64 whose eigenvalue is well apart."""
     (point,) = _points("data.targets={component: 2, size: 0.5}", "data.target_scale=3")

@@ -68,7 +68,8 @@ class Edge:
     """The value of ηλ_max(K̂_t) beyond which the loss rises.
 
     It lies between the largest value in runs whose loss never rose, over their whole training, and the smallest value
-    at which a run's loss first rose. If the two overlap, the interval is the overlap.
+    at which a run's loss first rose. If the two overlap, the interval is the overlap. If the loss rises in every run,
+    or in none, one end is open.
     """
 
     key: str
@@ -78,26 +79,30 @@ class Edge:
         return self.expected
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
-        return [(self.key, lambda _: edge(case.trained))]
+        return [(self.key, lambda _: edge(case.trained, margin))]
 
 
-def edge(trained: pd.DataFrame) -> Estimate:
-    """Estimate the edge from per_run of all trained runs, diverged runs included."""
+def edge(trained: pd.DataFrame, margin: Interval) -> Estimate:
+    """Estimate the edge from per_run of all trained runs, diverged runs included. An interval with an open end is only
+    told where it lies outside the margin: it cannot lie within."""
     if trained["step_size"].nunique() < 3:
         return Estimate(status=Reason.FEW_STEP_SIZES.of())
     edges = trained["step_size"] * trained["sharpness"]
     rose = trained["rises"].astype(bool) | (trained["status"] == "diverged")
     stable, unstable = edges[~rose].dropna(), edges[rose].dropna()
-    if stable.empty or unstable.empty:
+    start, end = float(edges.min()), float(edges.max())
+    if (unstable.empty and end <= margin[1]) or (stable.empty and start >= margin[0]):
         reason = Reason.NEVER_RISES if unstable.empty else Reason.ALWAYS_RISES
-        return Estimate(status=reason.of(low=f"{edges.min():.3g}", high=f"{edges.max():.3g}"))
-    low, high = sorted((float(stable.max()), float(unstable.min())))
-    span = (float(edges.min()), float(edges.max()))
+        return Estimate(status=reason.of(low=f"{start:.3g}", high=f"{end:.3g}"))
+    if stable.empty or unstable.empty:
+        low, high = (0.0, start) if stable.empty else (end, math.inf)
+    else:
+        low, high = sorted((float(stable.max()), float(unstable.min())))
     seeds = int(trained["seed"].nunique())
     return Estimate(
-        math.sqrt(low * high),
+        math.sqrt(low * high) if 0 < low < high < math.inf else start if stable.empty else end,
         (low, high),
-        span,
+        (start, end),
         seeds,
         enough_runs(seeds, "seed"),
         kind=BRACKET,
@@ -108,6 +113,8 @@ def edge(trained: pd.DataFrame) -> Estimate:
 
 def _after_rises(trained: pd.DataFrame, rose: pd.Series) -> str:
     """Describe how the runs whose loss rose ended. Some return to a small loss, with a flatter kernel (a catapult)."""
+    if not rose.any():
+        return "the loss rises in no run"
     diverged = int((trained["status"] == "diverged").sum())
     recovered = trained[rose & (trained["status"] == "done") & (trained["loss_ratio"] < 1)]
     largest = (recovered["step_size"] * recovered["lambda_max_end"]).max()
