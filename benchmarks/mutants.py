@@ -52,7 +52,7 @@ _INITIAL = ("tests/evidence/test_initial_outputs.py", *_ESTIMATES)
 _JUDGE = ("tests/evidence/test_claims.py",)
 _PLAN = ("tests/plan/test_limits.py", "tests/plan/test_problem.py")
 _RUNS = ("tests/plan/test_runs.py",)
-_ROWS = ("tests/store/test_stored_tables.py", "tests/run/test_sweep.py")
+_ROWS = ("tests/plan/test_limits.py", "tests/store/test_stored_tables.py", "tests/run/test_sweep.py")
 
 ENGINE = (
     # ------------------------------------------------------------ networks
@@ -407,7 +407,7 @@ ENGINE = (
         "np.stack([random.permutation(inputs)[:size] for _ in range(STEPS_AHEAD)])",
         "a batch is drawn without replacement",
         CLAIMS,
-        _DESCENT,
+        _TRAINING,
         ("sgd",),
     ),
     Fault(
@@ -580,7 +580,7 @@ ENGINE = (
         "the distance of the linearised weights is taken from f in place of f - f_0",
         CLAIMS,
         _FLOWS,
-        ("width", "scale"),
+        ("width", "linear"),
     ),
     # ------------------------------------------------------------ probes at the start
     Fault(
@@ -1627,3 +1627,13 @@ PLAN_RUN_STORE = (
 
 ROOMS = {"engine": ENGINE, "theory": THEORY, "evidence": EVIDENCE, "plan, run and store": PLAN_RUN_STORE}
 FAULTS = tuple(fault for room in ROOMS.values() for fault in room)
+
+# Why verdicts miss a fault that they ought to see. Of the sizes: the sweeps of bench_mutants.py are small.
+WHY = {
+    "layers-share-numbers": "layers with equal weights have the same limit, and to the precision of these sweeps the "
+    "same moments at finite width",
+    "diagonal-of-first-output": "no sweep takes kernels of single outputs from more than one; `empirical_ntk` does",
+    "limit-towards-zero": "at widths from 48 on the correction in 1/n is less than the noise of hundreds of networks",
+    "next-seed-is-same": "different outputs of one network are uncorrelated, as those of different seeds are",
+    "loss-ratio": "a last loss relative to itself is 1 while it still falls, which is undecided and not refuted",
+}
