@@ -448,6 +448,11 @@ time into a copy of the program and runs the small sweeps that it touches (secon
 have), the regression check against the sound tables of these sweeps, and the tests of its spot. A fault is seen by
 claims where a claim that is supported on the sound program is refuted, where a control is supported, or where runs
 fail; `inconclusive` does not count. The faults were written down before any of them was run.
+
+In the first run verdicts saw 98 of 115 and tests 130 of 155. Since then lazy-by-scale judges the linearisation too, and
+stability-edge step sizes that all lie beyond the edge; seven small sweeps have other sizes, or probe more steps; tests
+were written for hidden descent, batches, Huber's thresholds, the start of a scaled output, statistics of single runs,
+values of the config; and some faults name other test files that cover their spot, or one sweep more.
 """
 
 
@@ -472,7 +477,7 @@ def matrix(records: dict[str, dict[str, Any]]) -> str:
         ]
         for fault in (fault for fault in faults if fault.id in records):
             found = records[fault.id]
-            claims = ", ".join(found["claims"]) or ("inconclusive" if found["inconclusive"] else "-")
+            claims = by_claim(found["claims"]) or ("inconclusive" if found["inconclusive"] else "-")
             marks = ("yes" if found[by] else "-" for by in ("check", "tests"))
             lines.append(f"| {fault.what} | {fault.visible} | {claims.replace('|', '/')} | {' | '.join(marks)} |")
     survivors = [fault for fault in known if not records[fault.id]["tests"]
@@ -480,8 +485,17 @@ def matrix(records: dict[str, dict[str, Any]]) -> str:
     lines += ["", "## Survivors", ""]
     for fault in survivors:
         by = "the tests" if not records[fault.id]["tests"] else "the verdicts"
-        lines.append(f"* `{fault.id}`, missed by {by}: {fault.what}. {WHY.get(fault.id, '').capitalize()}")
+        lines.append(f"* `{fault.id}`, missed by {by}: {fault.what}. Why: {WHY.get(fault.id, '?')}.")
     return "\n".join(lines) + "\n"
+
+
+def by_claim(reasons: Sequence[str]) -> str:
+    """Return what sees a fault with each claim once, and its parts behind it."""
+    parts: dict[str, list[str]] = {}
+    for reason in reasons:
+        claim, _, part = reason.partition(" (")
+        parts.setdefault(claim if part else reason, []).append(part.removesuffix(")"))
+    return ", ".join(f"{claim} ({', '.join(sorted(of))})" if any(of) else claim for claim, of in parts.items())
 
 
 def main() -> None:
@@ -531,7 +545,7 @@ def main() -> None:
     page = matrix(found)
     if options.write:
         (ROOT / "docs" / "mutants.md").write_text(page, encoding="utf-8")
-    print(page.splitlines()[4])
+    print(next(line for line in page.splitlines() if "faults were run" in line))
 
 
 if __name__ == "__main__":
