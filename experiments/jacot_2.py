@@ -73,12 +73,13 @@ EXPERIMENT = Experiment(
         Planned(
             "papers/jacot-2",
             smoke=("sweep={grid: {network.width: [32, 64]}, seeds: 4}", "training.steps=100"),
+            paper=("sweep.seeds=10",),
         ),
     ),
     figures=_figures,
     rows=_rows,
     departures="widths, steps and the ten networks of the figure are the paper's, except in the smoke preset, which "
-    "has fewer; the shares are those of 24 networks. The paper does not give its points and targets: here the points "
-    "are evenly spaced and the targets are ±0.4. The limit is evaluated at the time of the last step instead of at "
-    "infinity.",
+    "has fewer; the shares of the laptop preset are those of 24 networks. The paper does not give its points and "
+    "targets: here the points are evenly spaced and the targets are ±0.4. The limit is evaluated at the time of the "
+    "last step instead of at infinity.",
 )

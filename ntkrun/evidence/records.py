@@ -85,9 +85,9 @@ class Finding(Record):
 
     @property
     def room(self) -> float:
-        """How far the interval lies inside its margin, as a fraction of the margin's width, negative where it reaches
-        out. For an open margin the unit is the distance of its edge from 0, or the interval's length if that is longer.
-        -inf without an interval, inf without an edge."""
+        """Return how far the interval lies inside its margin, as a fraction of the margin's width, negative where it
+        reaches out. For an open margin the unit is the distance of its edge from 0, or the interval's length if that is
+        longer. -inf without an interval, inf without an edge."""
         (low, high), (start, end) = self.interval, self.expected
         rooms = [low - start] * math.isfinite(start) + [end - high] * math.isfinite(end)
         if any(map(math.isnan, (low, high))) or not rooms:
