@@ -44,11 +44,7 @@ def drawn(tables: "Results", repeat: int) -> "Results":
     for _, point in blocks:
         seeds = np.random.default_rng([repeat, len(point)]).permutation(len(point))[: len(point) // TIMES]
         chosen += point["run_id"].iloc[seeds].tolist()
-    kept = {
-        name: table[table["run_id"].isin(chosen)].reset_index(drop=True)
-        for name in TABLES
-        if len(table := getattr(tables, name))
-    }
+    kept = {name: table[table["run_id"].isin(chosen)] for name in TABLES if len(table := getattr(tables, name))}
     return replace(tables, **kept)
 
 

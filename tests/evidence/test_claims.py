@@ -86,6 +86,20 @@ def test_the_parts_of_a_claim_share_its_chance_of_a_false_refutation() -> None:
     assert first.interval == pytest.approx(expected.interval)
 
 
+@pytest.mark.parametrize("name", ["frozen-kernel", "lazy-weights", "stability-edge"])
+def test_a_selection_of_rows_is_judged_as_the_same_rows_numbered_anew(name: str) -> None:
+    tables = ending_together(WORLDS[name].but(seeds=12))
+    some = {
+        field.name: (table := getattr(tables, field.name))[table["run_id"].isin(tables.plan["run_id"][1::2])]
+        for field in dataclasses.fields(tables)
+        if len(getattr(tables, field.name))
+    }
+    numbered = {key: table.reset_index(drop=True) for key, table in some.items()}
+    found = [judge(dataclasses.replace(tables, **kept), [ClaimEntry(name=name)]) for kept in (some, numbered)]
+    assert found[0] == found[1]
+    assert found[0][0].verdict == "supported"
+
+
 def test_every_claim_has_its_world() -> None:
     assert list(WORLDS) == list(CLAIMS)
 

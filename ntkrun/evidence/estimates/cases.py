@@ -128,7 +128,8 @@ class Case:
 
 def cases(tables: Tables, axis: Axis) -> Iterator[Case]:
     """Yield the cases of a sweep along an axis, in the order of its plan."""
-    plan = tables.plan.assign(**{AT: axis.values(tables.plan.merge(_step_sizes(tables), on="run_id", how="left"))})
+    values = axis.values(tables.plan.merge(_step_sizes(tables), on="run_id", how="left"))
+    plan = tables.plan.assign(**{AT: values.to_numpy()})  # by position: rows may be those that a caller has selected
     trained = per_run(tables.runs, tables.steps, tables.layers).merge(plan[["run_id", AT]], on="run_id")
     runs = tables.runs.merge(plan[["run_id", AT]], on="run_id")
     for settings, part in split(plan, axis.keys):

@@ -14,7 +14,7 @@ from ntkrun.evidence.estimates.parts import (
     Applies,
     Measure,
     always,
-    columns,
+    columns_in,
     smoothness,
     usable,
     without_kinks,
@@ -53,9 +53,7 @@ class Slope:
         return margins[smoothness]
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
-        if not self.applies(case):
-            return []
-        return [(label, self._measure(case, column)) for label, column in columns(self, case.depth)]
+        return [(label, self._measure(case, column)) for label, column in columns_in(case, self)]
 
     def _measure(self, case: Case, column: str) -> Measure:
         def measure(confidence: float) -> Estimate:

@@ -11,7 +11,7 @@ from ntkrun.evidence.estimates import ensembles
 from ntkrun.evidence.estimates.cases import AT, Case
 from ntkrun.evidence.estimates.estimate import Estimate, enough, of_level
 from ntkrun.evidence.estimates.intervals import Interval, at_infinity, fit_limit, level
-from ntkrun.evidence.estimates.parts import MEASURE_IT, Applies, Measure, always, columns, usable
+from ntkrun.evidence.estimates.parts import MEASURE_IT, Applies, Measure, always, columns_in, usable
 
 Replicates = Callable[[Case, float, str], Sequence[float] | pd.Series | np.ndarray]
 
@@ -40,9 +40,6 @@ class Height:
         return self.expected
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
-        if not self.applies(case):
-            return []
-        labelled = columns(self, case.depth)
         every = [float(at) for at in sorted(case.statistics[AT].unique())] or [math.nan]
         if self.where == "each":
             places: list[tuple[str, float | None]] = [(f" at {at:g}", at) for at in every]
@@ -50,7 +47,7 @@ class Height:
             places = [("", {"widest": every[-1], "narrowest": every[0], "all": None}[self.where])]
         return [
             (f"{label}{place}", self._measure(case, column, at, every))
-            for label, column in labelled
+            for label, column in columns_in(case, self)
             for place, at in places
         ]
 
@@ -125,9 +122,7 @@ class Limit:
         return self.expected
 
     def measures(self, case: Case, margin: Interval) -> list[tuple[str, Measure]]:
-        if not self.applies(case):
-            return []
-        return [(label, self._measure(case, column)) for label, column in columns(self, case.depth)]
+        return [(label, self._measure(case, column)) for label, column in columns_in(case, self)]
 
     def _measure(self, case: Case, column: str) -> Measure:
         def measure(confidence: float) -> Estimate:

@@ -57,6 +57,13 @@ class _Layered(Protocol):
     def column(self) -> str: ...
     @property
     def layers(self) -> str: ...
+    @property
+    def applies(self) -> Applies: ...
+
+
+def columns_in(case: Case, part: _Layered) -> list[tuple[str, str]]:
+    """Return the `columns` of a part in a case; none where it is not about the case."""
+    return columns(part, case.depth) if part.applies(case) else []
 
 
 def columns(part: _Layered, depth: int) -> list[tuple[str, str]]:
